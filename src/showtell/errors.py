@@ -1,0 +1,52 @@
+"""What showtell raises when something outside it is wrong: one sentence, and the way out."""
+
+
+class ShowtellError(Exception):
+    """A problem that the caller can mend.
+
+    Args:
+        problem: one sentence that names the file, the option or the value: ``"photo.jpg is cut off"``.
+        way_out: what to do instead, as one sentence; empty when the problem says it already.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, way_out: str = "") -> None:
+        super().__init__(f"{problem} {way_out}".strip())
+        self.problem = problem
+        self.way_out = way_out
+
+    def __reduce__(self) -> tuple[type["ShowtellError"], tuple[str, str]]:
+        """Keep both sentences when the error crosses a process boundary."""
+        return type(self), (self.problem, self.way_out)
+
+
+class ImageError(ShowtellError):
+    """One image can't be read; the others are not touched by that."""
+
+
+class DataError(ShowtellError):
+    """A data set, a predictions file or a feature cache is not what it should be."""
+
+
+class BundleError(ShowtellError):
+    """A model folder can't be read or written."""
+
+
+class UsageError(ShowtellError):
+    """An option, a recipe key or an argument is wrong: exit code 2."""
+
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """A feature needs packages that the core install leaves out."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed.", f"Run: pip install 'showtell[{extra}]'")
+        self.feature = feature
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:  # type: ignore[override]
+        """As above, from this class's own two arguments."""
+        return type(self), (self.feature, self.extra)
