@@ -1,0 +1,121 @@
+"""The command line's root: it names the commands, and imports a command's module only when it is called.
+
+Every module beside this one holds one command: a Typer application named ``app`` that parses, calls the layers
+below and prints. Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage,
+130 stopped by Ctrl-C.
+"""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from showtell import __version__
+from showtell.errors import ShowtellError
+
+COMMANDS = {
+    "caption": "Caption photos: files, folders, globs, URLs or stdin.",
+    "train": "Train a captioner from a recipe.",
+    "evaluate": "Caption a data set's split and score the captions.",
+    "features": "Build the feature cache of a data set.",
+    "data": "Look at a data set: images, captions, splits, what is missing.",
+    "models": "Look at a model folder: what it is, and how good.",
+}
+
+# What the command line itself finds wrong (an unknown option). Typer exports the class's children only, and has
+# brought its own copy of click since 0.26: found from a child, it is the right one with and without the copy.
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Interrupted(ShowtellError):
+    """Ctrl-C: says how much is done and how to go on."""
+
+    exit_code = 130
+
+
+class LazyGroup(TyperGroup):
+    """Holds a one-line stand-in for each command, and puts the real one in its place when it is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the called command, and only that one."""
+        if args[0] in COMMANDS:
+            module = import_module(f"showtell.cli.{args[0]}")
+            self.commands[args[0]] = get_command(module.app)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a Ctrl-C that it did not expect still ends in a sentence."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("Stopped by Ctrl-C.") from None
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="'showtell COMMAND -h' lists a command's options. SHOWTELL_DEBUG=1 shows where an error comes from.",
+)
+for name, summary in COMMANDS.items():
+    app.command(name, help=summary)(lambda: None)
+
+
+def print_version(wanted: bool) -> None:
+    """Answer ``--version`` before any command is looked for."""
+    if wanted:
+        print(f"showtell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train the classic image-captioning models, and caption images with them."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; ``arguments`` are the process's own when not given.
+
+    Errors become one line on stderr. With the environment variable ``SHOWTELL_DEBUG=1`` the traceback is printed
+    before it.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = get_command(app).main(arguments or ["-h"], prog_name="showtell", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except Exception as error:
+        if os.environ.get("SHOWTELL_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        line, code = message_and_exit_code(error)
+        print(f"showtell: {line}", file=sys.stderr)
+        return code
+
+
+def message_and_exit_code(error: Exception) -> tuple[str, int]:
+    """What a user reads of an error, on one line, and what a script sees of it."""
+    if isinstance(error, ShowtellError):
+        return one_line(str(error)), error.exit_code
+    if isinstance(error, CommandLineError):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "showtell"
+        return f"{one_line(error.format_message())} See: {path} -h", 2  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.filename:  # a full disk, a folder that may not be written
+        return f"{error.filename}: {error.strerror}.", 1
+    return (
+        f"unexpected {type(error).__name__}: {one_line(str(error))} "
+        "(a defect of showtell; run again with SHOWTELL_DEBUG=1 to see where)",
+        1,
+    )
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks: an error is a line, so that a script can count them."""
+    return " ".join(text.split())
