@@ -1,0 +1,218 @@
+"""Words and ids: the table that turns a caption into numbers and back.
+
+The work is done by Hugging Face `tokenizers`, and what is saved is its own JSON, so that other programs can
+read it. What a word is: the caption is brought to Unicode form NFC, lower-cased and stripped, typographic
+apostrophes become ``'``; then every run of letters and digits is a word, with hyphens and apostrophes kept
+inside it (``t-shirt``, ``dog's``). All else separates words and is dropped, so a caption that spells out
+``<end>`` holds the word ``end`` and never the special token.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from showtell.errors import BundleError, DataError
+
+SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
+END_OF_WORD = (
+    "</w>"  # marks the last piece of a word in a BPE table: decoding knows from it where the spaces go
+)
+
+
+class TokenizerConfig(BaseModel):
+    """How the table of words is made from the training captions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["word", "bpe"] = Field(
+        default="word", description="an id for each word, or for each piece of a word (BPE)"
+    )
+    min_count: int = Field(
+        default=5, ge=1, description="words (with BPE: pairs of pieces) seen less often are left out"
+    )
+    max_size: int | None = Field(
+        default=None,
+        ge=5,
+        le=1_000_000,
+        description="most ids, the four special ones included (None: no limit; BPE 30,000)",
+    )
+    lowercase: bool = Field(default=True, description="treat A and a as the same letter")
+
+
+class Tokenizer:
+    """A fixed table of words: ids 0 to 3 are ``<pad> <start> <end> <unk>``, then words, frequent first."""
+
+    pad = 0
+    start = 1
+    end = 2
+    unk = 3
+
+    def __init__(self, table: tokenizers.Tokenizer) -> None:
+        self._table = table
+        self._suffix = END_OF_WORD if isinstance(table.model, models.BPE) else ""
+
+    @classmethod
+    def train(cls, captions: Iterable[str], config: TokenizerConfig | None = None) -> "Tokenizer":
+        """Count the words of `captions` and keep the frequent ones; equal counts stand in alphabetical order.
+
+        Raises:
+            DataError: no word is frequent enough to be kept.
+        """
+        config = config or TokenizerConfig()
+        cut: list[normalizers.Normalizer] = [
+            normalizers.NFC(),
+            normalizers.Replace("’", "'"),
+            normalizers.Strip(),
+        ]
+        if config.lowercase:
+            cut.insert(2, normalizers.Lowercase())
+        table = tokenizers.Tokenizer(models.BPE() if config.kind == "bpe" else models.WordLevel())
+        table.normalizer = normalizers.Sequence(cut)
+        table.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+        table.train_from_iterator(map(_valid_unicode, captions), _trainer(config))
+        if table.get_vocab_size() <= len(SPECIALS):
+            raise DataError(
+                f"No word stands {config.min_count} times or more in the captions.",
+                "Lower min_count or add captions.",
+            )
+        return cls(_without_added_tokens(table, config))
+
+    def __len__(self) -> int:
+        """Number of ids: V."""
+        return self._table.get_vocab_size()
+
+    def encode(self, caption: str, max_words: int | None = None) -> list[int]:
+        """``<start>``, the caption's ids, ``<end>``; `max_words` cuts in between, so the ``<end>`` stays."""
+        return self.encode_batch([caption], max_words)[0]
+
+    def encode_batch(self, captions: Sequence[str], max_words: int | None = None) -> list[list[int]]:
+        """As `encode`, for many captions at once on all cores."""
+        rows = self._table.encode_batch_fast([_valid_unicode(caption) for caption in captions])
+        if max_words is None:
+            return [row.ids for row in rows]
+        return [
+            ids if len(ids) <= max_words + 2 else [*ids[: max_words + 1], self.end]
+            for ids in (r.ids for r in rows)
+        ]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of `ids` joined by spaces, without the special ones."""
+        return self._table.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False)
+
+    def words(self, caption: str) -> list[str]:
+        """The words that the caption is cut into, known or not."""
+        normal = self._table.normalizer.normalize_str(_valid_unicode(caption))
+        return [word for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)]
+
+    def id_of(self, word: str) -> int | None:
+        """The id of a word written as in `words`, or of a special one; None when it is not there."""
+        found = self._table.token_to_id(word + self._suffix)
+        return self._table.token_to_id(word) if found is None else found
+
+    def word_of(self, id: int) -> str:
+        """The word of an id (with BPE: the piece, without its end mark); IndexError when there is none."""
+        word = self._table.id_to_token(id) if id >= 0 else None
+        if word is None:
+            raise IndexError(f"id {id} is not in 0..{len(self) - 1}")
+        return word.removesuffix(self._suffix)
+
+    def to_json(self) -> str:
+        """The table in the `tokenizer.json` format of Hugging Face."""
+        return self._table.to_str(pretty=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        """Read what `to_json` wrote.
+
+        Raises:
+            BundleError: it is not such a table, or ids 0 to 3 are not the special ones.
+        """
+        try:
+            table = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # `tokenizers` raises Exception itself, whatever is wrong
+            raise BundleError(
+                f"This is no tokenizer: {error}.", "Take the tokenizer.json of the trained model."
+            ) from None
+        found = tuple(table.id_to_token(i) for i in range(len(SPECIALS)))
+        if found != SPECIALS:
+            raise BundleError(
+                f"The first ids of the tokenizer are {found}, not {SPECIALS}.",
+                "Take the tokenizer.json of the model.",
+            )
+        return cls(table)
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_json`; the file is there whole or not at all."""
+        path = Path(path)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            file.write(self.to_json())
+        Path(file.name).chmod(0o644)
+        os.replace(file.name, path)  # noqa: PTH105
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: the file is missing or is no tokenizer.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"The tokenizer {path} can't be read ({error}).") from None
+        except BundleError as error:
+            raise BundleError(f"{path}: {error.problem}", error.way_out) from None
+
+
+def _valid_unicode(caption: str) -> str:
+    """The caption without lone surrogates, which Rust's strings can't hold."""
+    return caption.encode("utf-8", "replace").decode("utf-8")
+
+
+def _trainer(config: TokenizerConfig) -> trainers.Trainer:
+    """What counts the words. The library sorts them by count, then alphabetically."""
+    if config.kind == "bpe":
+        return trainers.BpeTrainer(
+            vocab_size=config.max_size or 30_000,
+            min_frequency=config.min_count,
+            special_tokens=list(SPECIALS),
+            end_of_word_suffix=END_OF_WORD,
+            show_progress=False,
+        )
+    return trainers.WordLevelTrainer(
+        vocab_size=config.max_size or 1_000_000,
+        min_frequency=config.min_count,
+        special_tokens=list(SPECIALS),
+        show_progress=False,
+    )
+
+
+def _without_added_tokens(trained: tokenizers.Tokenizer, config: TokenizerConfig) -> tokenizers.Tokenizer:
+    """The same table, whose special tokens are plain entries of the model.
+
+    The trainer also registers them as "added tokens", which the library looks for in the text before
+    anything else: a caption with a literal "<end>" in it would then end there.
+    """
+    model = json.loads(trained.to_str())["model"]
+    if config.kind == "bpe":
+        merges = [tuple(pair) for pair in model["merges"]]
+        table = tokenizers.Tokenizer(
+            models.BPE(model["vocab"], merges, unk_token="<unk>", end_of_word_suffix=END_OF_WORD)
+        )
+        table.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
+    else:
+        table = tokenizers.Tokenizer(models.WordLevel(model["vocab"], unk_token="<unk>"))
+    table.normalizer = trained.normalizer
+    table.pre_tokenizer = trained.pre_tokenizer
+    table.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", Tokenizer.start), ("<end>", Tokenizer.end)]
+    )
+    return table
