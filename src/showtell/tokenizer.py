@@ -22,9 +22,7 @@ from showtell.errors import BundleError, DataError
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
-END_OF_WORD = (
-    "</w>"  # marks the last piece of a word in a BPE table: decoding knows from it where the spaces go
-)
+WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
 
 
 class TokenizerConfig(BaseModel):
@@ -57,7 +55,7 @@ class Tokenizer:
 
     def __init__(self, table: tokenizers.Tokenizer) -> None:
         self._table = table
-        self._suffix = END_OF_WORD if isinstance(table.model, models.BPE) else ""
+        self._mark = WORD_MARK if isinstance(table.model, models.BPE) else ""
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TokenizerConfig | None = None) -> "Tokenizer":
@@ -76,7 +74,9 @@ class Tokenizer:
             cut.insert(2, normalizers.Lowercase())
         table = tokenizers.Tokenizer(models.BPE() if config.kind == "bpe" else models.WordLevel())
         table.normalizer = normalizers.Sequence(cut)
-        table.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+        split = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+        mark = pre_tokenizers.Metaspace(WORD_MARK, "always")
+        table.pre_tokenizer = pre_tokenizers.Sequence([split, mark]) if config.kind == "bpe" else split
         table.train_from_iterator(map(_valid_unicode, captions), _trainer(config))
         if table.get_vocab_size() <= len(SPECIALS):
             raise DataError(
@@ -110,19 +110,21 @@ class Tokenizer:
     def words(self, caption: str) -> list[str]:
         """The words that the caption is cut into, known or not."""
         normal = self._table.normalizer.normalize_str(_valid_unicode(caption))
-        return [word for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)]
+        return [
+            word.removeprefix(self._mark) for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)
+        ]
 
     def id_of(self, word: str) -> int | None:
         """The id of a word written as in `words`, or of a special one; None when it is not there."""
-        found = self._table.token_to_id(word + self._suffix)
+        found = self._table.token_to_id(self._mark + word)
         return self._table.token_to_id(word) if found is None else found
 
     def word_of(self, id: int) -> str:
-        """The word of an id (with BPE: the piece, without its end mark); IndexError when there is none."""
+        """The word of an id (with BPE: the piece, without its mark); IndexError when there is none."""
         word = self._table.id_to_token(id) if id >= 0 else None
         if word is None:
             raise IndexError(f"id {id} is not in 0..{len(self) - 1}")
-        return word.removesuffix(self._suffix)
+        return word.removeprefix(self._mark)
 
     def to_json(self) -> str:
         """The table in the `tokenizer.json` format of Hugging Face."""
@@ -184,7 +186,6 @@ def _trainer(config: TokenizerConfig) -> trainers.Trainer:
             vocab_size=config.max_size or 30_000,
             min_frequency=config.min_count,
             special_tokens=list(SPECIALS),
-            end_of_word_suffix=END_OF_WORD,
             show_progress=False,
         )
     return trainers.WordLevelTrainer(
@@ -204,10 +205,8 @@ def _without_added_tokens(trained: tokenizers.Tokenizer, config: TokenizerConfig
     model = json.loads(trained.to_str())["model"]
     if config.kind == "bpe":
         merges = [tuple(pair) for pair in model["merges"]]
-        table = tokenizers.Tokenizer(
-            models.BPE(model["vocab"], merges, unk_token="<unk>", end_of_word_suffix=END_OF_WORD)
-        )
-        table.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
+        table = tokenizers.Tokenizer(models.BPE(model["vocab"], merges, unk_token="<unk>"))
+        table.decoder = decoders.Metaspace(WORD_MARK, "always")
     else:
         table = tokenizers.Tokenizer(models.WordLevel(model["vocab"], unk_token="<unk>"))
     table.normalizer = trained.normalizer
