@@ -1,7 +1,6 @@
 """The command line's root: it names the commands, and imports a command's module only when it is called.
 
-Every module beside this one holds one command: a Typer application named ``app`` that parses, calls the layers
-below and prints. Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage,
+A command's module holds a Typer application named ``app`` that parses, calls the layers below and prints. Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage,
 130 stopped by Ctrl-C.
 """
 
@@ -27,8 +26,8 @@ COMMANDS = {
     "models": "Look at a model folder: what it is, and how good.",
 }
 
-# What the command line itself finds wrong (an unknown option). Typer exports the class's children only, and has
-# brought its own copy of click since 0.26: found from a child, it is the right one with and without the copy.
+# What the command line itself finds wrong (an unknown option). Typer exports the class's children only, and
+# has brought its own copy of click since 0.26: found from a child, it is the right one in every version.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -59,7 +58,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="'showtell COMMAND -h' lists a command's options. SHOWTELL_DEBUG=1 shows where an error comes from.",
+    epilog="'showtell COMMAND -h' lists a command's options. SHOWTELL_DEBUG=1 shows an error's origin.",
 )
 for name, summary in COMMANDS.items():
     app.command(name, help=summary)(lambda: None)
@@ -84,8 +83,7 @@ def root(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; ``arguments`` are the process's own when not given.
 
-    Errors become one line on stderr. With the environment variable ``SHOWTELL_DEBUG=1`` the traceback is printed
-    before it.
+    Errors become one line on stderr. With ``SHOWTELL_DEBUG=1`` in the environment, the traceback precedes it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:

@@ -1,0 +1,181 @@
+"""A model on disk: a folder that holds all that captioning needs, and nothing that runs code when it is read.
+
+    config.json         what the model is (`BundleConfig`): preprocessing, encoder, decoder, scores
+    tokenizer.json      its words
+    model.safetensors   its weights
+    README.md           its model card, for people
+
+The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
+a mixture.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.images import Preprocessing
+from showtell.search.options import SearchOptions
+from showtell.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safetensors", "README.md"
+
+
+class BundleConfig(BaseModel):
+    """What a model is, in JSON. An unknown key is an error: it may change what the model computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = Field(FORMAT_VERSION, description="of this file; a newer one is refused")
+    name: str = Field(description="what the model is called in lists and messages")
+    preprocessing: Preprocessing = Field(description="how an image becomes the encoder's input")
+    encoder: dict[str, Any] = Field(description="what models.encoders builds the encoder from")
+    decoder: dict[str, Any] = Field(description="what models builds the decoder from")
+    search: SearchOptions = Field(
+        SearchOptions(), description="how captions are searched unless asked otherwise"
+    )
+    grid: tuple[int, int] = Field(description="rows and columns of the encoder's cells: N = rows x columns")
+    scores: dict[str, float] = Field(
+        {}, description="of generated captions, by metric, on the validation split"
+    )
+    training: dict[str, Any] = Field({}, description="how it was trained: data, recipe, steps")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder whose config and tokenizer are read; its weights are read when asked for."""
+
+    path: Path
+    config: BundleConfig
+    tokenizer: Tokenizer
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights by name.
+
+        Raises:
+            BundleError: the file is missing or damaged.
+            MissingExtraError: `safetensors` is not installed.
+        """
+        try:
+            from safetensors import SafetensorError
+            from safetensors.numpy import load_file
+        except ImportError:
+            raise MissingExtraError("Reading model.safetensors", "train") from None
+        try:
+            return load_file(self.path / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise BundleError(
+                f"The weights {self.path / WEIGHTS} can't be read: {error}.", "Copy the model folder again."
+            ) from None
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a model folder, or the ``model`` folder of a training run.
+
+    Raises:
+        BundleError: there is no such folder, it is no model, or a file is damaged or of a newer showtell.
+    """
+    path = Path(path)
+    for folder in (path, path / "model"):
+        _finish_replacing(folder)
+        if (folder / CONFIG).is_file():
+            return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
+    if not path.is_dir():
+        raise BundleError(f"There is no model folder {path}.", "Give the folder that 'showtell train' wrote.")
+    raise BundleError(
+        f"{path} is not a model: it holds no {CONFIG}.", "Give the folder that 'showtell train' wrote."
+    )
+
+
+def save_bundle(
+    path: str | Path,
+    config: BundleConfig,
+    tokenizer: Tokenizer,
+    weights: Mapping[str, np.ndarray],
+    card: str,
+) -> None:
+    """Write a model folder, in place of the model that is there already.
+
+    Raises:
+        BundleError: the folder holds something else than a model, or can't be written.
+        MissingExtraError: `safetensors` is not installed.
+    """
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise MissingExtraError("Writing model.safetensors", "train") from None
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
+        raise BundleError(
+            f"{path} holds other files than a model, and writing one there would remove them.",
+            "Choose a new folder.",
+        )
+    fresh = _aside(path, "new")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)  # what a save left that was killed
+        fresh.mkdir(parents=True)
+        config_json = json.dumps(
+            config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False
+        )
+        (fresh / CONFIG).write_text(config_json + "\n", encoding="utf-8")
+        tokenizer.save(fresh / TOKENIZER)
+        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        _replace_folder(path, fresh)
+    except OSError as error:
+        raise BundleError(f"The model folder {path} can't be written: {error}.") from None
+
+
+def _read_config(path: Path) -> BundleConfig:
+    """Read config.json; the version first, because a newer file may hold anything."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} can't be read: {error}.", "Copy the model folder again.") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{path} is not the config of a showtell model: it names no format_version.")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path} is of model format {version}, and this showtell reads up to {FORMAT_VERSION}.",
+            "Run: pip install --upgrade showtell",
+        )
+    try:
+        return BundleConfig.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BundleError(
+            f"{path} is not a valid config ({wrong}).", "Copy the model folder again."
+        ) from None
+    except UsageError as error:
+        raise BundleError(f"{path} is not a valid config (search: {error.problem})") from None
+
+
+def _aside(path: Path, kind: Literal["new", "old"]) -> Path:
+    """Where the next folder is written, and where the last one goes, while `path` is replaced."""
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def _replace_folder(path: Path, fresh: Path) -> None:
+    """Put `fresh` at `path`; what was there goes when the new one stands."""
+    stale = _aside(path, "old")
+    shutil.rmtree(stale, ignore_errors=True)
+    if path.exists():
+        path.replace(stale)
+    fresh.replace(path)
+    shutil.rmtree(stale, ignore_errors=True)
+
+
+def _finish_replacing(path: Path) -> None:
+    """Do the second of `_replace_folder`'s two renames, when the process was killed between them."""
+    if not path.exists() and _aside(path, "old").exists() and _aside(path, "new").exists():
+        with suppress(OSError):  # a read-only disk: the caller says that there is no model
+            _aside(path, "new").replace(path)

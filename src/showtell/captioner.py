@@ -1,0 +1,287 @@
+"""Images in, captions out: the face of showtell for Python programs.
+
+captioner = showtell.load("runs/sat/model")
+best = captioner("dog.jpg")[0]                        # one image: its captions, best first
+lists = captioner(["dog.jpg", "cat.png"], beam=5)     # many images: a list of captions for each
+for captions in captioner.stream(paths): ...          # a folder of any size, in constant memory
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from itertools import count, islice
+from os import cpu_count
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from showtell.bundle import Bundle, BundleConfig, load_bundle
+from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+from showtell.images import Pixels, Source, normalise, read_image, resize
+from showtell.search import Hypothesis, search
+from showtell.search.engine import Engine, Memory
+from showtell.search.options import SearchOptions
+from showtell.tokenizer import Tokenizer
+
+ONE_IMAGE = (str, Path, bytes, np.ndarray, Image.Image)
+READING_THREADS = min(4, cpu_count() or 1)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption of one image, and how sure the model is of it."""
+
+    text: str
+    words: tuple[str, ...]
+    log_prob: float
+    """Natural logarithm of the caption's probability, the end of the caption included."""
+    word_log_probs: tuple[float, ...]
+    """Its share of each word; what is missing to `log_prob` is the end's."""
+    score: float
+    """What an image's captions are ranked by: `log_prob`, normalised by length as the options say."""
+    attention: npt.NDArray[np.float32] | None
+    """`[words, h, w]`: where on the encoder's grid the model looked for each word; each sums to 1."""
+    finished: bool
+    """False when the caption was cut at `max_words`."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Captioner:
+    """A model that is ready to caption images.
+
+    Args:
+        engine: holds the weights.
+        tokenizer: turns token ids into words.
+        config: of the model's bundle: preprocessing, grid, how to search unless asked otherwise.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, config: BundleConfig) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.config = config
+
+    @overload
+    def __call__(
+        self, images: Source, *, batch_size: int = 16, attention: bool = True, **search_options: Any
+    ) -> list[Caption]: ...
+
+    @overload
+    def __call__(
+        self, images: Iterable[Source], *, batch_size: int = 16, attention: bool = True, **search_options: Any
+    ) -> list[list[Caption]]: ...
+
+    def __call__(
+        self,
+        images: Source | Iterable[Source],
+        *,
+        batch_size: int = 16,
+        attention: bool = True,
+        **search_options: Any,
+    ) -> list[Caption] | list[list[Caption]]:
+        """Caption one image, or many.
+
+        Args:
+            images: whatever `showtell.images.read_image` takes, or an iterable of such.
+            batch_size: images that are captioned together; the captions don't depend on it.
+            attention: whether `Caption.attention` is wanted.
+            search_options: fields of `SearchOptions`, in place of the model's own: `beam=5`, `num=3`.
+
+        Returns:
+            The captions of the image, best first (`num` of them); for many images, such a list for each.
+
+        Raises:
+            ImageError: an image can't be read. (`stream` goes on with the others.)
+            UsageError: there is no such option, or its value is wrong.
+        """
+        one = is_one_image(images)
+        sources: Iterable[Any] = [images] if one else images  # type: ignore[list-item,assignment]
+        captions = []
+        for outcome in self.stream(sources, batch_size=batch_size, attention=attention, **search_options):
+            if isinstance(outcome, ShowtellError):
+                raise outcome
+            captions.append(outcome)
+        return captions[0] if one else captions
+
+    def stream(
+        self,
+        images: Iterable[Source | Callable[[], Source]],
+        *,
+        batch_size: int = 16,
+        numbers: Iterable[int] | None = None,
+        attention: bool = False,
+        **search_options: Any,
+    ) -> Iterator[list[Caption] | ShowtellError]:
+        """Caption any number of images, in order, in constant memory; files are read ahead on threads.
+
+        Args:
+            images: as in `__call__`; or functions that return an image, called on the reading threads.
+            batch_size: images that are captioned together.
+            numbers: of the images, which seed the sampling: an image that keeps its number keeps its
+                samples. 0, 1, 2, ... when not given.
+            attention: whether `Caption.attention` is wanted.
+            search_options: as in `__call__`.
+
+        Yields:
+            For each image its captions, best first; or the error that explains why it can't be read.
+        """
+        options = self.options(**search_options)
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}.", "Give 1 or more.")
+        return self._stream(images, batch_size, count() if numbers is None else numbers, attention, options)
+
+    def options(self, **changes: Any) -> SearchOptions:
+        """The model's own search options with some of them changed.
+
+        Raises:
+            UsageError: there is no such option, or its value is wrong.
+        """
+        known = [field.name for field in fields(SearchOptions)]
+        for name in changes:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
+                raise UsageError(f"There is no search option '{name}'.", hint)
+        return replace(self.config.search, **changes)
+
+    def picture(self, image: Source) -> Pixels:
+        """The image as the encoder sees it, uint8 `[S, S, 3]`: read, resized and cropped.
+
+        Raises:
+            ImageError: it can't be read.
+        """
+        preprocessing = self.config.preprocessing
+        return resize(read_image(image, at_least=preprocessing.shorter_side), preprocessing)
+
+    def caption_memory(
+        self,
+        memory: Memory,
+        options: SearchOptions,
+        *,
+        numbers: Sequence[int] | None = None,
+        attention: bool = False,
+    ) -> list[list[Caption]]:
+        """Caption images that are encoded already (`engine.encode`, or a feature cache's rows)."""
+        found = search(
+            self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers
+        )
+        return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+
+    def _stream(
+        self,
+        images: Iterable[Source | Callable[[], Source]],
+        batch_size: int,
+        numbers: Iterable[int],
+        attention: bool,
+        options: SearchOptions,
+    ) -> Iterator[list[Caption] | ShowtellError]:
+        """`stream`, whose arguments are found right."""
+        pictures = zip(numbers, _read_ahead(self._picture_or_error, images, 2 * batch_size), strict=False)
+        while batch := list(islice(pictures, batch_size)):
+            readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
+            captions = iter(self._caption_pictures(readable, options, attention))
+            for _, picture in batch:
+                yield picture if isinstance(picture, ShowtellError) else next(captions)
+
+    def _caption_pictures(
+        self, pictures: list[tuple[int, Pixels]], options: SearchOptions, attention: bool
+    ) -> list[list[Caption]]:
+        """The captions of a batch of numbered pictures."""
+        if not pictures:
+            return []
+        pixels = normalise(np.stack([picture for _, picture in pictures]), self.config.preprocessing)
+        numbers = [number for number, _ in pictures]
+        return self.caption_memory(self.engine.encode(pixels), options, numbers=numbers, attention=attention)
+
+    def _picture_or_error(self, image: Source | Callable[[], Source]) -> Pixels | ShowtellError:
+        """`picture`; one bad image among many is a value, so that the others go on."""
+        try:
+            return self.picture(image() if callable(image) else image)
+        except ShowtellError as error:
+            return error
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        """The caption that a hypothesis spells; the pieces of a word (BPE) are put together."""
+        specials = (self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end, self.tokenizer.unk)
+        places = [place for place, token in enumerate(hypothesis.tokens) if token not in specials]
+        tokens = [hypothesis.tokens[place] for place in places]
+        words = tuple(self.tokenizer.decode(tokens).split())
+        # The word that a token belongs to is the last one of the text up to it.
+        belongs = [len(self.tokenizer.decode(tokens[: n + 1]).split()) - 1 for n in range(len(tokens))]
+        log_probs = np.zeros(len(words))
+        np.add.at(log_probs, belongs, [hypothesis.token_log_probs[place] for place in places])
+        attention = None
+        if hypothesis.attention is not None:
+            looked = np.zeros((len(words), hypothesis.attention.shape[1]), np.float32)  # [words, N]
+            np.add.at(looked, belongs, hypothesis.attention[places])
+            looked /= np.bincount(belongs, minlength=len(words))[:, None]
+            attention = looked.reshape(len(words), *self.config.grid)
+        return Caption(
+            text=" ".join(words),
+            words=words,
+            log_prob=hypothesis.log_prob,
+            word_log_probs=tuple(log_probs.tolist()),
+            score=hypothesis.score,
+            attention=attention,
+            finished=hypothesis.finished,
+        )
+
+
+def load(where: str | Path | None = None) -> Captioner:
+    """A captioner from a model folder, or from the folder of a training run.
+
+    Args:
+        where: the folder; None is the model that comes with the package.
+
+    Raises:
+        BundleError: there is no model.
+        MissingExtraError: the model needs packages that are not installed.
+    """
+    if where is None:
+        raise BundleError(
+            "This version of showtell comes without a model.",
+            "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
+        )
+    bundle = load_bundle(where)
+    return Captioner(_engine(bundle), bundle.tokenizer, bundle.config)
+
+
+def is_one_image(images: object) -> bool:
+    """Whether this is a single image and not a collection of them: a path, bytes, an array, an open file."""
+    return isinstance(images, ONE_IMAGE) or hasattr(images, "read")
+
+
+def _engine(bundle: Bundle) -> Engine:
+    """What runs the bundle's weights; the one place that chooses. ONNX Runtime will come first here."""
+    try:
+        from showtell.engines.torch import TorchEngine
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("showtell"):
+            raise
+        raise MissingExtraError(f"The model {bundle.path}", "train") from None
+    return TorchEngine.from_bundle(bundle)
+
+
+def _read_ahead(read: Callable[[Item], Result], items: Iterable[Item], window: int) -> Iterator[Result]:
+    """`map(read, items)` on threads, at most `window` results ahead of who asks for them."""
+    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as pool:
+        ahead: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(read, item))
+                if len(ahead) >= window:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:  # the caller stopped early, or an item could not be had
+                future.cancel()
