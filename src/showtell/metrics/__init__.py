@@ -1,0 +1,12 @@
+"""The scores that captioning papers report, equal to the official COCO caption evaluation code, without Java.
+
+`report.score` takes captions as people write them. The metrics themselves take tokenised captions: strings
+whose tokens are joined by one space, as the official tokeniser step leaves them.
+"""
+
+from showtell.metrics.bleu import bleu
+from showtell.metrics.cider import cider_d
+from showtell.metrics.report import Report, score
+from showtell.metrics.rouge import rouge_l
+
+__all__ = ["Report", "bleu", "cider_d", "rouge_l", "score"]

@@ -1,0 +1,79 @@
+"""BLEU-1 to BLEU-4 (Papineni et al. 2002) with the official COCO code's length rule and tiny terms."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showtell.metrics.ngrams import Collection, Counts, Ints, collect, find
+
+TINY = 1e-15  # added to matches, so that no match at all is not log 0
+SMALL = 1e-9  # added to what they are divided by
+ORDERS = 4
+
+
+def bleu(
+    candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[tuple[float, ...], NDArray[np.float64]]:
+    """BLEU-1..4 of tokenised captions, in 0..1.
+
+    Args:
+        candidates: B captions.
+        references: for each its references, one at least.
+
+    Returns:
+        The four corpus scores, and the scores of each image `[4, B]`. A corpus score is no mean of images:
+        matches and lengths are added over the corpus first.
+
+    Raises:
+        ValueError: the lengths differ, or an image has no references.
+    """
+    counted = collect(candidates, references, ORDERS)
+    images = len(candidates)
+    possible = np.stack([np.maximum(counted.candidate_words - n, 0) for n in range(ORDERS)])  # [4, B]
+    matched = np.stack([_matches(counted, n, images) for n in range(ORDERS)])  # [4, B]
+    length = counted.candidate_words
+    closest = _closest_length(counted, images)
+    corpus = _score(
+        matched.sum(1, keepdims=True), possible.sum(1, keepdims=True), length.sum(), closest.sum()
+    )
+    return tuple(corpus[:, 0].tolist()), _score(matched, possible, length, closest)
+
+
+def _score(
+    matched: Ints, possible: Ints, length: Ints | np.int64, closest: Ints | np.int64
+) -> NDArray[np.float64]:
+    """Geometric means of the precisions times the brevity penalty, `[4, B]`."""
+    product = np.cumprod((matched + TINY) / (possible + SMALL), axis=0)
+    mean = product ** (1 / np.arange(1, ORDERS + 1))[:, None]
+    ratio = (length + TINY) / (closest + SMALL)
+    # An image whose references are all empty has a huge ratio; one whose caption is empty a penalty of 0.
+    return mean * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+
+
+def _matches(counted: Collection, n: int, images: int) -> Ints:
+    """For each image the candidate's n-grams that stand in a reference, at most as often as there, `[B]`."""
+    candidate, reference = counted.candidates[n], counted.references[n]
+    keys, most = _most_in_one_reference(reference, counted.image_of)
+    found, place = find(candidate.caption * candidate.size + candidate.ngram, keys)
+    clipped = np.minimum(candidate.times[found], most[place[found]])
+    return np.bincount(candidate.caption[found], weights=clipped, minlength=images).astype(np.int64)
+
+
+def _most_in_one_reference(reference: Counts, image_of: Ints) -> tuple[Ints, Ints]:
+    """The (image, n-gram) keys of the references, sorted, and the highest count in any one of them."""
+    keys = image_of[reference.caption] * reference.size + reference.ngram
+    order = np.argsort(keys, kind="stable")
+    distinct, begin = np.unique(keys[order], return_index=True)
+    if not len(distinct):
+        return distinct, distinct
+    return distinct, np.maximum.reduceat(reference.times[order], begin)
+
+
+def _closest_length(counted: Collection, images: int) -> Ints:
+    """For each image the length of the reference that is closest in length, the shorter one of two, `[B]`."""
+    length = counted.reference_words
+    distance = np.abs(length - counted.candidate_words[counted.image_of])
+    order = np.lexsort((length, distance, counted.image_of))
+    first = np.searchsorted(counted.image_of[order], np.arange(images))
+    return length[order][first]

@@ -1,0 +1,72 @@
+"""From captions as people write them to scores: tokenise, score, and say what could not be scored."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showtell.errors import DataError
+from showtell.metrics.bleu import bleu
+from showtell.metrics.cider import cider_d
+from showtell.metrics.rouge import rouge_l
+
+WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores of one set of predictions."""
+
+    scores: dict[str, float]
+    """Corpus scores: BLEU-1 .. BLEU-4, ROUGE_L, CIDEr (which is CIDEr-D)."""
+    per_image: dict[str, NDArray[np.float64]]
+    """The same for each image, `[B]` in the order of `image_ids`."""
+    image_ids: tuple[str, ...]
+    """The images that were scored, in the order of the references."""
+    without_prediction: tuple[str, ...]
+    """Images that have references but no prediction; they are not in the scores."""
+    without_references: tuple[str, ...]
+    """Images that have a prediction but no references; they are not in the scores."""
+
+
+def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Report:
+    """Score one caption an image against the image's references.
+
+    Args:
+        predictions: image id -> caption.
+        references: image id -> its captions by people, one at least.
+
+    Raises:
+        DataError: no image has both a prediction and references, or an image's list of references is empty.
+    """
+    image_ids = tuple(i for i in references if i in predictions)
+    if not image_ids:
+        raise DataError(
+            f"None of the {len(predictions)} predicted images is among the {len(references)} with references.",
+            "Check that both files name images in the same way.",
+        )
+    for image_id in image_ids:
+        if not references[image_id]:
+            raise DataError(f"The list of references of image {image_id} is empty.")
+    candidates = [tokenise(predictions[i]) for i in image_ids]
+    gold = [[tokenise(caption) for caption in references[i]] for i in image_ids]
+
+    corpus_bleu, image_bleu = bleu(candidates, gold)
+    scores = {f"BLEU-{n}": value for n, value in enumerate(corpus_bleu, 1)}
+    per_image = {f"BLEU-{n}": values for n, values in enumerate(image_bleu, 1)}
+    scores["ROUGE_L"], per_image["ROUGE_L"] = rouge_l(candidates, gold)
+    scores["CIDEr"], per_image["CIDEr"] = cider_d(candidates, gold)
+    return Report(
+        scores=scores,
+        per_image=per_image,
+        image_ids=image_ids,
+        without_prediction=tuple(i for i in references if i not in predictions),
+        without_references=tuple(i for i in predictions if i not in references),
+    )
+
+
+def tokenise(caption: str) -> str:
+    """The caption's words in lower case, joined by a space: letters and digits, with inner `-` and `'`."""
+    return " ".join(WORD.findall(caption.lower()))
