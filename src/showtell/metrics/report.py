@@ -44,7 +44,7 @@ def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]
     image_ids = tuple(i for i in references if i in predictions)
     if not image_ids:
         raise DataError(
-            f"None of the {len(predictions)} predicted images is among the {len(references)} with references.",
+            f"None of the {len(predictions)} predicted images is among the {len(references)} references.",
             "Check that both files name images in the same way.",
         )
     for image_id in image_ids:
