@@ -1,0 +1,134 @@
+"""What every loader returns: examples (an image and its captions), and a record of what was left out."""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from showtell.data.files import files_present
+from showtell.data.scenes import Scene
+from showtell.errors import DataError
+from showtell.images import read_image
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+# The names that other tools and data sets give to the three splits; "restval" is Karpathy's unused part of COCO's val.
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image with its captions."""
+
+    image_id: str
+    split: Split
+    captions: tuple[str, ...]
+    path: Path | None = None
+    """The image file; None when the image is drawn."""
+    scene: Scene | None = None
+    """What to draw, in `shapes`; it can tell whether a caption is true."""
+
+    @property
+    def name(self) -> str:
+        """What messages and reports call the image."""
+        return self.path.name if self.path is not None else self.image_id
+
+    def read(self, *, at_least: int | None = None) -> npt.NDArray[np.uint8]:
+        """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`. Raises ImageError."""
+        if self.path is not None:
+            return read_image(self.path, at_least=at_least)
+        assert self.scene is not None, "an example has a path or a scene"
+        return self.scene.draw()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Captioned images, in a fixed order, each image in one split."""
+
+    name: str
+    examples: tuple[Example, ...]
+    missing: tuple[str, ...] = ()
+    """Image files that have captions and are not there."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the files were read: one sentence each."""
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that have examples, in the order train, dev, test."""
+        present = {example.split for example in self.examples}
+        return tuple(split for split in SPLITS if split in present)
+
+    def split(self, name: str) -> list[Example]:
+        """The examples of one split ("val" and "validation" mean "dev"). Raises DataError when there are none."""
+        wanted = SPLIT_NAMES.get(name.lower())
+        chosen = [example for example in self.examples if example.split == wanted]
+        if not chosen:
+            raise DataError(f"{self.name} has no split '{name}'.", f"It has: {', '.join(self.splits)}.")
+        return chosen
+
+
+def dataset_of_files(
+    name: str,
+    captions: Mapping[str, Iterable[str]],
+    splits: Mapping[str, Split],
+    paths: Mapping[str, Path],
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """The data set of the images in `splits`, less those with no caption or no file; all maps are by image id.
+
+    Raises:
+        DataError: no image is left.
+    """
+    told = list(notes)
+    texts = {image_id: tuple(filter(None, map(_tidy, captions.get(image_id, ())))) for image_id in splits}
+    captionless = sum(not texts[image_id] for image_id in splits)
+    if captionless:
+        told.append(f"{captionless:,} images have no caption and are left out.")
+    captioned = [image_id for image_id in splits if texts[image_id]]
+    present = files_present(paths[image_id] for image_id in captioned)
+    missing = tuple(str(paths[image_id]) for image_id in captioned if paths[image_id] not in present)
+    examples = tuple(
+        Example(image_id, splits[image_id], texts[image_id], paths[image_id])
+        for image_id in captioned
+        if paths[image_id] in present
+    )
+    if not examples:
+        where = f"; the first one looked for is {missing[0]}" if missing else ""
+        raise DataError(
+            f"{name} has no image with a caption: {len(missing):,} of its image files are missing{where}."
+        )
+    return Dataset(name, examples, missing, tuple(told))
+
+
+def split_by_image(image_ids: Iterable[str], seed: int = 0) -> dict[str, Split]:
+    """80 % train, 10 % dev, 10 % test, the same for the same images whatever their order.
+
+    Captions of one image never part: the decoder would be tested on images that it has seen.
+    """
+    shuffled = sorted(set(image_ids))
+    random.Random(seed).shuffle(shuffled)
+    held_out = max(round(len(shuffled) / 10), 1 if len(shuffled) >= 3 else 0)
+    dev, test = set(shuffled[:held_out]), set(shuffled[held_out : 2 * held_out])
+    return {
+        image_id: "dev" if image_id in dev else "test" if image_id in test else "train"
+        for image_id in sorted(shuffled)
+    }
+
+
+def _tidy(caption: str) -> str:
+    return " ".join(caption.split())

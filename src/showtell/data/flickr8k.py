@@ -1,0 +1,100 @@
+"""Flickr8k (Hodosh, Young and Hockenmaier 2013), in both layouts that are passed around.
+
+Kaggle's: `Images/` and `captions.txt` (CSV: image,caption). The original: `Flicker8k_Dataset/` (so spelt) and
+`Flickr8k.token.txt` (image#number, a tab, the caption). Either may come with the official split files
+`Flickr_8k.trainImages.txt`, `Flickr_8k.devImages.txt` and `Flickr_8k.testImages.txt`; without any of them the
+split is ours, by image.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
+from showtell.data.files import first_file, image_folder, read_text
+from showtell.errors import DataError
+
+IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
+
+
+def load(where: str) -> Dataset:
+    """The data set in the folder `where`. Raises DataError when its layout is neither of the two."""
+    root = Path(where)
+    file = first_file(root, CAPTION_FILES, "file of captions")
+    folder = image_folder(root, IMAGE_FOLDERS)
+    notes: list[str] = []
+    captions = (
+        read_csv(file, notes)
+        if file.suffix == ".txt" and file.stem == "captions"
+        else read_tokens(file, notes)
+    )
+    splits = _official_splits((root, file.parent), notes)
+    if splits:
+        _note_the_rest(captions, splits, notes)
+    else:
+        splits = split_by_image(captions)
+        notes.append("There are no official split files: images are split 80/10/10, the same way every time.")
+    return dataset_of_files("flickr8k", captions, splits, {name: folder / name for name in splits}, notes)
+
+
+def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
+    """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
+    rows = csv.reader(io.StringIO(read_text(file)), skipinitialspace=True)
+    header = next(rows, [])
+    if [column.strip().lower() for column in header[:2]] != ["image", "caption"]:
+        raise DataError(
+            f"{file} does not begin with the line 'image,caption'.", f"It begins: {','.join(header)[:80]}"
+        )
+    captions: dict[str, list[str]] = {}
+    for row in rows:
+        if row:
+            captions.setdefault(row[0].strip(), []).append(",".join(row[1:]))
+    return _repaired(captions, notes)
+
+
+def read_tokens(file: Path, notes: list[str]) -> dict[str, list[str]]:
+    """Captions by image from `name.jpg#number<tab>caption` lines."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        label, tab, caption = line.partition("\t")
+        if not line.strip():
+            continue
+        if not tab or "#" not in label:
+            raise DataError(f"{file}, line {number} is not 'image.jpg#0<tab>caption': {line[:60]!r}.")
+        captions.setdefault(label.rpartition("#")[0], []).append(caption)
+    return _repaired(captions, notes)
+
+
+def _repaired(captions: dict[str, list[str]], notes: list[str]) -> dict[str, list[str]]:
+    """Mend names like `2258277193_586949ec62.jpg.1`, which the published file has for one image."""
+    for name in [name for name in captions if re.search(r"\.jpe?g\.\d+$", name, re.IGNORECASE)]:
+        mended = name.rpartition(".")[0]
+        captions.setdefault(mended, []).extend(captions.pop(name))
+        notes.append(f"The captions of {name} are taken for those of {mended}.")
+    return captions
+
+
+def _official_splits(folders: tuple[Path, ...], notes: list[str]) -> dict[str, Split]:
+    """Image -> split from the split files that are there; empty when none is."""
+    splits: dict[str, Split] = {}
+    absent = []
+    for split in SPLITS:
+        name = f"Flickr_8k.{split}Images.txt"
+        file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if file is None:
+            absent.append(name)
+            continue
+        for image in filter(None, map(str.strip, read_text(file).splitlines())):
+            if splits.setdefault(image, split) != split:
+                raise DataError(f"{file} has {image}, which is in the {splits[image]} split too.")
+    if splits and absent:
+        notes.append(f"There is no {' or '.join(absent)}.")
+    return splits
+
+
+def _note_the_rest(captions: dict[str, list[str]], splits: dict[str, Split], notes: list[str]) -> None:
+    rest = captions.keys() - splits.keys()
+    if rest:
+        notes.append(f"{len(rest):,} images with captions are in no split file and are left out.")

@@ -1,0 +1,240 @@
+"""Drawn scenes, captions that are true of them, and the check of whether any caption is.
+
+A scene is one to three things on a plain ground. The captions' grammar, about thirty words in all:
+
+    caption  = ["there is" | "the picture shows"] clause {"and" clause}
+    clause   = thing [["that is"] relation thing]
+    thing    = "a" [size] [colour] shape ["that is" (size | colour)]
+    relation = ["to the"] "left of" | ["to the"] "right of" | "above" | "over" | "below" | "under"
+
+"shape" is a word for any of the shapes. Two mentions in one caption are two things.
+"""
+
+import math
+import random
+import re
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+COLOURS = {
+    "red": (214, 40, 40),
+    "green": (38, 150, 60),
+    "blue": (40, 80, 215),
+    "yellow": (245, 205, 30),
+    "purple": (140, 50, 165),
+    "black": (25, 25, 25),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+RADII = {"big": 0.20, "small": 0.11}
+"""Half of a thing's width, as a share of the canvas's side: 90 and 49 of 224 pixels across."""
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+WAYS_TO_SAY = {
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+LEADS = ("there is ", "the picture shows ")
+
+# Along an axis, two things are either level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
+LEVEL, APART = 0.09, 0.23
+DECIDED = (LEVEL + APART) / 2
+GAP = 0.03
+SUPERSAMPLING = 3
+
+_ANY = {"size": "|".join(RADII), "colour": "|".join(COLOURS), "shape": "|".join((*SHAPES, "shape"))}
+_THING = re.compile(
+    "a (?:(?P<size>{size}) )?(?:(?P<colour>{colour}) )?(?P<shape>{shape})"
+    "(?: that is (?:(?P<size_after>{size})|(?P<colour_after>{colour})))?".format(**_ANY)
+)
+_MEANING = {said: relation for relation, ways in WAYS_TO_SAY.items() for said in ways}
+_RELATION = re.compile(f" (?:that is )?({'|'.join(sorted(_MEANING, key=len, reverse=True))}) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One drawn thing; places and lengths are shares of the canvas's side, x to the right and y downwards."""
+
+    shape: str
+    colour: str
+    size: str
+    x: float
+    y: float
+    radius: float
+    turn: float
+    """Turned by so many radians."""
+    rgb: tuple[int, int, int]
+
+    def outline(self) -> list[tuple[float, float]]:
+        """Corners of the shape's polygon (not for a circle)."""
+        return [
+            (
+                self.x + self.radius * (px * math.cos(self.turn) - py * math.sin(self.turn)),
+                self.y + self.radius * (px * math.sin(self.turn) + py * math.cos(self.turn)),
+            )
+            for px, py in _POLYGONS[self.shape]
+        ]
+
+    def relations_to(self, other: "Thing") -> set[str]:
+        """What this thing is of the other: "left of", "above", ..."""
+        across, down = self.x - other.x, self.y - other.y
+        found = {
+            "left of": across < -DECIDED,
+            "right of": across > DECIDED,
+            "above": down < -DECIDED,
+            "below": down > DECIDED,
+        }
+        return {relation for relation, holds in found.items() if holds}
+
+    def is_called(self, said: dict[str, str | None]) -> bool:
+        """Whether the words of a mention (size, colour, shape; None where not said) fit this thing."""
+        return (
+            said["shape"] in (self.shape, "shape")
+            and said["colour"] in (self.colour, None)
+            and said["colour_after"] in (self.colour, None)
+            and said["size"] in (self.size, None)
+            and said["size_after"] in (self.size, None)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Things on a plain ground, from left to right."""
+
+    things: tuple[Thing, ...]
+    ground: tuple[int, int, int]
+    pixels: int = 224
+    """Side of the drawn image."""
+
+    def draw(self) -> npt.NDArray[np.uint8]:
+        """The image, uint8 `[pixels, pixels, 3]`, with smooth edges."""
+        side = self.pixels * SUPERSAMPLING
+        image = Image.new("RGB", (side, side), self.ground)
+        pen = ImageDraw.Draw(image)
+        for thing in self.things:
+            if thing.shape == "circle":
+                left, top = thing.x - thing.radius, thing.y - thing.radius
+                right, bottom = thing.x + thing.radius, thing.y + thing.radius
+                pen.ellipse([left * side, top * side, right * side, bottom * side], fill=thing.rgb)
+            else:
+                pen.polygon([(x * side, y * side) for x, y in thing.outline()], fill=thing.rgb)
+        return np.array(image.reduce(SUPERSAMPLING))
+
+    def is_true(self, caption: str) -> bool:
+        """Whether the caption is in the grammar and true of this scene. A final full stop and capitals don't matter."""
+        words = " ".join(caption.lower().rstrip(" .").split())
+        for lead in LEADS:
+            words = words.removeprefix(lead)
+        mentions: list[dict[str, str | None]] = []
+        related: list[tuple[int, str, int]] = []  # (mention, relation, mention)
+        for clause in words.split(" and "):
+            first, *rest = _RELATION.split(clause)  # thing, relation, thing, ...
+            if len(rest) not in (0, 2):
+                return False
+            if rest:
+                related.append((len(mentions), _MEANING[rest[0]], len(mentions) + 1))
+            for said in (first, *rest[1:]):
+                match = _THING.fullmatch(said)
+                if match is None:
+                    return False
+                mentions.append(match.groupdict())
+        return any(
+            all(thing.is_called(said) for thing, said in zip(things, mentions, strict=True))
+            and all(relation in things[a].relations_to(things[b]) for a, relation, b in related)
+            for things in permutations(self.things, len(mentions))
+        )
+
+    def layout(self) -> tuple[tuple[str, str, str, int, int], ...]:
+        """What stands where, to a third of the canvas: two scenes with the same layout count as the same scene."""
+        return tuple(
+            sorted(
+                (thing.size, thing.colour, thing.shape, int(thing.x * 3), int(thing.y * 3))
+                for thing in self.things
+            )
+        )
+
+
+def random_scene(rng: random.Random, pixels: int) -> Scene:
+    """One to three things, no two alike in colour and shape, none touching, each pair clearly apart on an axis."""
+    kinds = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], rng.choice((1, 2, 2, 3)))
+    sizes = [rng.choice(tuple(RADII)) for _ in kinds]
+    ground = tuple(rng.randint(226, 255) for _ in range(3))
+    while True:
+        things = [
+            _random_thing(rng, shape, colour, size)
+            for (shape, colour), size in zip(kinds, sizes, strict=True)
+        ]
+        if all(_clear(a, b) for a, b in permutations(things, 2)):
+            return Scene(
+                tuple(sorted(things, key=lambda thing: thing.x)), (ground[0], ground[1], ground[2]), pixels
+            )
+
+
+def random_captions(scene: Scene, rng: random.Random, count: int) -> tuple[str, ...]:
+    """Different captions that are true of the scene and name all its things, or two and how they stand."""
+    captions: dict[str, None] = {}
+    while len(captions) < count:
+        captions[_random_caption(scene, rng)] = None
+    return tuple(captions)
+
+
+def _random_thing(rng: random.Random, shape: str, colour: str, size: str) -> Thing:
+    radius = RADII[size] * rng.uniform(0.92, 1.08)
+    x, y = (rng.uniform(radius + GAP, 1 - radius - GAP) for _ in range(2))
+    red, green, blue = (min(255, max(0, value + rng.randint(-14, 14))) for value in COLOURS[colour])
+    return Thing(shape, colour, size, x, y, radius, rng.uniform(-0.2, 0.2), (red, green, blue))
+
+
+def _clear(a: Thing, b: Thing) -> bool:
+    """Whether two things don't touch and nobody would argue about how they stand to each other."""
+    across, down = abs(a.x - b.x), abs(a.y - b.y)
+    decided = all(distance <= LEVEL or distance >= APART for distance in (across, down))
+    return decided and math.hypot(across, down) >= a.radius + b.radius + GAP
+
+
+def _random_caption(scene: Scene, rng: random.Random) -> str:
+    lead = rng.choice(("", "", *LEADS))
+    if len(scene.things) == 1 or rng.random() < 0.5:
+        return lead + " and ".join(_random_mention(thing, rng) for thing in scene.things)
+    first, second, *others = rng.sample(scene.things, len(scene.things))
+    said = rng.choice(WAYS_TO_SAY[rng.choice(sorted(first.relations_to(second)))])
+    that_is = rng.choice(("", "", "that is "))
+    clause = f"{_random_mention(first, rng, short=True)} {that_is}{said} {_random_mention(second, rng, short=True)}"
+    rest = [_random_mention(thing, rng) for thing in others if rng.random() < 0.5]
+    return lead + " and ".join((clause, *rest))
+
+
+def _random_mention(thing: Thing, rng: random.Random, short: bool = False) -> str:
+    form = rng.random()
+    if form < 0.45:
+        return f"a {thing.size} {thing.colour} {thing.shape}"
+    if form < 0.8 or short:
+        return f"a {thing.colour} {thing.shape}"
+    if form < 0.95:
+        return f"a {thing.shape} that is {thing.colour}"
+    return f"a {thing.colour} {thing.shape} that is {thing.size}"
+
+
+def _star() -> list[tuple[float, float]]:
+    corners = []
+    for number in range(10):
+        length = 1.1 if number % 2 == 0 else 0.46
+        angle = math.pi * number / 5
+        corners.append((length * math.sin(angle), -length * math.cos(angle)))
+    return corners
+
+
+# Corners for a radius of 1 about the middle.
+_POLYGONS: dict[str, list[tuple[float, float]]] = {
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)],
+    "star": _star(),
+    "cross": [
+        (-0.33, -1.0), (0.33, -1.0), (0.33, -0.33), (1.0, -0.33), (1.0, 0.33), (0.33, 0.33),
+        (0.33, 1.0), (-0.33, 1.0), (-0.33, 0.33), (-1.0, 0.33), (-1.0, -0.33), (-0.33, -0.33),
+    ],
+}  # fmt: skip

@@ -1,0 +1,55 @@
+"""`shapes:COUNT[,seed=N][,pixels=N]`: scenes drawn on the spot, each with five true captions.
+
+Scene number i is the same for any count: of ten scenes in a row eight are for training, one is dev and one test.
+No scene of one split has the layout (the same things in the same thirds of the canvas) of a scene of another.
+"""
+
+import random
+import zlib
+
+from showtell.data.dataset import Dataset, Example, Split
+from showtell.data.scenes import Scene, random_captions, random_scene
+from showtell.errors import UsageError
+
+CAPTIONS = 5
+SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 8 + ("dev", "test")
+
+
+def load(options: str) -> Dataset:
+    """The scenes that the rest of the spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError."""
+    count, *settings = options.split(",")
+    values = {"count": count, "seed": "0", "pixels": "224"}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key.strip() not in ("seed", "pixels"):
+            raise UsageError(
+                f"shapes:{options} has no setting '{setting}'.", "Write shapes:2000,seed=1,pixels=224."
+            )
+        values[key.strip()] = value
+    try:
+        numbers = {key: int(value) for key, value in values.items()}
+    except ValueError:
+        raise UsageError(
+            f"shapes:{options} is not understood.", "Write shapes:2000 or shapes:2000,seed=1."
+        ) from None
+    if numbers["count"] < 1 or numbers["pixels"] < 64:
+        raise UsageError(
+            f"shapes:{options} asks for too little.", "Take 1 scene or more, of 64 pixels or more."
+        )
+    examples = tuple(example(index, numbers["seed"], numbers["pixels"]) for index in range(numbers["count"]))
+    return Dataset("shapes", examples)
+
+
+def example(index: int, seed: int = 0, pixels: int = 224) -> Example:
+    """Scene number `index` of a seed, with its captions: the same whatever else is drawn."""
+    split = SPLIT_OF_TENTH[index % 10]
+    rng = random.Random(f"shapes {seed} {index}")
+    scene = random_scene(rng, pixels)
+    while _split_of_layout(scene) != split:
+        scene = random_scene(rng, pixels)
+    return Example(f"shapes-{index:06d}", split, random_captions(scene, rng, CAPTIONS), scene=scene)
+
+
+def _split_of_layout(scene: Scene) -> Split:
+    """The one split in which a layout may appear: decided by the layout alone, so that splits can't share one."""
+    return SPLIT_OF_TENTH[zlib.crc32(repr(scene.layout()).encode()) % 10]

@@ -1,0 +1,314 @@
+"""Any image file, safely, as an RGB array; then resized, cropped and normalised as a model's configuration says.
+
+`read_image` -> uint8 `[H, W, 3]`; `resize` -> uint8 `[S, S, 3]`; `normalise` -> float32 `[B, 3, S, S]`.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from showtell.errors import ImageError
+
+Source = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
+
+# What a photo comes in. Pillow knows more, and some of those run other programs (EPS) or take any file at all (TGA).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .hif"
+    " .jp2 .j2k .ppm .pgm .pbm .pnm .ico .qoi".split()
+)
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Preprocessing(BaseModel):
+    """How an encoder wants its images: part of its configuration, saved with its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(224, ge=1, description="Side of the square that the encoder sees (S), in pixels.")
+    resize: Literal["crop", "squash"] = Field(
+        "crop",
+        description="crop: the centre square of the image; squash: the whole image, its shape not kept.",
+    )
+    crop_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the shorter side (crop) or of each side (squash) kept, about the centre.",
+    )
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
+        "bicubic",
+        description="Filter for resizing; all of them average over the pixels that shrink into one.",
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Subtracted from red, green, blue, on a scale of 0 to 1."
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="What red, green, blue are divided by after that."
+    )
+
+    @property
+    def shorter_side(self) -> int:
+        """Pixels of the shorter side from which `resize` has nothing to invent: `read_image`'s `at_least`."""
+        return ceil(self.size / self.crop_fraction)
+
+
+def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int | None = None) -> Pixels:
+    """An image as uint8 `[H, W, 3]` RGB, upright, transparency shown on white, the first frame if there are many.
+
+    Args:
+        source: a path, the bytes of a file, an open binary file, a Pillow image, or an array `[H, W]` or
+            `[H, W, 1 | 3 | 4]` (uint8 or uint16 over their range, floats 0 to 1, bool).
+        max_pixels: more than that is refused before anything is decoded.
+        at_least: the shorter side may come out smaller than the file's, but not smaller than this: a JPEG is
+            then decoded at 1/2, 1/4 or 1/8 of its size, several times faster.
+
+    Raises:
+        ImageError: the source is no image, is damaged or cut off, or is too large.
+    """
+    name = name_of(source)
+    if isinstance(source, np.ndarray):
+        return _pixels_of_array(source, name)
+    with _explained(name):
+        if isinstance(source, Image.Image):
+            _check_size(source, max_pixels, name)
+            return _pixels_of(source)
+        if isinstance(source, (str, Path)):
+            with Path(source).open("rb") as file:
+                return _read_file(file, name, max_pixels, at_least)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        return _read_file(file, name, max_pixels, at_least)
+
+
+def name_of(source: Source) -> str:
+    """What messages call the image: its path, or what kind of thing it is."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"Image of {len(source)} bytes"
+    if isinstance(source, np.ndarray):
+        return f"Array of shape {source.shape} and type {source.dtype}"
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return str(name) if isinstance(name, (str, Path)) and str(name) else "Image"
+
+
+def resize(image: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """One RGB image `[H, W, 3]` as the square uint8 `[S, S, 3]` that the encoder sees."""
+    height, width = image.shape[:2]
+    size = preprocessing.size
+    box = _box(width, height, preprocessing)
+    if (height, width) == (size, size) and box == (0.0, 0.0, size, size):
+        return image
+    # Cutting and shrinking in one step: a strip of 1 x 60,000 pixels never becomes 256 x 15 million.
+    resampling = RESAMPLING[preprocessing.interpolation]
+    return np.array(Image.fromarray(image).resize((size, size), resampling, box=box))
+
+
+def normalise(images: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """uint8 `[B, S, S, 3]` -> contiguous float32 `[B, 3, S, S]`, `(x / 255 - mean) / std` for each colour."""
+    std = np.asarray(preprocessing.std, np.float64)
+    scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
+    shift = (-np.asarray(preprocessing.mean, np.float64) / std).astype(np.float32)[:, None, None]
+    batch, height, width, _ = images.shape
+    normalised = np.empty((batch, 3, height, width), np.float32)
+    for image, planes in zip(images, normalised, strict=True):  # one image's planes stay in the CPU's cache
+        planes[...] = image.transpose(2, 0, 1)
+        planes *= scale
+        planes += shift
+    return normalised
+
+
+def prepare(images: Sequence[Pixels], preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """RGB images of any sizes -> float32 `[B, 3, S, S]`: `resize` and `normalise`."""
+    size = preprocessing.size
+    squares = np.empty((len(images), size, size, 3), np.uint8)
+    for row, image in enumerate(images):
+        squares[row] = resize(image, preprocessing)
+    return normalise(squares, preprocessing)
+
+
+def _box(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """The part of the image that the square shows: left, top, right, bottom in pixels."""
+    fraction = preprocessing.crop_fraction
+    if preprocessing.resize == "crop":
+        across = down = min(width, height) * fraction
+    else:
+        across, down = width * fraction, height * fraction
+    left, top = (width - across) / 2, (height - down) / 2
+    return (left, top, left + across, top + down)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever a file does to its decoder into one ImageError that names the file."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.strerror:  # from the operating system; a decoder's OSError has only a text
+            raise ImageError(f"{name} can't be opened: {error.strerror}.") from error
+        raise _damaged(name, error) from error
+    except Exception as error:  # decoders of damaged files raise SyntaxError, ValueError, struct.error, ...
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    cut_off = "truncated" in reason or isinstance(error, EOFError)
+    return ImageError(f"{name} is {'cut off' if cut_off else 'damaged'}: {reason}.")
+
+
+def _read_file(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -> Pixels:
+    """The image in an open file."""
+    image = _open(file, name)
+    _check_size(image, max_pixels, name)
+    if at_least is not None:
+        image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
+    return _pixels_of(image)
+
+
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """The image with its header read and nothing decoded.
+
+    Not `Image.open`: its limit on pixels is one number for the whole process, and warns before it refuses.
+    """
+    if not file.seekable():
+        file = io.BytesIO(file.read())
+    start = file.tell()
+    prefix = file.read(64)
+    if not prefix:
+        raise ImageError(f"{name} is empty.")
+    if _is_heif(prefix):
+        return _open_heif(file, start, name)
+    Image.preinit()
+    for format_ in FORMATS:
+        if format_ not in Image.OPEN:
+            Image.init()
+        if format_ not in Image.OPEN:  # this Pillow was built without it
+            continue
+        factory, accept = Image.OPEN[format_]
+        if accept is not None and accept(prefix) is not True:
+            continue
+        file.seek(start)
+        return factory(file, name)
+    raise ImageError(
+        f"{name} is not an image that showtell can read.", f"It reads {', '.join(FORMATS)} and HEIF."
+    )
+
+
+def _is_heif(prefix: bytes) -> bool:
+    """Whether the file's brands name HEVC pictures; AVIF has the same container, and Pillow reads it."""
+    brands = prefix[8 : int.from_bytes(prefix[:4], "big")]
+    return prefix[4:8] == b"ftyp" and any(brands[i : i + 4] in HEIF_BRANDS for i in range(0, len(brands), 4))
+
+
+def _open_heif(file: BinaryIO, start: int, name: str) -> Image.Image:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f"{name} is a HEIF image.", "To read those, run: pip install 'showtell[heif]'"
+        ) from error
+    file.seek(start)
+    return pillow_heif.HeifImageFile(file, name)
+
+
+def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}.",
+            "Shrink the image or raise max_pixels.",
+        )
+
+
+def _pixels_of(image: Image.Image) -> Pixels:
+    """A Pillow image, decoded, upright, in RGB."""
+    image.load()
+    turn = UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    return np.array(_rgb(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels, which are fine
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB, transparent pixels as they look on white paper, more than 8 bits scaled down and not clipped."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits_of_deep(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits_of_deep(values: npt.NDArray[Any]) -> Pixels:
+    """Grey values of 16 bits over their range; wider integers and floats from their least to their greatest."""
+    if values.dtype.kind == "u":
+        return _eight_bits_of_16(values)
+    if values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535:
+        return _eight_bits_of_16(values)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (values.min(), values.max())
+    return np.round((values - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+
+
+def _eight_bits_of_16(values: npt.NDArray[Any]) -> Pixels:
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _pixels_of_array(array: npt.NDArray[Any], name: str) -> Pixels:
+    """An array `[H, W]` or `[H, W, 1 | 3 | 4]` as RGB."""
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if not shaped or array.size == 0:
+        raise ImageError(f"{name} is not an image.", "Its shape must be [H, W] or [H, W, 1, 3 or 4].")
+    if array.dtype == np.uint8:
+        values = array
+    elif array.dtype == np.uint16:
+        values = _eight_bits_of_16(array)
+    elif array.dtype == np.bool_:
+        values = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ImageError(
+                f"{name} has values from {array.min():g} to {array.max():g}.", "Floats must be 0 to 1."
+            )
+        values = np.round(array.astype(np.float32) * 255).astype(np.uint8)
+    else:
+        raise ImageError(f"{name} is of a type that images don't have.", "Make it uint8, 0 to 255.")
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.shape[2] == 4:
+        return np.array(_rgb(Image.fromarray(values, "RGBA")))
+    return np.array(np.broadcast_to(values, (*values.shape[:2], 3)), order="C")
