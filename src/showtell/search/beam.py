@@ -1,0 +1,141 @@
+"""Beam search over the K most likely hypotheses of every image, all images at once; greedy search is K = 1.
+
+At each step the candidates of an image, each hypothesis with each proposed word, are walked from the most likely on, until K
+have been found that live; an `<end>` that is passed on the way finishes its hypothesis. An image is done when K of its
+hypotheses have finished ("first come, first served" in Kasai et al. 2022, "A Call for Clarity in Beam Search"), or
+earlier, when no living one can still change what is returned: log-probabilities only fall, so a hypothesis with total s can
+end with a score of s / (longest length) ** length_penalty at most.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from showtell.search.engine import Engine, FloatArray, IntArray, Memory
+from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
+from showtell.search.options import SearchOptions
+from showtell.search.rules import Past, Rule, lowered, most_lowered
+
+
+def beam_search(
+    engine: Engine,
+    memory: Memory,
+    options: SearchOptions,
+    rules: Sequence[Rule],
+    *,
+    start: int,
+    end: int,
+    vocabulary_size: int,
+    attention: bool = False,
+) -> list[list[Hypothesis]]:
+    """Return the `options.num` best hypotheses of every image, best first.
+
+    There are fewer only when the rules leave fewer; those that were cut off stand behind those that finished.
+    """
+    batch = engine.batch_size(memory)
+    paths, finished, unfinished = Paths(batch), Best(batch, options.beam), Best(batch, options.beam)
+    images = np.arange(batch)  # those that are still searched
+    state = engine.start(memory, attention)
+    tokens = np.full((batch, 1), start)  # [B, K]; K grows from the one row that `start` made
+    parents: IntArray | None = None
+    totals = np.zeros((batch, 1))
+    # After max_words words there is one more step, in which a hypothesis may end but no longer go on.
+    for length in range(options.max_words + 1):
+        needed = options.beam + (options.beam > 1)  # K that live and one <end>; the greedy one does either
+        top = min(vocabulary_size, needed + most_lowered(rules, length))
+        proposals, state = engine.step(memory, state, tokens, parents, top)
+        past = Past(length, partial(paths.words, images, tokens.shape[1]))
+        chosen = _choose(totals, proposals.ids, lowered(rules, past, proposals), options.beam, end)
+        paths.add(*chosen.layer(end), proposals.attention)
+        if chosen.any_end:
+            scores = chosen.end_totals / (length + 1) ** options.length_penalty
+            finished.add(images, scores, length + 1, first_row=chosen.tokens.shape[1])
+
+        bound = (
+            chosen.totals[:, 0] / (options.max_words + 1) ** options.length_penalty
+        )  # minus infinity: none lives
+        done = (finished.scores[images, -1] > -np.inf) | (finished.scores[images, options.num - 1] >= bound)
+        if length == options.max_words:
+            done[:] = True
+        short = done & (finished.scores[images, options.num - 1] == -np.inf)
+        if short.any():
+            left = np.where(chosen.end_totals > -np.inf, -np.inf, totals)[short]
+            unfinished.add(images[short], left / max(1, length) ** options.length_penalty, length)
+        if done.all():
+            break
+        greedy = chosen.tokens.shape[1] == tokens.shape[1] == 1
+        tokens, parents, totals = chosen.tokens, None if greedy else chosen.parents, chosen.totals
+        if done.any():
+            staying = np.flatnonzero(~done)
+            memory, state = engine.select(memory, state, staying)
+            tokens, totals, images = tokens[staying], totals[staying], images[staying]
+            parents = None if parents is None else parents[staying]
+            paths.select(images)
+    return captions(paths, finished, unfinished, options.num)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What one step decides: W hypotheses that live (W <= K), and which of the `[B, K]` before them end."""
+
+    tokens: IntArray  # [B, W]
+    parents: IntArray  # [B, W]
+    log_probs: FloatArray  # [B, W], of the tokens
+    totals: FloatArray  # [B, W], best first; minus infinity where fewer live
+    any_end: bool
+    end_log_probs: FloatArray  # [B, K]
+    end_totals: FloatArray  # [B, K]; minus infinity where the hypothesis does not end
+
+    def layer(self, end: int) -> tuple[IntArray, IntArray, FloatArray]:
+        """Return tokens, parents and log-probabilities `[B, R]`: those that live, then, if any ends, a row for each end."""
+        if not self.any_end:
+            return self.tokens, self.parents, self.log_probs
+        ends = self.end_log_probs
+        every_row = np.broadcast_to(np.arange(ends.shape[1]), ends.shape)
+        return (
+            np.concatenate([self.tokens, np.full(ends.shape, end)], axis=1),
+            np.concatenate([self.parents, every_row], axis=1),
+            np.concatenate([self.log_probs, ends], axis=1),
+        )
+
+
+def _choose(totals: FloatArray, ids: IntArray, log_probs: FloatArray, beam: int, end: int) -> _Chosen:
+    """Walk down the candidates of each image until `beam` of them live; totals `[B, K]`, the rest `[B, K, top]`."""
+    batch, rows, top = ids.shape
+    log_probs = log_probs.reshape(batch, rows * top)
+    candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, K * top]
+    # At most `rows` ends stand before the last one that lives. The order of equals is the proposals' order.
+    order = np.argsort(-candidates, axis=1, kind="stable")[:, : beam + rows]
+    image = np.arange(batch)[:, None]
+    possible = candidates[image, order] > -np.inf
+    is_end = ids.reshape(batch, rows * top)[image, order] == end
+    lives = possible & ~is_end
+    lives_so_far = lives.cumsum(axis=1)
+
+    width = max(1, min(beam, int(lives_so_far[:, -1].max())))
+    in_batch, rank = np.nonzero(lives & (lives_so_far <= beam))
+    place = lives_so_far[in_batch, rank] - 1
+    picked = order[in_batch, rank]
+    live = np.zeros((batch, width), dtype=np.int64)
+    live[in_batch, place] = picked
+    live_totals = np.full((batch, width), -np.inf)
+    live_totals[in_batch, place] = candidates[in_batch, picked]
+
+    ends = possible & is_end & (lives_so_far < beam)
+    end_log_probs = np.full((batch, rows), -np.inf)
+    any_end = bool(ends.any())
+    if any_end:
+        in_batch, rank = np.nonzero(ends)
+        picked = order[in_batch, rank]
+        end_log_probs[in_batch, picked // top] = log_probs[in_batch, picked]
+    return _Chosen(
+        tokens=ids.reshape(batch, rows * top)[image, live],
+        parents=live // top,
+        log_probs=log_probs[image, live],
+        totals=live_totals,
+        any_end=any_end,
+        end_log_probs=end_log_probs,
+        end_totals=totals + end_log_probs,
+    )

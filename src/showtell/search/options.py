@@ -1,0 +1,108 @@
+"""How to search: the options that the command line, the Python API and a model's config share."""
+
+import math
+from dataclasses import dataclass
+
+from showtell.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How captions are searched for. Contradictions are refused when the object is made.
+
+    A hypothesis of T tokens (`<end>` counts, as its probability does) is ranked by `log_prob / T ** length_penalty`.
+
+    Raises:
+        UsageError: a value is out of its range, or two options contradict each other.
+    """
+
+    beam: int = 3
+    """Hypotheses followed at a time, for each image; 1 is greedy search."""
+
+    sample: bool = False
+    """Draw words at random, as the model weighs them, instead of searching for the most likely caption."""
+
+    num: int = 1
+    """Captions returned for each image, best first: the best of the beam, or this many samples."""
+
+    temperature: float = 1.0
+    """Sampling: below 1 prefers likely words more than the model does, above 1 less."""
+
+    top_k: int | None = None
+    """Sampling: draw from the k most likely words only."""
+
+    top_p: float | None = None
+    """Sampling: draw from the fewest most likely words whose probabilities reach p together."""
+
+    seed: int = 0
+    """Sampling: the same seed and image number give the same captions, in any batch."""
+
+    length_penalty: float = 0.7
+    """0 ranks by total log-probability, which favours short captions; 1 by the mean log-probability of a token."""
+
+    min_words: int = 1
+    """No caption is shorter."""
+
+    max_words: int = 20
+    """No caption is longer: one that has not ended by then is cut off and marked unfinished."""
+
+    no_repeat_ngram: int = 0
+    """No run of this many words comes twice in a caption; 0: any may."""
+
+    banned_words: tuple[str, ...] = ()
+    """Words that are never said. Words that the vocabulary lacks are not said anyway, and may stand here."""
+
+    allow_unknown: bool = False
+    """Whether `<unk>` may be said, as in papers that score it."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("beam", 1),
+            ("num", 1),
+            ("seed", 0),
+            ("min_words", 0),
+            ("max_words", 1),
+            ("no_repeat_ngram", 0),
+        ):
+            _refuse_unless_whole(name, getattr(self, name), least)
+        if self.top_k is not None:
+            _refuse_unless_whole("top_k", self.top_k, 1)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p}, not over 0 and at most 1.", "Try top_p=0.9.")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"temperature is {self.temperature}, not over 0.", "For the most likely words use beam=1."
+            )
+        if not 0 <= self.length_penalty < math.inf:
+            raise UsageError(
+                f"length_penalty is {self.length_penalty}, not 0 or more.", "Useful values are 0 to 1."
+            )
+        if self.min_words > self.max_words:
+            raise UsageError(
+                f"min_words is {self.min_words}, over max_words ({self.max_words}).",
+                "Lower one or raise the other.",
+            )
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if isinstance(self.banned_words, str):
+            raise UsageError(
+                f"banned_words is the text {self.banned_words!r}, not a tuple of words.", "Say ('word',)."
+            )
+        if self.sample:
+            return
+        if self.num > self.beam:
+            raise UsageError(
+                f"num is {self.num}, but a beam of {self.beam} finds at most {self.beam} captions.",
+                f"Use beam={self.num} or more, or sample.",
+            )
+        for name, unset in (("temperature", 1.0), ("top_k", None), ("top_p", None)):
+            if getattr(self, name) != unset:
+                raise UsageError(
+                    f"{name} is set, but only sampling uses it.", "Set sample too, or leave it out."
+                )
+
+
+def _refuse_unless_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} is {value!r}, not a whole number from {least} up.")

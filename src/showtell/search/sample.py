@@ -1,0 +1,106 @@
+"""Sampling: every caption is drawn word by word, as likely as the model (and the temperature) makes it.
+
+Each image has a generator of its own, made from the seed and the image's number, and each of its samples a stretch of that
+generator's numbers: the captions of an image depend neither on the batch it is in, nor does its first sample on how many
+more are drawn.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from showtell.search.engine import Engine, FloatArray, IntArray, Memory
+from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
+from showtell.search.options import SearchOptions
+from showtell.search.rules import Past, Rule, lowered, most_lowered
+
+
+def sample(
+    engine: Engine,
+    memory: Memory,
+    options: SearchOptions,
+    rules: Sequence[Rule],
+    *,
+    start: int,
+    end: int,
+    vocabulary_size: int,
+    image_numbers: Sequence[int],
+    attention: bool = False,
+) -> list[list[Hypothesis]]:
+    """Return `options.num` samples of every image, best first; `image_numbers` `[B]` seed them."""
+    batch, steps = engine.batch_size(memory), options.max_words + 1
+    paths, finished, unfinished = Paths(batch), Best(batch, options.num), Best(batch, options.num)
+    chance = _random_numbers(options, image_numbers, steps)  # [B, K, steps]
+    images = np.arange(batch)  # those that still have a sample to go on with
+    state = engine.start(memory, attention)
+    tokens = np.full((batch, 1), start)  # [B, 1] in the first step, which all the samples share, then [B, K]
+    parents: IntArray | None = None
+    totals = np.zeros((batch, options.num))
+    alive = np.ones((batch, options.num), dtype=bool)
+    # After max_words words there is one more step, in which a sample may end but no longer go on.
+    for length in range(steps):
+        lowerable = most_lowered(rules, length)
+        top = vocabulary_size if options.top_k is None else min(vocabulary_size, options.top_k + lowerable)
+        proposals, state = engine.step(memory, state, tokens, parents, top)
+        past = Past(length, partial(paths.words, images, tokens.shape[1]))
+        weights = _weights(lowered(rules, past, proposals), options).cumsum(axis=2)  # [B, 1 or K, top]
+        picked, possible = _draw(weights, chance[images, :, length])  # [B, K]
+        log_probs = np.broadcast_to(proposals.log_probs, (*picked.shape, top))
+        log_probs = np.take_along_axis(log_probs, picked[..., None], axis=2)[..., 0].astype(np.float64)
+        drawn = np.take_along_axis(
+            np.broadcast_to(proposals.ids, (*picked.shape, top)), picked[..., None], axis=2
+        )[..., 0]
+        rows = np.zeros_like(picked) if length == 0 else np.broadcast_to(np.arange(options.num), picked.shape)
+        paths.add(drawn, rows, log_probs, proposals.attention)
+
+        ends = alive & possible & (drawn == end)
+        lives = alive & possible & ~ends & (length < options.max_words)
+        cut = alive & ~ends & ~lives
+        if cut.any():
+            scores = np.where(cut, totals, -np.inf) / max(1, length) ** options.length_penalty
+            unfinished.add(images, scores, length)
+        totals = totals + log_probs
+        if ends.any():
+            scores = np.where(ends, totals, -np.inf) / (length + 1) ** options.length_penalty
+            finished.add(images, scores, length + 1)
+        staying = np.flatnonzero(lives.any(axis=1))
+        if not len(staying):
+            break
+        tokens, parents, alive = drawn, rows if length == 0 and options.num > 1 else None, lives
+        if len(staying) < len(images):
+            memory, state = engine.select(memory, state, staying)
+            tokens, totals, alive, images = tokens[staying], totals[staying], alive[staying], images[staying]
+            parents = None if parents is None else parents[staying]
+            paths.select(images)
+    return captions(paths, finished, unfinished, options.num)
+
+
+def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps: int) -> FloatArray:
+    """Return one number in [0, 1) for each image, sample and step, `[B, K, steps]`."""
+    numbers = [
+        np.random.default_rng([options.seed, image]).random((options.num, steps)) for image in image_numbers
+    ]
+    return np.stack(numbers) if numbers else np.zeros((0, options.num, steps))
+
+
+def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
+    """Return how likely each proposal is drawn, `[B, K, top]`, not normalised: temperature, then top-k, then top-p."""
+    best = log_probs.max(axis=2, keepdims=True)
+    with np.errstate(invalid="ignore"):  # a hypothesis whose every word is forbidden weighs nothing
+        weights = np.exp((log_probs - best).astype(np.float64) / options.temperature)
+    weights = np.nan_to_num(weights)
+    if options.top_k is not None:
+        weights *= (weights > 0).cumsum(axis=2) <= options.top_k
+    if options.top_p is not None:
+        reached = weights.cumsum(axis=2)
+        # The word that passes p is kept: Holtzman et al. 2020 draw from the smallest set that reaches p.
+        weights *= reached - weights < options.top_p * reached[:, :, -1:]
+    return weights
+
+
+def _draw(weights: FloatArray, chance: FloatArray) -> tuple[IntArray, np.ndarray]:
+    """Return the place that each number in [0, 1) `[B, K]` falls on among cumulated weights, and where there is any."""
+    total = weights[:, :, -1]
+    picked = (weights <= (chance * total)[..., None]).sum(axis=2)
+    return picked.clip(max=weights.shape[2] - 1), np.broadcast_to(total > 0, picked.shape)
