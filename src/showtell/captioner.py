@@ -104,7 +104,7 @@ class Captioner:
             UsageError: there is no such option, or its value is wrong.
         """
         one = is_one_image(images)
-        sources: Iterable[Any] = [images] if one else images  # type: ignore[list-item,assignment]
+        sources: Iterable[Any] = [images] if one else images  # type: ignore[assignment]
         captions = []
         for outcome in self.stream(sources, batch_size=batch_size, attention=attention, **search_options):
             if isinstance(outcome, ShowtellError):
@@ -151,6 +151,17 @@ class Captioner:
                 near = get_close_matches(name, known, n=1)
                 hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
                 raise UsageError(f"There is no search option '{name}'.", hint)
+        banned = changes.get("banned_words")
+        if isinstance(banned, list | tuple):
+            changes["banned_words"] = tuple(self._as_vocabulary_writes(word) for word in banned)
+        if (
+            "num" in changes
+            and "beam" not in changes
+            and not changes.get("sample", self.config.search.sample)
+        ):
+            changes["beam"] = max(
+                changes["num"], self.config.search.beam
+            )  # who asks for five captions gets five
         return replace(self.config.search, **changes)
 
     def picture(self, image: Source) -> Pixels:
@@ -175,6 +186,13 @@ class Captioner:
             self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers
         )
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+
+    def _as_vocabulary_writes(self, word: str) -> str:
+        """A word as captions spell it: without capitals, where the vocabulary has none."""
+        words = self.tokenizer.words(word)
+        if len(words) != 1:
+            raise UsageError(f"banned_words: '{word}' is not one word.", "Ban words one by one.")
+        return words[0]
 
     def _stream(
         self,

@@ -1,7 +1,7 @@
 """The command line's root: it names the commands, and imports a command's module only when it is called.
 
-A command's module holds a Typer application named ``app`` that parses, calls the layers below and prints. Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage,
-130 stopped by Ctrl-C.
+A command's module holds a Typer application named ``app`` that parses, calls the layers below and prints.
+Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage, 130 Ctrl-C.
 """
 
 import os
