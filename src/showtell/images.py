@@ -1,4 +1,4 @@
-"""Any image file, safely, as an RGB array; then resized, cropped and normalised as a model's configuration says.
+"""Any image file, safely, as an RGB array; then resized, cropped and normalised as a model's config says.
 
 `read_image` -> uint8 `[H, W, 3]`; `resize` -> uint8 `[S, S, 3]`; `normalise` -> float32 `[B, 3, S, S]`.
 """
@@ -20,11 +20,39 @@ from showtell.errors import ImageError
 Source = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
-# What a photo comes in. Pillow knows more, and some of those run other programs (EPS) or take any file at all (TGA).
+# What photos come in. Pillow knows more, and some of those run other programs (EPS) or take any file (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .hif"
-    " .jp2 .j2k .ppm .pgm .pbm .pnm .ico .qoi".split()
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+    }
+    | {
+        ".avif",
+        ".avifs",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jp2",
+        ".j2k",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".ico",
+        ".qoi",
+    }
 )
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 ORIENTATION_TAG = 0x0112
@@ -52,17 +80,17 @@ class Preprocessing(BaseModel):
     size: int = Field(224, ge=1, description="Side of the square that the encoder sees (S), in pixels.")
     resize: Literal["crop", "squash"] = Field(
         "crop",
-        description="crop: the centre square of the image; squash: the whole image, its shape not kept.",
+        description="crop: the image's centre square; squash: the whole image, its shape not kept.",
     )
     crop_fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share of the shorter side (crop) or of each side (squash) kept, about the centre.",
+        description="Share kept, about the centre, of the shorter side (crop) or each side (squash).",
     )
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
         "bicubic",
-        description="Filter for resizing; all of them average over the pixels that shrink into one.",
+        description="Filter for resizing; each averages over the pixels that shrink into one.",
     )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Subtracted from red, green, blue, on a scale of 0 to 1."
@@ -78,7 +106,7 @@ class Preprocessing(BaseModel):
 
 
 def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int | None = None) -> Pixels:
-    """An image as uint8 `[H, W, 3]` RGB, upright, transparency shown on white, the first frame if there are many.
+    """An image as uint8 `[H, W, 3]` RGB, upright, transparency on white, the first frame if there are many.
 
     Args:
         source: a path, the bytes of a file, an open binary file, a Pillow image, or an array `[H, W]` or
@@ -98,8 +126,8 @@ def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int |
             _check_size(source, max_pixels, name)
             return _pixels_of(source)
         if isinstance(source, (str, Path)):
-            with Path(source).open("rb") as file:
-                return _read_file(file, name, max_pixels, at_least)
+            with Path(source).open("rb") as opened:
+                return _read_file(opened, name, max_pixels, at_least)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         return _read_file(file, name, max_pixels, at_least)
 
@@ -120,12 +148,13 @@ def resize(image: Pixels, preprocessing: Preprocessing) -> Pixels:
     """One RGB image `[H, W, 3]` as the square uint8 `[S, S, 3]` that the encoder sees."""
     height, width = image.shape[:2]
     size = preprocessing.size
-    box = _box(width, height, preprocessing)
-    if (height, width) == (size, size) and box == (0.0, 0.0, size, size):
+    if (height, width) == (size, size) and preprocessing.crop_fraction == 1:
         return image
     # Cutting and shrinking in one step: a strip of 1 x 60,000 pixels never becomes 256 x 15 million.
     resampling = RESAMPLING[preprocessing.interpolation]
-    return np.array(Image.fromarray(image).resize((size, size), resampling, box=box))
+    return np.array(
+        Image.fromarray(image).resize((size, size), resampling, box=_box(width, height, preprocessing))
+    )
 
 
 def normalise(images: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -217,7 +246,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         file.seek(start)
         return factory(file, name)
     raise ImageError(
-        f"{name} is not an image that showtell can read.", f"It reads {', '.join(FORMATS)} and HEIF."
+        f"{name} is not an image that showtell reads.", f"It reads {', '.join(FORMATS)} and HEIF."
     )
 
 
@@ -231,11 +260,10 @@ def _open_heif(file: BinaryIO, start: int, name: str) -> Image.Image:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImageError(
-            f"{name} is a HEIF image.", "To read those, run: pip install 'showtell[heif]'"
-        ) from error
+        raise ImageError(f"{name} is HEIF.", "To read that, run: pip install 'showtell[heif]'") from error
     file.seek(start)
-    return pillow_heif.HeifImageFile(file, name)
+    image: Image.Image = pillow_heif.HeifImageFile(file, name)  # type: ignore[no-untyped-call]
+    return image
 
 
 def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
@@ -274,13 +302,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits_of_deep(values: npt.NDArray[Any]) -> Pixels:
-    """Grey values of 16 bits over their range; wider integers and floats from their least to their greatest."""
+    """Grey of 16 bits over its range; wider integers and floats from their least to their greatest."""
     if values.dtype.kind == "u":
         return _eight_bits_of_16(values)
     if values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535:
         return _eight_bits_of_16(values)
     values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    low, high = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (values.min(), values.max())
+    low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (values.min(), values.max())
     return np.round((values - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
 
 
@@ -301,9 +329,8 @@ def _pixels_of_array(array: npt.NDArray[Any], name: str) -> Pixels:
         values = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
-            raise ImageError(
-                f"{name} has values from {array.min():g} to {array.max():g}.", "Floats must be 0 to 1."
-            )
+            values_found = f"{array.min():g} to {array.max():g}"
+            raise ImageError(f"{name} has values from {values_found}.", "Floats must be 0 to 1.")
         values = np.round(array.astype(np.float32) * 255).astype(np.uint8)
     else:
         raise ImageError(f"{name} is of a type that images don't have.", "Make it uint8, 0 to 255.")

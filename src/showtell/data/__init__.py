@@ -10,7 +10,7 @@ def load(spec: str) -> Dataset:
     """The data set that a SPEC names, `format:where`, for example `flickr8k:DIR` or `shapes:2000`.
 
     Raises:
-        DataError: the files are not there or not laid out as the format is; the message says what was looked for.
+        DataError: the files are not there or not laid out as expected; the message says what was looked for.
         UsageError: there is no such format.
     """
     from showtell.data import flickr8k, shapes

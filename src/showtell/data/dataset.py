@@ -17,7 +17,7 @@ from showtell.images import read_image
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# The names that other tools and data sets give to the three splits; "restval" is Karpathy's unused part of COCO's val.
+# What other data sets call the three splits; "restval" is the part of COCO's val that Karpathy trains on.
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -74,7 +74,7 @@ class Dataset:
         return tuple(split for split in SPLITS if split in present)
 
     def split(self, name: str) -> list[Example]:
-        """The examples of one split ("val" and "validation" mean "dev"). Raises DataError when there are none."""
+        """The examples of one split ("val" means "dev"). Raises DataError when there are none."""
         wanted = SPLIT_NAMES.get(name.lower())
         chosen = [example for example in self.examples if example.split == wanted]
         if not chosen:
@@ -89,7 +89,7 @@ def dataset_of_files(
     paths: Mapping[str, Path],
     notes: Iterable[str] = (),
 ) -> Dataset:
-    """The data set of the images in `splits`, less those with no caption or no file; all maps are by image id.
+    """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
 
     Raises:
         DataError: no image is left.
@@ -108,10 +108,11 @@ def dataset_of_files(
         if paths[image_id] in present
     )
     if not examples:
-        where = f"; the first one looked for is {missing[0]}" if missing else ""
-        raise DataError(
-            f"{name} has no image with a caption: {len(missing):,} of its image files are missing{where}."
-        )
+        if missing:
+            raise DataError(
+                f"{name}: all {len(missing):,} image files are missing.", f"The first is {missing[0]}."
+            )
+        raise DataError(f"{name}: no image has a caption.")
     return Dataset(name, examples, missing, tuple(told))
 
 

@@ -8,11 +8,11 @@ from showtell.images import SUFFIXES
 
 
 def files_present(paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that are files: each folder is listed once, far quicker than asking for every file."""
+    """Those of the paths that exist; each folder is listed once, far quicker than asking for every file."""
     wanted: dict[Path, list[Path]] = {}
     for path in paths:
         wanted.setdefault(path.parent, []).append(path)
-    present = set()
+    present: set[Path] = set()
     for folder, members in wanted.items():
         names = names_in(folder)
         present.update(path for path in members if path.name in names)

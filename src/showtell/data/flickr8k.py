@@ -7,7 +7,6 @@ split is ours, by image.
 """
 
 import csv
-import io
 import re
 from pathlib import Path
 
@@ -41,16 +40,14 @@ def load(where: str) -> Dataset:
 
 def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
-    rows = csv.reader(io.StringIO(read_text(file)), skipinitialspace=True)
-    header = next(rows, [])
-    if [column.strip().lower() for column in header[:2]] != ["image", "caption"]:
-        raise DataError(
-            f"{file} does not begin with the line 'image,caption'.", f"It begins: {','.join(header)[:80]}"
-        )
+    header, *lines = read_text(file).splitlines() or [""]
+    if header.replace(" ", "").lower() != "image,caption":
+        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
     captions: dict[str, list[str]] = {}
-    for row in rows:
-        if row:
-            captions.setdefault(row[0].strip(), []).append(",".join(row[1:]))
+    for line in filter(str.strip, lines):
+        # Line by line, so that a caption with one stray quotation mark can't swallow those after it.
+        image, *fields = next(csv.reader([line], skipinitialspace=True))
+        captions.setdefault(image.strip(), []).append(",".join(fields))
     return _repaired(captions, notes)
 
 

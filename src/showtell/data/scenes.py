@@ -40,7 +40,10 @@ WAYS_TO_SAY = {
 }
 LEADS = ("there is ", "the picture shows ")
 
-# Along an axis, two things are either level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
+Spot = tuple[float, float, float]
+"""A middle (x, y) and a radius, as shares of the canvas's side."""
+
+# Along an axis two things are level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
 LEVEL, APART = 0.09, 0.23
 DECIDED = (LEVEL + APART) / 2
 GAP = 0.03
@@ -107,7 +110,7 @@ class Scene:
 
     things: tuple[Thing, ...]
     ground: tuple[int, int, int]
-    pixels: int = 224
+    pixels: int
     """Side of the drawn image."""
 
     def draw(self) -> npt.NDArray[np.uint8]:
@@ -125,7 +128,7 @@ class Scene:
         return np.array(image.reduce(SUPERSAMPLING))
 
     def is_true(self, caption: str) -> bool:
-        """Whether the caption is in the grammar and true of this scene. A final full stop and capitals don't matter."""
+        """Whether the caption is in the grammar and true of this scene (capitals, full stop: no matter)."""
         words = " ".join(caption.lower().rstrip(" .").split())
         for lead in LEADS:
             words = words.removeprefix(lead)
@@ -149,7 +152,7 @@ class Scene:
         )
 
     def layout(self) -> tuple[tuple[str, str, str, int, int], ...]:
-        """What stands where, to a third of the canvas: two scenes with the same layout count as the same scene."""
+        """What stands where, to a third of the canvas; two scenes with one layout count as the same scene."""
         return tuple(
             sorted(
                 (thing.size, thing.colour, thing.shape, int(thing.x * 3), int(thing.y * 3))
@@ -159,19 +162,16 @@ class Scene:
 
 
 def random_scene(rng: random.Random, pixels: int) -> Scene:
-    """One to three things, no two alike in colour and shape, none touching, each pair clearly apart on an axis."""
+    """One to three things, no two alike in colour and shape, none touching, each pair apart on an axis."""
     kinds = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], rng.choice((1, 2, 2, 3)))
     sizes = [rng.choice(tuple(RADII)) for _ in kinds]
-    ground = tuple(rng.randint(226, 255) for _ in range(3))
-    while True:
-        things = [
-            _random_thing(rng, shape, colour, size)
-            for (shape, colour), size in zip(kinds, sizes, strict=True)
-        ]
-        if all(_clear(a, b) for a, b in permutations(things, 2)):
-            return Scene(
-                tuple(sorted(things, key=lambda thing: thing.x)), (ground[0], ground[1], ground[2]), pixels
-            )
+    spots = _random_spots(rng, [RADII[size] * rng.uniform(0.92, 1.08) for size in sizes])
+    things = [
+        Thing(shape, colour, size, *spot, rng.uniform(-0.2, 0.2), _random_shade(rng, colour))
+        for (shape, colour), size, spot in zip(kinds, sizes, spots, strict=True)
+    ]
+    ground = (rng.randint(226, 255), rng.randint(226, 255), rng.randint(226, 255))
+    return Scene(tuple(sorted(things, key=lambda thing: thing.x)), ground, pixels)
 
 
 def random_captions(scene: Scene, rng: random.Random, count: int) -> tuple[str, ...]:
@@ -182,18 +182,30 @@ def random_captions(scene: Scene, rng: random.Random, count: int) -> tuple[str, 
     return tuple(captions)
 
 
-def _random_thing(rng: random.Random, shape: str, colour: str, size: str) -> Thing:
-    radius = RADII[size] * rng.uniform(0.92, 1.08)
-    x, y = (rng.uniform(radius + GAP, 1 - radius - GAP) for _ in range(2))
-    red, green, blue = (min(255, max(0, value + rng.randint(-14, 14))) for value in COLOURS[colour])
-    return Thing(shape, colour, size, x, y, radius, rng.uniform(-0.2, 0.2), (red, green, blue))
+def _random_spots(rng: random.Random, radii: list[float]) -> list[Spot]:
+    """A place for each radius, all clear of each other; a start that leaves no room is given up."""
+    while True:
+        spots: list[Spot] = []
+        for _ in range(8 * len(radii)):
+            radius = radii[len(spots)]
+            low, high = radius + GAP, 1 - radius - GAP
+            spot = (rng.uniform(low, high), rng.uniform(low, high), radius)
+            if all(_clear(spot, other) for other in spots):
+                spots.append(spot)
+            if len(spots) == len(radii):
+                return spots
 
 
-def _clear(a: Thing, b: Thing) -> bool:
+def _clear(a: Spot, b: Spot) -> bool:
     """Whether two things don't touch and nobody would argue about how they stand to each other."""
-    across, down = abs(a.x - b.x), abs(a.y - b.y)
+    across, down = abs(a[0] - b[0]), abs(a[1] - b[1])
     decided = all(distance <= LEVEL or distance >= APART for distance in (across, down))
-    return decided and math.hypot(across, down) >= a.radius + b.radius + GAP
+    return decided and math.hypot(across, down) >= a[2] + b[2] + GAP
+
+
+def _random_shade(rng: random.Random, colour: str) -> tuple[int, int, int]:
+    red, green, blue = (min(255, max(0, value + rng.randint(-14, 14))) for value in COLOURS[colour])
+    return red, green, blue
 
 
 def _random_caption(scene: Scene, rng: random.Random) -> str:
@@ -203,7 +215,8 @@ def _random_caption(scene: Scene, rng: random.Random) -> str:
     first, second, *others = rng.sample(scene.things, len(scene.things))
     said = rng.choice(WAYS_TO_SAY[rng.choice(sorted(first.relations_to(second)))])
     that_is = rng.choice(("", "", "that is "))
-    clause = f"{_random_mention(first, rng, short=True)} {that_is}{said} {_random_mention(second, rng, short=True)}"
+    subject, landmark = (_random_mention(thing, rng, short=True) for thing in (first, second))
+    clause = f"{subject} {that_is}{said} {landmark}"
     rest = [_random_mention(thing, rng) for thing in others if rng.random() < 0.5]
     return lead + " and ".join((clause, *rest))
 

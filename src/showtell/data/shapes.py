@@ -1,6 +1,6 @@
 """`shapes:COUNT[,seed=N][,pixels=N]`: scenes drawn on the spot, each with five true captions.
 
-Scene number i is the same for any count: of ten scenes in a row eight are for training, one is dev and one test.
+Scene number i is the same for any count; of ten scenes in a row eight are for training, one dev, one test.
 No scene of one split has the layout (the same things in the same thirds of the canvas) of a scene of another.
 """
 
@@ -16,26 +16,24 @@ SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 8 + ("dev", "test")
 
 
 def load(options: str) -> Dataset:
-    """The scenes that the rest of the spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError."""
+    """The scenes that a spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError."""
     count, *settings = options.split(",")
     values = {"count": count, "seed": "0", "pixels": "224"}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key.strip() not in ("seed", "pixels"):
             raise UsageError(
-                f"shapes:{options} has no setting '{setting}'.", "Write shapes:2000,seed=1,pixels=224."
+                f"shapes:{options} has an unknown setting '{setting}'.", "There are seed=N and pixels=N."
             )
         values[key.strip()] = value
     try:
         numbers = {key: int(value) for key, value in values.items()}
     except ValueError:
         raise UsageError(
-            f"shapes:{options} is not understood.", "Write shapes:2000 or shapes:2000,seed=1."
+            f"shapes:{options} is not understood.", "Write shapes:2000,seed=1,pixels=224."
         ) from None
     if numbers["count"] < 1 or numbers["pixels"] < 64:
-        raise UsageError(
-            f"shapes:{options} asks for too little.", "Take 1 scene or more, of 64 pixels or more."
-        )
+        raise UsageError(f"shapes:{options} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
     examples = tuple(example(index, numbers["seed"], numbers["pixels"]) for index in range(numbers["count"]))
     return Dataset("shapes", examples)
 
@@ -51,5 +49,5 @@ def example(index: int, seed: int = 0, pixels: int = 224) -> Example:
 
 
 def _split_of_layout(scene: Scene) -> Split:
-    """The one split in which a layout may appear: decided by the layout alone, so that splits can't share one."""
+    """The one split in which a layout may appear; the layout alone decides, so splits can't share one."""
     return SPLIT_OF_TENTH[zlib.crc32(repr(scene.layout()).encode()) % 10]
