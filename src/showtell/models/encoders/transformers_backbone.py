@@ -1,0 +1,242 @@
+"""Any vision backbone of Hugging Face transformers as an encoder, by its hub name or its folder.
+
+`resnet50` and `resnet101` are `microsoft/resnet-50` and `-101`. A network that answers with a map (ResNet,
+ConvNeXt) gives it; one that answers with tokens (ViT, DINOv2, CLIP, SigLIP, Swin) gives them laid out as the
+map that they are, without the class and register tokens that stand before them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isqrt
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.images import Preprocessing
+from showtell.models.encoders.encoder import (
+    Encoder,
+    EncoderConfigBase,
+    load_weights,
+    measure,
+    read_weights,
+)
+from showtell.models.encoders.torchvision_resnet import (
+    DEPTHS,
+    PREPROCESSING,
+    architecture,
+    depth_of,
+    transformers_names,
+)
+
+ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
+RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+T = TypeVar("T")
+
+
+class TransformersConfig(EncoderConfigBase):
+    """A backbone of transformers. Building it fills in what the hub said, so that a bundle has it."""
+
+    size: int | None = Field(
+        default=None, ge=16, le=2048, description="Pixels a side; none: as the backbone's preprocessing says."
+    )
+    preprocessing: Preprocessing | None = Field(
+        default=None,
+        description="How photos are resized and normalised; none: as published with the backbone.",
+    )
+    architecture: dict[str, Any] | None = Field(
+        default=None,
+        description="The backbone's settings in transformers; none: as published under its name.",
+    )
+
+
+class TransformersEncoder(Encoder):
+    """Photos [B, 3, S, S] -> the backbone's last hidden state as [B, N, D]."""
+
+    def __init__(self, config: TransformersConfig, network: nn.Module) -> None:
+        super().__init__()
+        assert config.preprocessing is not None
+        self.config = config
+        self.preprocessing = config.preprocessing
+        self.network = network
+        try:
+            measure(self)
+        except ValueError as error:  # a ViT has one position embedding for each cell that it was trained with
+            raise UsageError(
+                f"{config.name} can't see photos of {self.preprocessing.size} pixels: {error}"
+            ) from error
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The stages of a ResNet, ConvNeXt or Swin, the blocks of a ViT."""
+        lists = [list(module) for module in self.network.modules() if isinstance(module, nn.ModuleList)]
+        return max(lists, key=_parameter_count)
+
+    def features(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, D, rows, columns]."""
+        hidden: Tensor = self.network(pixel_values=images).last_hidden_state
+        if hidden.ndim == 4:
+            return hidden
+        patch = getattr(self.network.config, "patch_size", None)
+        cells = (images.shape[-1] // patch) ** 2 if isinstance(patch, int) else hidden.shape[1]
+        if cells > hidden.shape[1]:  # Swin: the patches were merged on the way, and no other token was added
+            cells = hidden.shape[1]
+        side = isqrt(cells)
+        grid = hidden[:, hidden.shape[1] - cells :]  # [B, N, D]
+        return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
+
+
+def build_transformers(config: TransformersConfig, pretrained: bool) -> TransformersEncoder:
+    """The backbone of `config`; with `pretrained`, with the weights that it names.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        BundleError: the backbone is nowhere to be had, or a weight file does not fit.
+        UsageError: it can't see photos of that size.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError(f"The encoder {config.name}", "encoders") from error
+    config = _completed(config, pretrained)
+    settings = _settings_of(config)
+    published = pretrained and config.weights == "pretrained"
+    auto: Any = transformers.AutoModel
+    with _quiet():
+        if published:
+            network = _from_hub(
+                config.name,
+                lambda where, **how: auto.from_pretrained(where, config=settings, dtype=torch.float32, **how),
+            )
+        else:
+            network = auto.from_config(settings, dtype=torch.float32)
+    pooler = getattr(network, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
+        network.pooler = None  # unused here, and random where the checkpoint has none
+    if pretrained and config.weights not in ("pretrained", "random"):
+        path = Path(config.weights)
+        weights = read_weights(path)
+        load_weights(network, transformers_names(weights) if "conv1.weight" in weights else weights, path)
+    return TransformersEncoder(config, network)
+
+
+def _parameter_count(modules: list[nn.Module]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConfig:
+    """`config` with its architecture and preprocessing, asked from the hub if they are not known here."""
+    depth = depth_of(config.name)
+    own = depth is not None and (config.weights != "pretrained" or not pretrained)
+    settings, preprocessing = config.architecture, config.preprocessing
+    if settings is None:
+        settings = architecture(depth) if own and depth is not None else _published_settings(config.name)
+    if preprocessing is None:
+        preprocessing = PREPROCESSING if own else _published_preprocessing(config.name)
+    if config.size is not None:
+        preprocessing = preprocessing.model_copy(update={"size": config.size})
+    return config.model_copy(update={"architecture": settings, "preprocessing": preprocessing})
+
+
+def _settings_of(config: TransformersConfig) -> Any:
+    """transformers' own configuration object."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**dict(config.architecture or {}))
+
+
+def _published_settings(name: str) -> dict[str, Any]:
+    """The backbone's settings; of a model of images and text (CLIP, SigLIP), those of its image half."""
+    from transformers import AutoConfig
+
+    settings = _from_hub(name, AutoConfig.from_pretrained)
+    return dict(getattr(settings, "vision_config", settings).to_diff_dict())
+
+
+def _published_preprocessing(name: str) -> Preprocessing:
+    """What the backbone's `preprocessor_config.json` says, in our words."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    found, _ = _from_hub(name, ImageProcessingMixin.get_image_processor_dict)
+    return preprocessing_of(found, name)
+
+
+def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
+    """An image processor's settings in our words.
+
+    Raises:
+        BundleError: they say something that is not a square of one size.
+    """
+    size = found.get("size")
+    edge = size if isinstance(size, int) else None
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge", size.get("height"))
+    square = not isinstance(size, dict) or size.get("height") == size.get("width")
+    crop = found.get("crop_size")
+    crop = crop.get("height") if isinstance(crop, dict) else crop
+    if not isinstance(edge, int) or not square or found.get("do_resize") is False:
+        raise BundleError(
+            f"The image processor of {name} does not resize photos to squares: its size is {size}.",
+            "Give the encoder's preprocessing in the recipe.",
+        )
+    resize: Literal["crop", "squash"] = "crop"
+    side, fraction = edge, 1.0
+    if "crop_pct" in found or "ConvNext" in str(
+        found.get("image_processor_type", found.get("feature_extractor_type"))
+    ):
+        # ConvNeXt's processor, ResNet's too: below 384 it crops, from there it squashes.
+        fraction, resize = (found.get("crop_pct") or 224 / 256, "crop") if edge < 384 else (1.0, "squash")
+    elif isinstance(crop, int) and found.get("do_center_crop", True):
+        side, fraction = crop, min(1.0, crop / edge)
+    elif isinstance(size, dict) and "height" in size:
+        resize = "squash"
+    plain = found.get("do_normalize") is False
+    return Preprocessing(
+        size=side,
+        resize=resize,
+        crop_fraction=fraction,
+        interpolation=RESAMPLING.get(found.get("resample", 2), "bilinear"),
+        mean=(0.0, 0.0, 0.0) if plain else tuple(found.get("image_mean") or (0.5, 0.5, 0.5)),
+        std=(1.0, 1.0, 1.0) if plain else tuple(found.get("image_std") or (0.5, 0.5, 0.5)),
+    )
+
+
+def _from_hub(name: str, load: Callable[..., T]) -> T:
+    """What `load` finds under a name: in a folder, in the local cache, or else on the hub.
+
+    Raises:
+        BundleError: in none of them.
+    """
+    where = ALIASES.get(name, name)
+    try:
+        return load(where, local_files_only=True)
+    except (OSError, ValueError):
+        pass
+    try:
+        return load(where)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"The encoder {where} is no folder of a transformers model, is not in the local Hugging Face "
+            "cache, and can't be had from the hub.",
+            "Check the name and the connection, or use efficientnet_lite2, which needs neither.",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No report of the classifier's and the text half's weights, which are left out on purpose."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
