@@ -15,7 +15,7 @@ from showtell.cli.outputs import RESUMABLE, Format, Output, done_images, format_
 from showtell.cli.progress import progress_bar
 from showtell.errors import ShowtellError, UsageError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
@@ -37,7 +37,10 @@ def caption(
     format: Annotated[
         Format | None,
         typer.Option(
-            "--format", "-f", help="How captions are written; by default as FILE's suffix says, else text."
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="text, jsonl, csv or coco; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[
@@ -97,8 +100,7 @@ def caption(
     with open_output(output, format, resume=resume) as results:
         bad = caption_all(captioner, search_options, todo, results, batch_size, bar=output is not None)
     if bad or problems:
-        counts = f"{len(images) - bad:,} images captioned" + (f" ({len(done):,} before)" if done else "")
-        print(f"showtell: {counts}, {bad + len(problems):,} inputs failed", file=sys.stderr)
+        print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
         raise typer.Exit(1)
 
 

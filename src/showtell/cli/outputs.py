@@ -1,7 +1,7 @@
 """Where captions go: text, JSON lines and CSV as they are made, the COCO results format at the end.
 
-An interrupted JSON lines or CSV file can be continued: an image is done when all its rows are there, line break
-included; the file is cut after the last such image.
+An interrupted JSON lines or CSV file can be continued: an image is done when all its rows are there,
+line breaks included; the file is cut after the last such image.
 """
 
 import csv
@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, TextIO
 
@@ -52,11 +52,21 @@ class CocoOutput:
     """The array of the COCO results format: JSON is whole when it is closed only, so it is written last."""
 
     def __init__(self) -> None:
-        self.results: list[dict[str, int | str]] = []
+        self._captions: dict[int | str, str] = {}
 
     def write(self, name: str, captions: Sequence[Caption]) -> None:
         """Keep the best caption: the format knows one for each image."""
-        self.results.append({"image_id": coco_image_id(name), "caption": captions[0].text})
+        image_id = coco_image_id(name)
+        # Files of one name in two folders: the second goes by its whole path.
+        self._captions[writable(name) if image_id in self._captions else image_id] = captions[0].text
+
+    def text(self) -> str:
+        """The array as JSON, an image on each line."""
+        rows = (
+            json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
+            for image_id, caption in self._captions.items()
+        )
+        return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
 def format_for(asked: Format | None, output: Path | None) -> Format:
@@ -76,16 +86,16 @@ def open_output(path: Path | None, format: Format, *, resume: bool = False) -> I
         try:
             yield coco
         finally:  # also when Ctrl-C ended it: what is done is not lost
-            text = json.dumps(coco.results, indent=0, ensure_ascii=False) + "\n"
-            write_whole(path, text) if path else sys.stdout.write(text)
-    elif path is None:
-        yield RowOutput(sys.stdout, format)
-    else:
-        goes_on = resume and path.exists() and path.stat().st_size > 0
-        with _opened(path, "a" if goes_on else "w") as file:
-            if format == "csv" and not goes_on:
-                file.write(CSV_HEADER)
-            yield RowOutput(file, format)
+            if path:
+                write_whole(path, coco.text())
+            else:
+                sys.stdout.write(coco.text())
+        return
+    goes_on = resume and path is not None and path.exists() and path.stat().st_size > 0
+    with _opened(path, "a" if goes_on else "w") if path else nullcontext(sys.stdout) as file:
+        if format == "csv" and not goes_on:
+            file.write(CSV_HEADER)
+        yield RowOutput(file, format)
 
 
 def row(format: Format, name: str, caption: Caption) -> str:
@@ -139,10 +149,9 @@ def done_images(path: Path, format: Format, num: int) -> set[str]:
 
 
 def coco_image_id(name: str) -> int | str:
-    """The number in the name of a COCO file; another file's name without its folder and suffix."""
-    stem = Path(name).stem
-    coco = COCO_FILE.fullmatch(stem)
-    return int(coco[1]) if coco else writable(stem)
+    """The number in the name of a COCO file; another file's name, without its folder."""
+    coco = COCO_FILE.fullmatch(Path(name).stem)
+    return int(coco[1]) if coco else writable(Path(name).name)
 
 
 def write_whole(path: Path, text: str) -> None:

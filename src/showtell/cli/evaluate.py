@@ -1,0 +1,191 @@
+"""``showtell evaluate``: caption a split of a data set, and score the captions against people's."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from showtell.bundle import BundleConfig
+from showtell.captioner import Caption, Captioner, load
+from showtell.cli import Interrupted
+from showtell.cli import options as shared
+from showtell.cli.caption import report
+from showtell.cli.outputs import write_whole
+from showtell.cli.progress import progress_bar
+from showtell.data import Example
+from showtell.data import load as load_data
+from showtell.data.feature_cache import FeatureCache
+from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.metrics.report import Report, score
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")
+def evaluate(
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")
+    ],
+    model: shared.Model = None,
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, dev or test.")] = "test",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write scores and captions (COCO results format) as JSON."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."
+        ),
+    ] = None,
+    batch_size: shared.BatchSize = 16,
+    beam: shared.Beam = None,
+    length_penalty: shared.LengthPenalty = None,
+    min_words: shared.MinWords = None,
+    max_words: shared.MaxWords = None,
+    no_repeat_ngram: shared.NoRepeatNgram = None,
+    ban: shared.Ban = None,
+    sample: shared.Sample = None,
+    temperature: shared.Temperature = None,
+    top_k: shared.TopK = None,
+    top_p: shared.TopP = None,
+    seed: shared.Seed = None,
+) -> None:
+    """Caption a split of a data set and score the captions: BLEU, ROUGE-L, CIDEr."""
+    captioner = load(model)
+    search_options = shared.given(
+        beam=beam,
+        length_penalty=length_penalty,
+        min_words=min_words,
+        max_words=max_words,
+        no_repeat_ngram=no_repeat_ngram,
+        banned_words=ban,
+        sample=sample,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        num=1,
+    )
+    options = captioner.options(**search_options)
+    examples = load_data(data).split(split)
+    if features is None:
+        outcomes = from_files(captioner, examples, batch_size, search_options)
+    else:
+        outcomes = from_features(captioner, examples, batch_size, search_options, features)
+    captions, bad = caption_examples(examples, outcomes)
+    if not captions:
+        raise DataError(f"No image of {data} could be captioned.")
+    references = {example.image_id: example.captions for example in examples}
+    scored = score({image_id: caption.text for image_id, caption in captions.items()}, references)
+    print_scores(scored, captioner.config.name, f"{data}, {split}")
+    if output is not None:
+        results: dict[str, Any] = {
+            "model": captioner.config.name,
+            "data": data,
+            "split": split,
+            "search": asdict(options),
+            "images": len(scored.image_ids),
+            "scores": scored.scores,
+            "predictions": predictions(captions, scored),
+        }
+        write_whole(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if bad:
+        raise typer.Exit(1)
+
+
+def from_files(
+    captioner: Captioner, examples: Sequence[Example], batch_size: int, search_options: dict[str, Any]
+) -> Iterator[list[Caption] | ShowtellError]:
+    """The captions of each example, or why its image can't be read."""
+    side = captioner.config.preprocessing.shorter_side
+    reads = [partial(example.read, at_least=side) for example in examples]
+    return captioner.stream(reads, batch_size=batch_size, **search_options)
+
+
+def from_features(
+    captioner: Captioner,
+    examples: Sequence[Example],
+    batch_size: int,
+    search_options: dict[str, Any],
+    folder: Path,
+) -> Iterator[list[Caption] | ShowtellError]:
+    """As `from_files`, from what the encoder has computed before.
+
+    Raises:
+        DataError: the cache is of another encoder or lacks an image.
+        UsageError: the model's engine takes images only.
+    """
+    memory_of = getattr(captioner.engine, "memory_of", None)
+    if memory_of is None:
+        raise UsageError("This model captions images only.", "Leave out --features.")
+    cache = FeatureCache.open(folder)
+    refuse_other_encoder(cache, captioner.config, folder)
+    options = captioner.options(**search_options)
+    for first in range(0, len(examples), batch_size):
+        ids = [example.image_id for example in examples[first : first + batch_size]]
+        numbers = range(first, first + len(ids))
+        yield from captioner.caption_memory(memory_of(cache.rows(ids)), options, numbers=numbers)
+
+
+def refuse_other_encoder(cache: FeatureCache, config: BundleConfig, folder: Path) -> None:
+    """Raise DataError when the cache is of another encoder: its features would give confident nonsense."""
+    known = config.training.get("feature_fingerprint")
+    cells = config.grid[0] * config.grid[1]
+    if (known is not None and known != cache.fingerprint) or cache.shape[1] != cells:
+        raise DataError(
+            f"The feature cache {folder} was not made by the encoder of {config.name}.",
+            "Leave out --features, or build the cache with 'showtell features'.",
+        )
+
+
+def caption_examples(
+    examples: Sequence[Example], outcomes: Iterator[list[Caption] | ShowtellError]
+) -> tuple[dict[str, Caption], int]:
+    """The best caption by image id, and how many images could not be read; those are reported."""
+    captions: dict[str, Caption] = {}
+    bad = 0
+    with progress_bar("captioning", len(examples)) as advance:
+        try:
+            for example, outcome in zip(examples, outcomes, strict=True):
+                if isinstance(outcome, ShowtellError):
+                    report(outcome)
+                    bad += 1
+                else:
+                    captions[example.image_id] = outcome[0]
+                advance()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Stopped by Ctrl-C after {len(captions):,} of {len(examples):,} images.",
+                "Nothing is written.",
+            ) from None
+    return captions, bad
+
+
+def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:
+    """The COCO results format, with each image's own CIDEr beside its caption."""
+    ciders = dict(zip(scored.image_ids, scored.per_image["CIDEr"].tolist(), strict=True))
+    return [
+        {
+            "image_id": int(image_id)
+            if image_id.isdecimal() and image_id == str(int(image_id))
+            else image_id,
+            "caption": caption.text,
+            "log_prob": round(caption.log_prob, 4),
+            "CIDEr": round(ciders[image_id], 4),
+        }
+        for image_id, caption in captions.items()
+    ]
+
+
+def print_scores(scored: Report, model: str, data: str) -> None:
+    """A line for each metric; scores as in the literature's tables, times 100."""
+    print(f"{model} on {data}: {len(scored.image_ids):,} images")
+    for metric, value in scored.scores.items():
+        print(f"  {metric:<8} {100 * value:6.1f}")

@@ -1,0 +1,64 @@
+"""``showtell models``: what a model folder holds, and how good the model is."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from showtell.bundle import Bundle, load_bundle
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def models(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Model folders, or folders of training runs.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The whole config, a JSON line for each model.")
+    ] = False,
+) -> None:
+    """Show what model folders hold: encoder, decoder, words, search options, scores."""
+    for folder in folders:
+        bundle = load_bundle(folder)
+        if as_json:
+            print(json.dumps(bundle.config.model_dump(mode="json"), ensure_ascii=False))
+        else:
+            print("\n".join(description(bundle)))
+
+
+def description(bundle: Bundle) -> list[str]:
+    """A model in lines of text."""
+    config = bundle.config
+    rows, columns = config.grid
+    search = config.search
+    how = "samples" if search.sample else f"beam {search.beam}"
+    lines = [
+        f"{config.name}  ({bundle.path})",
+        f"  encoder   {settings(config.encoder)}",
+        f"  decoder   {settings(config.decoder)}",
+        f"  image     {config.preprocessing.size} x {config.preprocessing.size} pixels, "
+        f"{rows} x {columns} cells",
+        f"  words     {len(bundle.tokenizer):,}",
+        f"  search    {how}, length penalty {search.length_penalty:g}, up to {search.max_words} words",
+        f"  files     {file_sizes(bundle.path)}",
+    ]
+    if config.scores:
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in config.scores.items())
+        lines.append(f"  scores    {scores}")
+    if config.training:
+        lines.append(f"  training  {settings(config.training)}")
+    return lines
+
+
+def settings(values: dict[str, Any]) -> str:
+    """A config on one line; what is not set is left out."""
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+
+
+def file_sizes(folder: Path) -> str:
+    """The files of a folder with their sizes."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in files)
