@@ -1,0 +1,1 @@
+"""What answers search's one question: ONNX Runtime and PyTorch."""

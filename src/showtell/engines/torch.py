@@ -1,0 +1,91 @@
+"""Search's one question, answered by PyTorch: the engine that training validates with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from showtell.bundle import Bundle
+from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
+from showtell.search.engine import Proposals, gather, select
+
+Arrays = Mapping[str, Tensor]
+
+
+class TorchEngine:
+    """Holds a model's weights and nothing else: memory and state are values, so two searches can run at once.
+
+    Args:
+        model: its encoder and decoder; the engine computes in whatever mode (train or eval) they are in.
+        device: where the arrays live; NumPy arrays come and go at the boundary.
+    """
+
+    def __init__(self, model: CaptioningModel, device: str | torch.device = "cpu") -> None:
+        self.model = model
+        self.device = torch.device(device)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: str | torch.device = "cpu") -> "TorchEngine":
+        """The engine of a model on disk, ready for inference (batch norm folded where the encoder can)."""
+        config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
+        model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+        model.eval().to(device)
+        model.encoder.fold()
+        return cls(model, device)
+
+    @torch.inference_mode()
+    def encode(self, images: NDArray[np.float32]) -> dict[str, Tensor]:
+        """Images `[B, 3, S, S]` as `images.prepare` makes them -> memory."""
+        grid = self.model.encoder(self._tensor(images).contiguous(memory_format=torch.channels_last))
+        return self._memory(grid)
+
+    @torch.inference_mode()
+    def memory_of(self, grid: NDArray[np.floating[Any]]) -> dict[str, Tensor]:
+        """Cached features `[B, N, D]` -> memory: `encode` without the encoder."""
+        return self._memory(self._tensor(grid))
+
+    @torch.inference_mode()
+    def start(self, memory: Arrays, attention: bool = False) -> dict[str, Tensor]:
+        """The state before the first word, one row an image; attention comes with every step, asked for or not."""
+        state: dict[str, Tensor] = self.model.decoder.start(memory)
+        return state
+
+    @torch.inference_mode()
+    def step(
+        self,
+        memory: Arrays,
+        state: Arrays,
+        tokens: NDArray[np.int64],
+        parents: NDArray[np.int64] | None,
+        top: int,
+    ) -> tuple[Proposals, dict[str, Tensor]]:
+        """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
+        if parents is not None:
+            state = gather(state, self._tensor(parents))
+        logits, attention, state = self.model.decoder.step(memory, state, self._tensor(tokens))
+        log_probs, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
+        alpha = None if attention is None else attention.float().cpu().numpy()
+        return Proposals(ids.cpu().numpy(), log_probs.cpu().numpy(), alpha), state
+
+    @torch.inference_mode()
+    def select(
+        self, memory: Arrays, state: Arrays, images: NDArray[np.int64]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The given images of the batch; the others leave."""
+        rows = self._tensor(images)
+        return select(memory, rows), select(state, rows)
+
+    def batch_size(self, memory: Arrays) -> int:
+        """B."""
+        return len(next(iter(memory.values())))
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _memory(self, grid: Tensor) -> dict[str, Tensor]:
+        memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
+        return memory

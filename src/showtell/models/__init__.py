@@ -1,0 +1,1 @@
+"""The captioning models, in PyTorch: encoders/, then one file a paper."""

@@ -1,0 +1,85 @@
+"""Two operations that a recurrent decoder repeats at every step, with gradients that cost what they must.
+
+Both are exact; they only order the work for the machine. A test checks their gradients against finite differences.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+class RecurrentLinear:
+    """`x @ weight.T`, used at each step of one forward pass, with one product for the weight's gradient at the end.
+
+    Left to itself, autograd adds a full-sized weight gradient at each of T steps: T small products and T passes over
+    memory that is larger than the activations. Here each step keeps its input and its output's gradient, and the
+    gradient of the weight is one product of all of them.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.inputs: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.weight: Tensor = _GatherGradient.apply(weight, self) if weight.requires_grad and torch.is_grad_enabled() else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[..., in]` -> `[..., out]`."""
+        if not self.weight.requires_grad:
+            return torch.nn.functional.linear(x, self.weight)
+        return _KeepGradient.apply(x, self.weight, self)
+
+
+class _GatherGradient(Function):
+    """The weight, once, before its first use: the last node that the backward pass reaches."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, linear: RecurrentLinear) -> Tensor:
+        ctx.linear = linear
+        ctx.set_materialize_grads(False)  # its own gradient is never used
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor | None, None]:
+        linear = ctx.linear
+        if not linear.gradients:
+            return None, None
+        inputs = torch.cat([x.reshape(-1, x.shape[-1]) for x in linear.inputs])
+        gradients = torch.cat([g.reshape(-1, g.shape[-1]) for g in linear.gradients])
+        linear.inputs.clear()
+        linear.gradients.clear()
+        return gradients.T @ inputs, None
+
+
+class _KeepGradient(Function):
+    """One use of the weight: passes the gradient on to the input, and keeps what the weight's gradient needs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, linear: RecurrentLinear) -> Tensor:
+        ctx.linear = linear
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return torch.nn.functional.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if gradient is None:
+            return None, None, None
+        x, weight = ctx.saved_tensors
+        ctx.linear.inputs.append(x)
+        ctx.linear.gradients.append(gradient)
+        return gradient @ weight, None, None
+
+
+def additive_scores(keys: Tensor, query: Tensor, score: Tensor) -> Tensor:
+    """Additive attention's scores, `score . tanh(key + query)`, every caption's query against its image's keys.
+
+    Args:
+        keys: `[B, N, A]`.
+        query: `[B, K, A]`.
+        score: `[A]`.
+
+    Returns:
+        `[B, K, N]`.
+    """
+    return torch.tanh(keys[:, None] + query[:, :, None]) @ score

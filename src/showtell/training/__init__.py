@@ -1,0 +1,1 @@
+"""Training, in PyTorch: recipes, batches, losses, stages, checkpoints."""

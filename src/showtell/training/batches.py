@@ -1,0 +1,134 @@
+"""Which images and captions make a batch, in which order, and how they are laid out.
+
+A batch's captions are sorted longest first within each image, and images are grouped so that the k-th longest captions
+of a batch are about equally long: only then is teacher forcing over `[B, K, T]` nearly free of padding (8 % on Flickr8k
+at 20 images, against 43 % for random batches of rectangles).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from showtell.models.packing import Packing
+from showtell.tokenizer import Tokenizer
+
+Ids = Sequence[int]
+"""A caption's token ids, `<start>` first and `<end>` last."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images with K captions each.
+
+    `rows` are the images' places in the data set, `[B]`. `tokens` are `<start>` and the words, `[B, K, T]`; `targets`
+    what follows each of them, on the packed axis `[B, P]`; `real` marks where that is a word or `<end>` and no padding.
+    """
+
+    rows: NDArray[np.int64]
+    tokens: Tensor
+    targets: Tensor
+    real: Tensor
+    packing: Packing
+
+    @property
+    def captions(self) -> int:
+        """How many captions, all images together (an image may have fewer than K)."""
+        return int((self.tokens[:, :, 0] != Tokenizer.pad).sum())
+
+    @property
+    def words(self) -> int:
+        """How many targets are real."""
+        return int(self.real.sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(self.rows, self.tokens.to(device), self.targets.to(device), self.real.to(device), self.packing)
+
+
+def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]]) -> Batch:
+    """Lay out the captions of the images `rows`: captions[i] are those of the i-th, at least one, any number.
+
+    Images with fewer captions than the others get empty ones, of no steps, last.
+    """
+    ordered = [sorted(of_image, key=len, reverse=True) for of_image in captions]
+    most = max(map(len, ordered))
+    steps = np.zeros((len(ordered), most), np.int64)  # the last token is only ever a target
+    for b, of_image in enumerate(ordered):
+        steps[b, : len(of_image)] = [len(ids) - 1 for ids in of_image]
+    packing = Packing.of_widths(steps.max(0).tolist())
+    ids = np.full((len(ordered), most, steps.max() + 1), Tokenizer.pad, np.int64)
+    for b, of_image in enumerate(ordered):
+        for k, tokens in enumerate(of_image):
+            ids[b, k, : len(tokens)] = tokens
+    real = np.arange(steps.max()) < steps[:, :, None]
+    whole = torch.from_numpy(ids)
+    return Batch(
+        rows=rows,
+        tokens=whole[:, :, :-1].contiguous(),
+        targets=packing.pack(whole[:, :, 1:]),
+        real=packing.pack(torch.from_numpy(real)),
+        packing=packing,
+    )
+
+
+def epoch_of_batches(
+    captions: Sequence[Sequence[Ids]], images: int, most_captions: int, generator: np.random.Generator
+) -> Iterator[Batch]:
+    """One pass over all images, in an order and a grouping that only the generator decides.
+
+    Args:
+        captions: the captions of each image.
+        images: B, images in a batch.
+        most_captions: K at most; of an image with more, a random choice is taken each epoch.
+        generator: decides everything that is random.
+    """
+    chosen = [_choice(of_image, most_captions, generator) for of_image in captions]
+    groups = _groups(_sorted_lengths(chosen), images, generator)
+    for group in generator.permutation(len(groups)):
+        rows = groups[group]
+        yield batch_of(rows, [chosen[row] for row in rows])
+
+
+def _choice(captions: Sequence[Ids], most: int, generator: np.random.Generator) -> Sequence[Ids]:
+    if len(captions) <= most:
+        return captions
+    return [captions[i] for i in np.sort(generator.choice(len(captions), most, replace=False))]
+
+
+def _sorted_lengths(captions: Sequence[Sequence[Ids]]) -> NDArray[np.float64]:
+    """The lengths of each image's captions, longest first, 0 where there are fewer: `[images, K]`."""
+    lengths = np.zeros((len(captions), max(map(len, captions))))
+    for i, of_image in enumerate(captions):
+        lengths[i, : len(of_image)] = sorted(map(len, of_image), reverse=True)
+    return lengths
+
+
+def _groups(
+    lengths: NDArray[np.float64], size: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Images in groups of `size` (the last may be smaller) whose lengths are alike.
+
+    A k-d tree with leaves of one batch: halve the images at the caption whose lengths vary most, again and again.
+    Noise of up to a word on the lengths, and which images share a leaf with it, changes from epoch to epoch.
+    """
+    lengths = lengths + generator.uniform(0, 1, lengths.shape)
+    groups: list[NDArray[np.int64]] = []
+
+    def split(rows: NDArray[np.int64]) -> None:
+        if len(rows) <= size:
+            groups.append(rows)
+            return
+        widest = lengths[rows].std(0).argmax()
+        rows = rows[np.argsort(lengths[rows, widest], kind="stable")]
+        batches = -(-len(rows) // size)
+        middle = batches // 2 * size
+        # The smaller last batch stays on the right, so every other batch is full.
+        split(rows[:middle])
+        split(rows[middle:])
+
+    split(generator.permutation(len(lengths)))
+    return groups

@@ -1,0 +1,162 @@
+"""A checkpoint: one safetensors file that holds a run at one step, whole or not at all.
+
+Tensors are weights, optimiser, weight average and random state; what is not a tensor is JSON in the file's header. It is
+written beside its place, flushed to the disk and renamed, so a run that is killed finds the last whole one.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from showtell.errors import DataError
+
+NAME = "checkpoint.safetensors"
+Json = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """How far a run has come and what it has seen: all of it that is not a tensor."""
+
+    recipe: Json
+    stage: int = 0
+    epoch: int = 0
+    """Complete epochs of the stage."""
+    batch: int = 0
+    """Complete batches of the epoch."""
+    step: int = 0
+    """Complete optimiser steps of the stage."""
+    log: list[Json] = field(default_factory=list)
+    """The lines of log.jsonl."""
+    best_score: float | None = None
+    epochs_since_best: int = 0
+
+    captions: int = 0
+    """Seen in this epoch, as are the five below."""
+    words: int = 0
+    positions: int = 0
+    """Computed for the words; those that hold no word are padding."""
+    loss: float = 0.0
+    """Summed over words, in nats."""
+    seconds: float = 0.0
+
+    def count(self, captions: int, words: int, positions: int, loss: float, seconds: float) -> None:
+        """A step is done, with this mean loss."""
+        self.batch += 1
+        self.step += 1
+        self.captions += captions
+        self.words += words
+        self.positions += positions
+        self.loss += loss * words
+        self.seconds += seconds
+
+    def end_epoch(self, line: Json, score: float) -> bool:
+        """An epoch is done; returns whether its score is the best so far."""
+        self.log.append(line)
+        self.epoch += 1
+        self.batch = self.captions = self.words = self.positions = 0
+        self.loss = self.seconds = 0.0
+        best = self.best_score is None or score > self.best_score
+        self.best_score = score if best else self.best_score
+        self.epochs_since_best = 0 if best else self.epochs_since_best + 1
+        return best
+
+    def begin_stage(self, stage: int) -> None:
+        """All epochs of the stage before are done."""
+        self.stage, self.epoch, self.step, self.epochs_since_best = stage, 0, 0, 0
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats a word in this epoch."""
+        return self.loss / max(1, self.words)
+
+    @property
+    def captions_per_second(self) -> float:
+        """In this epoch."""
+        return self.captions / max(1e-9, self.seconds)
+
+    @property
+    def padding(self) -> float:
+        """Share of the positions that hold no word, 0..1."""
+        return 1 - self.words / max(1, self.positions)
+
+
+def exists(folder: Path) -> bool:
+    """Whether a run was saved there."""
+    return (folder / NAME).exists()
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None,
+) -> None:
+    """Write the run's state to `folder`, in place of the one before."""
+    tensors = {f"model/{name}": value for name, value in _learned(model).items()}
+    if average is not None:
+        tensors |= {f"average/{name}": value for name, value in _learned(average).items()}
+    for i, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(value) for name, value in slots.items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f"{NAME}.new"
+    text = TypeAdapter(Progress).dump_json(progress).decode()
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, new, {"progress": text})
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(new, folder / NAME)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """How far the run in `folder` has come; None when it has no checkpoint yet.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not exists(folder):
+        return None
+    try:
+        with safe_open(folder / NAME, "pt") as file:
+            return TypeAdapter(Progress).validate_json(file.metadata()["progress"])
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"The checkpoint {folder / NAME} can't be read.", "Start the run again in another folder.") from error
+
+
+def restore_tensors(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> None:
+    """Put a checkpoint's tensors back: weights, optimiser, average and the state of the random generators."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "random": {}}
+    with safe_open(folder / NAME, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 - it is no dict
+            part, name = key.split("/", 1)
+            if part == "optimizer":
+                i, slot = name.split("/")
+                slots.setdefault(int(i), {})[slot] = file.get_tensor(key)
+            else:
+                weights[part][name] = file.get_tensor(key)
+    model.load_state_dict(weights["model"], strict=False)
+    if average is not None:
+        average.load_state_dict(weights["average"], strict=False)
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(weights["random"]["cpu"])
+    if "cuda" in weights["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(weights["random"]["cuda"])
+
+
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """The state without frozen parameters, which are the pretrained encoder's and come from there again."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}

@@ -1,0 +1,63 @@
+"""What is minimised, as named terms: the trainer adds them up, and the log shows each."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from showtell.models.captioning_model import Forced
+from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
+from showtell.training.batches import Batch
+
+
+def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Cross-entropy of the words to come, in nats, averaged over the batch's real words; padding never counts.
+
+    Args:
+        logits: `[B, P, V]`.
+        batch: targets and which of them are real, `[B, P]`.
+        label_smoothing: the share of the target that is spread evenly over the vocabulary.
+    """
+    real = batch.real
+    return F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing)
+
+
+def loss_terms(
+    forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float
+) -> dict[str, Tensor]:
+    """The loss of one batch as weighted, named terms; their sum is minimised.
+
+    Args:
+        forced: what the model returned for the batch.
+        batch: what it should have said.
+        label_smoothing: see `word_loss`.
+        doubly_stochastic: lambda of Show, Attend and Tell's equation 14; 0 leaves the term out.
+    """
+    terms = {"words": word_loss(forced.logits, batch, label_smoothing)}
+    if doubly_stochastic and forced.attention is not None:
+        attention = forced.attention * batch.real[..., None]
+        terms["attention"] = doubly_stochastic * doubly_stochastic_penalty(attention, batch.packing)
+    return terms
+
+
+@torch.no_grad()
+def with_own_words(batch: Batch, logits: Tensor, share: float) -> Tensor:
+    """Scheduled sampling (Bengio et al. 2015), for any decoder: the tokens with some words replaced by the model's own.
+
+    The model's words are drawn from a first, teacher-forced pass and fed to a second one, as Mihaylova and Martins
+    (2019) do for Transformers: two parallel passes in place of one that stops at every word.
+
+    Args:
+        batch: the batch.
+        logits: of the first pass, `[B, P, V]`.
+        share: how likely each word is replaced, 0..1.
+
+    Returns:
+        Tokens `[B, K, T]`; `<start>` and padding stay.
+    """
+    drawn = torch.distributions.Categorical(logits=logits.float()).sample()  # [B, P]: the token of step t + 1
+    own = torch.full_like(batch.tokens, -1)
+    own[:, :, 1:] = batch.packing.unpack(torch.where(batch.real, drawn, -1), fill=-1)[:, :, :-1]
+    replaced = (torch.rand(batch.tokens.shape, device=logits.device) < share) & (own >= 0)
+    still_running = torch.zeros_like(replaced)
+    still_running[:, :, 1:] = batch.packing.unpack(batch.real, fill=False)[:, :, 1:]
+    return torch.where(replaced & still_running, own, batch.tokens)

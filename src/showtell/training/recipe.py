@@ -1,0 +1,110 @@
+"""A recipe: all that a training run is, in one YAML file that is read strictly."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from showtell.errors import UsageError
+from showtell.models.captioning_model import DecoderConfig
+from showtell.models.encoders import EncoderConfig
+from showtell.search.options import SearchOptions
+from showtell.tokenizer import TokenizerConfig
+from showtell.training.cross_entropy import CrossEntropy
+
+
+class Recipe(BaseModel):
+    """The model and how it is trained. Every part's config stands in the file that it configures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="what the trained model is called")
+    encoder: EncoderConfig = Field(description="the image encoder")
+    decoder: DecoderConfig = Field(description="the caption decoder")
+    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="how captions become words")
+    stages: tuple[CrossEntropy, ...] = Field(min_length=1, description="what is trained, one after the other")
+    search: SearchOptions = Field(SearchOptions(), description="how validation captions are generated, and the model's default")
+    max_words: int = Field(40, gt=0, description="longer training captions are cut")
+    validation_images: int | None = Field(None, gt=0, description="images of the dev split to caption each epoch; all if none")
+    precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="mixed precision of accelerate")
+    checkpoint_seconds: float = Field(120, ge=0, description="between two checkpoints; one is also written each epoch")
+    seed: int = Field(0, ge=0, description="decides every random choice of the run")
+
+
+def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` settings, dots going into parts: ``stages.0.epochs=3``.
+
+    Raises:
+        UsageError: no such file, no YAML, or keys and values that are wrong, all of them named.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The recipe {path} can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"The recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"The recipe {path} must map keys to values, and holds {type(data).__name__}.")
+    for setting in settings:
+        _apply(data, setting)
+    return parse_recipe(data, str(path))
+
+
+def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
+    """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {'; '.join(_problem(detail) for detail in error.errors())}.") from error
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set {setting} has no '='.", "Write it as --set stages.0.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    *parents, last = key.strip().split(".")
+    place: Any = data
+    for part in parents:
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            raise UsageError(f"--set {key}: there is no part '{part}' to set something in.")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise UsageError(f"--set {key}: '{last}' is no key that can be set.")
+
+
+def _problem(detail: Any) -> str:
+    """One wrong key or value, in words."""
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(Recipe)), 1, cutoff=0)
+        return f"'{where}' is no known key; the nearest is '{nearest[0]}'"
+    given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
+    return f"'{where}': {detail['msg'][:1].lower()}{detail['msg'][1:]}{given}"
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """The keys of a config and of the configs in it."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {key for part in parts for key in part.get("properties", {})}

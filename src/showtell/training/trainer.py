@@ -1,0 +1,341 @@
+"""The training run: `train` sets it up, `fit` is the loop; validation captions the dev images with the code users run.
+
+A run's folder:
+
+    recipe.yaml       the recipe with all defaults filled in
+    checkpoint/       the run at its last saved step, for --resume
+    model/            the best model so far, a bundle
+    log.jsonl         a line an epoch
+    samples.jsonl     the best model's captions of the dev images, with references and scores
+    tensorboard/      the same curves for TensorBoard
+    report.html       what came out, to look at
+
+A run that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone: the
+checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+
+from showtell.bundle import BundleConfig, save_bundle
+from showtell.captioner import Captioner, load
+from showtell.data.dataset import Dataset, Example
+from showtell.data.feature_cache import FeatureCache
+from showtell.engines.torch import TorchEngine
+from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.metrics.report import Report
+from showtell.models.captioning_model import CaptioningModel, build_model
+from showtell.tokenizer import Tokenizer
+from showtell.training import checkpoint
+from showtell.training.batches import Batch, Ids, epoch_of_batches
+from showtell.training.checkpoint import Json, Progress
+from showtell.training.cross_entropy import CrossEntropy, parameter_groups
+from showtell.training.features import cached_features
+from showtell.training.inputs import CachedGrids, Inputs, LivePictures
+from showtell.training.model_card import model_card
+from showtell.training.recipe import Recipe
+from showtell.training.report import write_report
+from showtell.training.validation import add_pictures, validate, write_lines
+
+SELECTED_BY = "CIDEr"
+
+
+class Interrupted(ShowtellError):
+    """Ctrl-C during training, after the run was saved."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: how far an epoch is, or, with a line of the log, that it has ended."""
+
+    epoch: int
+    """From 1, in the stage."""
+    epochs: int
+    captions: int
+    """Of this epoch, so far."""
+    all_captions: int
+    """Of an epoch."""
+    captions_per_second: float
+    loss: float
+    """Mean over the epoch's words so far, nats a word."""
+    line: Json | None = None
+
+
+@dataclass
+class Run:
+    """What one training run works with."""
+
+    recipe: Recipe
+    folder: Path
+    train_examples: Sequence[Example]
+    dev_examples: Sequence[Example]
+    tokenizer: Tokenizer
+    captions: Sequence[Sequence[Ids]]
+    """Token ids of each training image's captions."""
+    model: CaptioningModel
+    cache: FeatureCache | None
+    accelerator: Accelerator
+    progress: Progress
+    tell: Callable[[Event], None]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is saved."""
+        return self.folder / "checkpoint"
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    tell: Callable[[Event], None] = lambda event: None,
+) -> Path:
+    """Train a recipe on a data set.
+
+    Args:
+        recipe: what to train.
+        dataset: with a train and a dev split.
+        folder: the run's folder; must hold no run unless `resume`.
+        resume: go on from the folder's last checkpoint, if it has one.
+        cache: folder of the feature cache; one of its own for each data set and encoder when None.
+        tell: called at every step and epoch.
+
+    Returns:
+        The report page.
+
+    Raises:
+        UsageError: the folder holds a run already, or one of another recipe.
+        DataError: the data set can't be trained on, or the loss is no longer a number.
+        Interrupted: Ctrl-C; the run is saved.
+    """
+    run = set_up(recipe, dataset, folder, resume, cache, tell)
+    first = run.progress.stage
+    resumed = checkpoint.exists(run.checkpoint)
+    for index, stage in list(enumerate(recipe.stages))[first:]:
+        fit(run, index, stage, restore=resumed and index == first)
+    captioner = load(folder / "model")
+    add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
+    return write_report(folder)
+
+
+def set_up(
+    recipe: Recipe, dataset: Dataset, folder: Path, resume: bool, cache: Path | None, tell: Callable[[Event], None]
+) -> Run:
+    """Everything before the first step, the same whether the run starts or goes on."""
+    settings = recipe.model_dump(mode="json")
+    progress = checkpoint.read_progress(folder / "checkpoint") or Progress(settings)
+    if checkpoint.exists(folder / "checkpoint") and not resume:
+        raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
+    if progress.recipe != settings:
+        keys = [key for key in settings if settings[key] != progress.recipe.get(key)]
+        raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+    accelerator = Accelerator(mixed_precision=recipe.precision)
+    set_seed(recipe.seed)
+    train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+    tokenizer = Tokenizer.train((c for example in train_examples for c in example.captions), recipe.tokenizer)
+    model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
+    features = None
+    if any(not stage.encoder_stages for stage in recipe.stages):
+        features = cached_features(dataset.name, [*train_examples, *dev_examples], model.encoder, cache)
+        train_examples = [example for example in train_examples if example.image_id in features]
+        dev_examples = [example for example in dev_examples if example.image_id in features]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return Run(
+        recipe=recipe,
+        folder=folder,
+        train_examples=train_examples,
+        dev_examples=dev_examples,
+        tokenizer=tokenizer,
+        captions=[tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples],
+        model=model,
+        cache=features,
+        accelerator=accelerator,
+        progress=progress,
+        tell=tell,
+    )
+
+
+def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
+    """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
+    progress, model, device = run.progress, run.model, run.accelerator.device
+    optimizer = torch.optim.AdamW(parameter_groups(model, stage))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(stage.average)) if stage.average else None
+    if restore:
+        checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
+    inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
+    trained, optimizer = run.accelerator.prepare(model, optimizer)
+    steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
+    saved_at = time.monotonic()
+
+    with interruptible() as interrupted, SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves:
+        while not _over(progress, stage):
+            generator = np.random.default_rng([run.recipe.seed, index, progress.epoch])
+            batches = epoch_of_batches(run.captions, stage.batch_images, stage.captions_per_image, generator)
+            model.train()
+            for batch in islice(batches, progress.batch, None):  # those before were done before the run was stopped
+                begin = time.perf_counter()
+                pictures = inputs.train([run.train_examples[row] for row in batch.rows]).to(device)
+                terms = step(run, stage, trained, optimizer, pictures, batch.to(device), progress.step / steps)
+                if average is not None:
+                    average.update_parameters(model)
+                progress.count(batch.captions, batch.words, batch.real.numel(), terms["words"], time.perf_counter() - begin)
+                for name, value in terms.items():
+                    curves.add_scalar(f"loss/{name}", value, progress.step)
+                run.tell(_event(run, stage))
+                if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
+                    checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+                    saved_at = time.monotonic()
+                if interrupted():
+                    raise Interrupted(f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on.")
+            finished = _event(run, stage)
+            line = end_epoch(run, stage, index, model if average is None else average.module, inputs)
+            for name, value in line["scores"].items():
+                curves.add_scalar(f"dev/{name}", value, progress.step)
+            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            run.tell(replace(finished, line=line))
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
+    progress.begin_stage(index + 1)
+
+
+def step(
+    run: Run,
+    stage: CrossEntropy,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    batch: Batch,
+    done: float,
+) -> dict[str, float]:
+    """One optimiser step, `done` (0..1) into the stage; returns the terms of the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest"] * stage.learning_rate_share(done)
+    optimizer.zero_grad()
+    with run.accelerator.autocast():
+        terms = stage.terms(model, inputs, batch, done)
+    total = torch.stack(list(terms.values())).sum()
+    values = {name: term.item() for name, term in terms.items()}
+    if not math.isfinite(sum(values.values())):
+        raise DataError(f"The loss is no longer a number: {values}.", "Use a lower learning_rate or clip.")
+    run.accelerator.backward(total)
+    run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
+    optimizer.step()
+    return values
+
+
+def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
+    """Validate, keep the model if it is the best so far, and return the epoch's line of the log."""
+    progress = run.progress
+    began = time.perf_counter()
+    captioner = Captioner(TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, {}))
+    validation = validate(captioner, run.dev_examples, inputs)
+    line: Json = {
+        "epoch": len(progress.log) + 1,
+        "stage": index,
+        "step": progress.step,
+        "loss": progress.mean_loss,
+        "learning_rate": stage.learning_rate * stage.learning_rate_share(progress.epoch / stage.epochs),
+        "captions_per_second": progress.captions_per_second,
+        "padding": progress.padding,
+        "minutes": (progress.seconds + time.perf_counter() - began) / 60,
+        "scores": validation.report.scores,
+    }
+    if progress.end_epoch(line, line["scores"][SELECTED_BY]):
+        save_model(run, model, validation.report)
+        write_lines(run.folder / "samples.jsonl", validation.samples())
+    write_lines(run.folder / "log.jsonl", progress.log)
+    return line
+
+
+def save_model(run: Run, model: CaptioningModel, report: Report) -> None:
+    """Write the bundle of the best model so far."""
+    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    config = bundle_config(run, report.scores)
+    card = model_card(config, run.recipe, len(run.train_examples), len(run.dev_examples))
+    save_bundle(run.folder / "model", config, run.tokenizer, weights, card)
+
+
+def bundle_config(run: Run, scores: dict[str, float]) -> BundleConfig:
+    """What the model's folder says of it."""
+    encoder = run.model.encoder
+    return BundleConfig(
+        name=run.recipe.name,
+        preprocessing=encoder.preprocessing,
+        encoder=encoder.config.model_dump(mode="json"),
+        decoder=run.recipe.decoder.model_dump(mode="json"),
+        search=run.recipe.search,
+        grid=encoder.grid,
+        scores=scores,
+        training={"recipe": run.recipe.name, "epochs": len(run.progress.log), "images": len(run.train_examples)},
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait for the end of the step, so that what is saved is whole; a second one does not wait.
+
+    Yields:
+        Whether it was pressed.
+    """
+    pressed = False
+
+    def on_interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread hears of signals
+        return
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _over(progress: Progress, stage: CrossEntropy) -> bool:
+    """Whether the stage has had its epochs, or its patience is over."""
+    return progress.epoch >= stage.epochs or (stage.patience is not None and progress.epochs_since_best >= stage.patience)
+
+
+def _event(run: Run, stage: CrossEntropy) -> Event:
+    progress = run.progress
+    return Event(
+        epoch=progress.epoch + 1,
+        epochs=stage.epochs,
+        captions=progress.captions,
+        all_captions=sum(min(len(captions), stage.captions_per_image) for captions in run.captions),
+        captions_per_second=progress.captions_per_second,
+        loss=progress.mean_loss,
+    )
+
+
+def _of(cache: FeatureCache | None) -> FeatureCache:
+    assert cache is not None, "set_up opens the cache when a stage needs it"
+    return cache

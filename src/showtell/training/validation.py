@@ -1,0 +1,80 @@
+"""Validation: the dev images are captioned as users would caption them, and the captions are scored.
+
+Teacher-forced scores choose the wrong model, so there are none here.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from showtell.captioner import Caption, Captioner
+from showtell.data.dataset import Example
+from showtell.metrics.report import Report, score
+from showtell.training.inputs import Inputs
+from showtell.training.report import showcase
+
+Json = dict[str, Any]
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The captions of the dev images, and their scores."""
+
+    examples: Sequence[Example]
+    captions: Sequence[Caption]
+    report: Report
+
+    def samples(self) -> list[Json]:
+        """A line of samples.jsonl for each image."""
+        ciders = dict(zip(self.report.image_ids, self.report.per_image["CIDEr"].tolist(), strict=True))
+        return [
+            {
+                "image_id": example.image_id,
+                "caption": caption.text,
+                "words": caption.words,
+                "log_prob": caption.log_prob,
+                "references": example.captions,
+                "scores": {"CIDEr": ciders[example.image_id]},
+            }
+            for example, caption in zip(self.examples, self.captions, strict=True)
+        ]
+
+
+def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) -> Validation:
+    """Caption the images with the model's own search options, and score the best caption of each."""
+    pairs = list(inputs.captions(captioner, examples, BATCH))
+    report = score(
+        {example.image_id: caption.text for example, caption in pairs},
+        {example.image_id: example.captions for example, _ in pairs},
+    )
+    return Validation([example for example, _ in pairs], [caption for _, caption in pairs], report)
+
+
+def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:
+    """Keep a picture and the attention of those samples that the report shows, in `folder`/samples."""
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    (folder / "samples").mkdir(exist_ok=True)
+    for number, sample in enumerate(s for group in showcase(samples).values() for s in group):
+        image = examples[sample["image_id"]].read()
+        picture, attention = f"samples/{number}.jpg", f"samples/{number}.npy"
+        Image.fromarray(captioner.picture(image)).save(folder / picture, quality=85)
+        sample["image"] = picture
+        caption = captioner(image)[0]
+        if caption.attention is not None and caption.text == sample["caption"]:
+            np.save(folder / attention, caption.attention.astype(np.float16))
+            sample["attention"] = attention
+    write_lines(folder / "samples.jsonl", samples)
+
+
+def write_lines(path: Path, lines: Iterable[Json]) -> None:
+    """Write JSON lines, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+    os.replace(new, path)
