@@ -242,6 +242,10 @@ def remove_attention(run: Path) -> None:
     (run / "attention/29.npy").unlink()
 
 
+def empty_attention(run: Path) -> None:
+    (run / "attention/29.npy").write_bytes(b"")
+
+
 def pickle_attention(run: Path) -> None:
     np.save(run / "attention/29.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
@@ -256,7 +260,15 @@ def number_attention(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "harm",
-    [damage_photo, remove_photo, remove_attention, pickle_attention, shorten_attention, number_attention],
+    [
+        damage_photo,
+        remove_photo,
+        remove_attention,
+        empty_attention,
+        pickle_attention,
+        shorten_attention,
+        number_attention,
+    ],
 )
 def test_a_damaged_sample_keeps_its_caption(run: Path, harm: Callable[[Path], None]):
     harm(run)

@@ -16,28 +16,32 @@ What is missing or unreadable is left out, with a sentence in its place.
 import html
 import importlib.metadata
 import importlib.resources
-import io
 import itertools
-import json
 import math
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from showtell.errors import DataError, ShowtellError
-from showtell.explain import jpeg_uri, panels_html
+from showtell.errors import DataError
 from showtell.training.charts import histogram, line_chart, short
+from showtell.training.report_sample import sample_article
+from showtell.training.run_records import (
+    RANKED_BY,
+    Record,
+    best_of,
+    column,
+    items,
+    number,
+    read_records,
+    score,
+    scores,
+)
 
 SHOWN = 6  # samples in each of: best, middle, worst
-PHOTO_WIDTH = 360  # pixels; shown at 240, so that it is sharp on a dense screen too
-RANKED_BY = "CIDEr"
 DRAWN = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 COLUMNS = (
     "step",
@@ -59,8 +63,6 @@ GROUPS = {
         "Where to look first: captions that are wrong, or right in words nobody else chose.",
     ),
 }
-
-Record = dict[str, Any]
 
 
 def write_report(run_folder: Path) -> Path:
@@ -86,12 +88,12 @@ def write_report(run_folder: Path) -> Path:
 
 def report_page(run_folder: Path) -> str:
     """The report as one HTML document."""
-    log, log_note = _records(run_folder / "log.jsonl")
-    samples, samples_note = _records(run_folder / "samples.jsonl")
+    log, log_note = read_records(run_folder / "log.jsonl")
+    samples, samples_note = read_records(run_folder / "samples.jsonl")
     sections = {
-        "Charts": log_note + _charts(log, samples),
+        "Charts": _note(log_note) + _charts(log, samples),
         "Scores": _scores_table(log),
-        "Captions": samples_note + _captions(run_folder, samples),
+        "Captions": _note(samples_note) + _captions(run_folder, samples),
         "Recipe": _recipe(run_folder / "recipe.yaml"),
     }
     links = "".join(f'<li><a href="#{title.lower()}">{title}</a></li>' for title in sections)
@@ -136,7 +138,7 @@ def showcase(samples: Iterable[Record]) -> dict[str, list[Record]]:
 
     Training needs to keep pictures and attention of these only. Samples without a CIDEr are left out.
     """
-    scored = [(score, sample) for sample in samples if (score := _score(sample, RANKED_BY)) is not None]
+    scored = [(cider, sample) for sample in samples if (cider := score(sample, RANKED_BY)) is not None]
     ranked = [sample for _, sample in sorted(scored, key=lambda pair: -pair[0])]
     shown = min(SHOWN, math.ceil(len(ranked) / 3))
     best, rest = ranked[:shown], ranked[shown:]
@@ -147,19 +149,19 @@ def showcase(samples: Iterable[Record]) -> dict[str, list[Record]]:
 
 def _summary(log: Sequence[Record]) -> str:
     """One sentence and the run's main figures."""
-    best = _best(log)
+    best = best_of(log)
     if best is None:
         return _lead("This run has logged no scores." if log else "This run has logged nothing.")
     figures = {
-        name: f"{score:.3f}" for name in ("CIDEr", "BLEU-4") if (score := _score(best, name)) is not None
+        name: f"{found:.3f}" for name in ("CIDEr", "BLEU-4") if (found := score(best, name)) is not None
     }
-    if speeds := _column(log, "captions_per_second"):
+    if speeds := column(log, "captions_per_second"):
         figures["captions a second"] = f"{np.median(speeds):,.0f}"
-    if padding := _column(log, "padding"):
+    if padding := column(log, "padding"):
         figures["of the tokens are padding"] = _cell("padding", float(np.mean(padding)))
-    if minutes := _column(log, "minutes"):
+    if minutes := column(log, "minutes"):
         figures["minutes"] = f"{max(minutes):,.0f}" if max(minutes) >= 10 else f"{max(minutes):.1f}"
-    epoch = _number(best.get("epoch"))
+    epoch = number(best.get("epoch"))
     at = f": epoch {epoch:.0f}" if epoch is not None else ""
     chosen = f"The best of {len(log)} validations{at}" if len(log) > 1 else "Validated once"
     lead = f"{chosen}, by the {RANKED_BY} of captions generated for the validation images."
@@ -170,7 +172,7 @@ def _summary(log: Sequence[Record]) -> str:
 def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
     """The loss, the scores and the learning rate over the run, and the captions' lengths."""
     axis, places = _axis(log)
-    best = _best(log)
+    best = best_of(log)
     best_at = next((place for place, record in zip(places, log, strict=True) if record is best), None)
 
     def over_run(
@@ -178,7 +180,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
     ) -> str:
         lines = {}
         for name in names:
-            values = [_number(_flat(record).get(name)) for record in log]
+            values = [number({**record, **scores(record)}.get(name)) for record in log]
             if line := [(x, y) for x, y in zip(places, values, strict=True) if y is not None]:
                 lines[name] = line
         if not lines:
@@ -200,7 +202,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
 def _axis(log: Sequence[Record]) -> tuple[str, Sequence[float]]:
     """What to draw a run over: epochs, or steps where epochs start again with each stage, or mere order."""
     for name in ("epoch", "step"):
-        places = _column(log, name)
+        places = column(log, name)
         if len(places) == len(log) and all(a < b for a, b in itertools.pairwise(places)):
             return name, places
     return "validation", range(1, len(log) + 1)
@@ -210,7 +212,7 @@ def _lengths(samples: Sequence[Record]) -> str:
     """How long the captions are, beside people's."""
     counts = {
         "the model": Counter(_length(sample["caption"]) for sample in samples if sample.get("caption")),
-        "people": Counter(_length(text) for sample in samples for text in _list(sample, "references")),
+        "people": Counter(_length(text) for sample in samples for text in items(sample, "references")),
     }
     if not counts["the model"]:
         return ""
@@ -231,17 +233,18 @@ def _length(caption: object) -> int:
 
 def _scores_table(log: Sequence[Record]) -> str:
     """A row a validation; the best one is marked."""
-    rows = [{name: _number(value) for name, value in _flat(record).items()} for record in log]
+    rows = [{name: number(value) for name, value in {**record, **scores(record)}.items()} for record in log]
     present = {name for row in rows for name, value in row.items() if value is not None}
-    others = sorted({name for record in log for name in _scores(record)} & present - {*COLUMNS})
+    others = sorted({name for record in log for name in scores(record)} & present - {*COLUMNS})
     columns = [name for name in (*COLUMNS, *others) if name in present]
     if not columns:
         return _note("There is no table without a log.")
     heads = "".join(
         f'<th scope="col">{html.escape(COLUMN_NAMES.get(name, name))}</th>' for name in ("epoch", *columns)
     )
+    best = best_of(log)
     body = "\n".join(
-        _table_row(row, columns, best=record is _best(log)) for record, row in zip(log, rows, strict=True)
+        _table_row(row, columns, best=record is best) for record, row in zip(log, rows, strict=True)
     )
     return f"""<div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
 <table>
@@ -279,60 +282,9 @@ def _captions(run_folder: Path, samples: Sequence[Record]) -> str:
         return _note(f"There are no captions with a {RANKED_BY} of their own to show.")
     return "\n".join(
         f"<h3>{title}</h3>\n{_note(subtitle)}\n"
-        + "\n".join(_sample(run_folder, sample, unfolded=unfolded) for sample in chosen)
+        + "\n".join(sample_article(run_folder, sample, unfolded=unfolded) for sample in chosen)
         for title, subtitle, chosen, unfolded in groups
     )
-
-
-def _sample(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
-    """One image with its caption, what people wrote, and the attention panels under a fold."""
-    caption = html.escape(str(sample.get("caption", "")))
-    image = _photo(run_folder, sample)
-    photo = attention = ""
-    if image is not None:
-        small = Image.fromarray(image)
-        small.thumbnail((PHOTO_WIDTH, 2 * PHOTO_WIDTH), reducing_gap=3.0)
-        size = f'width="{small.width}" height="{small.height}"'
-        photo = f'<img src="{jpeg_uri(small)}" {size} alt="The photo that the model calls “{caption}”">'
-        attention = _attention(run_folder, sample, image, unfolded=unfolded)
-    facts = [f"<b>{RANKED_BY} {_cell(RANKED_BY, _score(sample, RANKED_BY))}</b>"]
-    if (log_prob := _number(sample.get("log_prob"))) is not None:
-        facts.append(f"log-probability {'−' * (log_prob < 0)}{abs(log_prob):.1f}")
-    facts.append(html.escape(str(sample.get("image_id", "without a name"))))
-    references = "".join(f"<li>{html.escape(str(text))}</li>" for text in _list(sample, "references"))
-    listed = (
-        f'<p class="label">People wrote</p>\n<ul class="references">{references}</ul>' if references else ""
-    )
-    return f"""<article class="sample">
-<div class="{"told" if photo else "told bare"}">{photo}<div>
-<p class="caption">{caption}</p>
-<p class="facts">{" · ".join(facts)}</p>
-{listed}</div></div>
-{attention}
-</article>"""
-
-
-def _attention(run_folder: Path, sample: Record, image: NDArray[np.uint8], *, unfolded: bool) -> str:
-    words = [str(word) for word in _list(sample, "words") or str(sample.get("caption", "")).split()]
-    if not sample.get("attention") or not words:
-        return ""
-    try:
-        grids = np.load(run_folder / str(sample["attention"]), allow_pickle=False)
-        fragment = panels_html(image, words, grids[: len(words)])  # one more grid may belong to <end>
-    except (OSError, ValueError, IndexError, ShowtellError):
-        return '<p class="facts">Its attention can’t be read.</p>'
-    start = "<details open>" if unfolded else "<details>"
-    return f"{start}<summary>Attention, word by word</summary>{fragment}</details>"
-
-
-def _photo(run_folder: Path, sample: Record) -> NDArray[np.uint8] | None:
-    if not sample.get("image"):
-        return None
-    try:
-        with Image.open(io.BytesIO((run_folder / str(sample["image"])).read_bytes())) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _recipe(path: Path) -> str:
@@ -341,62 +293,6 @@ def _recipe(path: Path) -> str:
     except OSError:
         return _note(f"There is no {path.name} in the run folder.")
     return f'<pre tabindex="0"><code>{text}</code></pre>'
-
-
-def _records(path: Path) -> tuple[list[Record], str]:
-    """A file's JSON objects, one a line, and a sentence about what can't be read (or none)."""
-    try:
-        lines = [line for line in path.read_text("utf-8", errors="replace").split("\n") if line.strip()]
-    except OSError:
-        return [], _note(f"There is no {path.name} in the run folder.")
-    records = [record for line in lines if (record := _record(line)) is not None]
-    unread = len(lines) - len(records)
-    return records, _note(
-        f"Lines of {path.name} that can’t be read: {unread} of {len(lines)}."
-    ) if unread else ""
-
-
-def _record(line: str) -> Record | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _best(log: Sequence[Record]) -> Record | None:
-    scored = [(score, record) for record in log if (score := _score(record, RANKED_BY)) is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-def _column(log: Sequence[Record], name: str) -> list[float]:
-    return [number for record in log if (number := _number(record.get(name))) is not None]
-
-
-def _list(record: Record, name: str) -> list[Any]:
-    value = record.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _scores(record: Record) -> Record:
-    scores = record.get("scores")
-    return scores if isinstance(scores, dict) else {}
-
-
-def _score(record: Record, name: str) -> float | None:
-    return _number(_scores(record).get(name))
-
-
-def _flat(record: Record) -> Record:
-    """The record with its scores beside its other numbers."""
-    return {**record, **_scores(record)}
-
-
-def _number(value: object) -> float | None:
-    """A finite number, or None for all else that a log may hold."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
 
 
 def _figure(title: str, subtitle: str, chart: str) -> str:
@@ -408,4 +304,4 @@ def _lead(text: str) -> str:
 
 
 def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
+    return f'<p class="note">{html.escape(text)}</p>' if text else ""

@@ -1,0 +1,65 @@
+"""What a training run logged, read with care: a killed run's last line is cut, a diverged run's loss NaN."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RANKED_BY = "CIDEr"
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> tuple[list[Record], str]:
+    """A file's JSON objects, one a line, and a sentence about what can't be read (empty if all can)."""
+    try:
+        lines = [line for line in path.read_text("utf-8", errors="replace").split("\n") if line.strip()]
+    except OSError:
+        return [], f"There is no {path.name} in the run folder."
+    records = [record for line in lines if (record := _record(line)) is not None]
+    unread = len(lines) - len(records)
+    return records, f"Lines of {path.name} that can’t be read: {unread} of {len(lines)}." if unread else ""
+
+
+def best_of(log: Sequence[Record]) -> Record | None:
+    """The validation with the highest CIDEr."""
+    scored = [(cider, record) for record in log if (cider := score(record, RANKED_BY)) is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def column(log: Sequence[Record], name: str) -> list[float]:
+    """The numbers of that name, of those records that have one."""
+    return [found for record in log if (found := number(record.get(name))) is not None]
+
+
+def items(record: Record, name: str) -> list[Any]:
+    """The list of that name, or an empty one."""
+    value = record.get(name)
+    return value if isinstance(value, list) else []
+
+
+def scores(record: Record) -> Record:
+    """The record's scores, by metric."""
+    found = record.get("scores")
+    return found if isinstance(found, dict) else {}
+
+
+def score(record: Record, metric: str) -> float | None:
+    """One of the record's scores."""
+    return number(scores(record).get(metric))
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for all else that a log may hold."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def _record(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
