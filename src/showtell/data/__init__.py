@@ -1,9 +1,22 @@
 """Captioned-image data sets: one loader a format, all returning a `Dataset`."""
 
+from importlib import import_module
+
 from showtell.data.dataset import Dataset, Example, Split
 from showtell.errors import UsageError
 
-__all__ = ["Dataset", "Example", "Split", "load"]
+__all__ = ["FORMATS", "Dataset", "Example", "Split", "load"]
+
+FORMATS = {
+    "flickr8k": "DIR",
+    "flickr30k": "DIR",
+    "coco": "DIR[,YEAR] or FILE.json[,IMAGES]",
+    "karpathy": "FILE.json,IMAGES",
+    "table": "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]",
+    "folder": "DIR",
+    "shapes": "COUNT[,seed=N][,pixels=N]",
+}
+"""Each format, the module of the same name that loads it, and what follows the colon in its SPEC."""
 
 
 def load(spec: str) -> Dataset:
@@ -13,10 +26,11 @@ def load(spec: str) -> Dataset:
         DataError: the files are not there or not laid out as expected; the message says what was looked for.
         UsageError: there is no such format.
     """
-    from showtell.data import flickr8k, shapes
-
-    loaders = {"flickr8k": flickr8k.load, "shapes": shapes.load}
     kind, _, where = spec.partition(":")
-    if kind not in loaders or not where:
-        raise UsageError(f"'{spec}' is no data set.", f"Write FORMAT:WHERE with one of {', '.join(loaders)}.")
-    return loaders[kind](where)
+    if kind not in FORMATS:
+        forms = f"one of {', '.join(f'{name}:' for name in FORMATS)}"
+        raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
+    if not where:
+        raise UsageError(f"'{spec}' does not say what to load.", f"Write {kind}:{FORMATS[kind]}.")
+    dataset: Dataset = import_module(f"showtell.data.{kind}").load(where)
+    return dataset

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.files import first_file, image_folder, read_text
+from showtell.data.files import first_file, image_folder, read_lines
 from showtell.errors import DataError
 
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
@@ -20,7 +20,7 @@ CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.t
 
 def load(where: str) -> Dataset:
     """The data set in the folder `where`. Raises DataError when its layout is neither of the two."""
-    root = Path(where)
+    root = Path(where).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS)
     notes: list[str] = []
@@ -40,7 +40,7 @@ def load(where: str) -> Dataset:
 
 def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
-    header, *lines = read_text(file).splitlines() or [""]
+    header, *lines = read_lines(file)
     if header.replace(" ", "").lower() != "image,caption":
         raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
     captions: dict[str, list[str]] = {}
@@ -54,7 +54,7 @@ def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
 def read_tokens(file: Path, notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from `name.jpg#number<tab>caption` lines."""
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         label, tab, caption = line.partition("\t")
         if not line.strip():
             continue
@@ -83,7 +83,7 @@ def _official_splits(folders: tuple[Path, ...], notes: list[str]) -> dict[str, S
         if file is None:
             absent.append(name)
             continue
-        for image in filter(None, map(str.strip, read_text(file).splitlines())):
+        for image in filter(None, map(str.strip, read_lines(file))):
             if splits.setdefault(image, split) != split:
                 raise DataError(f"{file} has {image}, which is in the {splits[image]} split too.")
     if splits and absent:
