@@ -1,0 +1,273 @@
+"""The Python API: what a call returns, that batches don't matter, and what errors say."""
+
+import io
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import showtell
+from showtell import captioner as captioner_module
+from showtell.captioner import Caption, Captioner, load
+from showtell.errors import BundleError, ImageError, MissingExtraError, UsageError
+from showtell.search import Hypothesis
+from showtell.search.options import SearchOptions
+from tests.fake_model import (
+    FakeEngine,
+    fake_config,
+    fake_tokenizer,
+    picture,
+    png,
+    save_fake_model,
+    use_fake_engine,
+)
+
+
+def make_captioner(kind="word", **changes) -> Captioner:
+    tokenizer = fake_tokenizer(kind)
+    return Captioner(FakeEngine(tokenizer), tokenizer, fake_config(**changes))
+
+
+@pytest.fixture
+def captioner() -> Captioner:
+    return make_captioner()
+
+
+def test_one_image_gives_its_captions(captioner, tmp_path):
+    """Everything that read_image takes is one image; a path as str must not be taken for a list of characters."""
+    path = tmp_path / "red.png"
+    picture("red").save(path)
+    for image in (
+        path,
+        str(path),
+        path.read_bytes(),
+        path.open("rb"),
+        picture("red"),
+        np.asarray(picture("red")),
+    ):
+        captions = captioner(image)
+        assert [str(caption) for caption in captions] == ["a red picture of nothing"]
+        assert isinstance(captions[0], Caption)
+
+
+def test_many_images_give_a_list_for_each(captioner):
+    images = [picture("red"), picture("blue"), picture("lime")]
+    for many in (images, tuple(images), iter(images)):
+        assert [found[0].words[1] for found in captioner(many)] == ["red", "blue", "green"]
+    assert captioner([]) == []
+
+
+def test_what_a_caption_holds(captioner):
+    caption = captioner(picture("blue"))[0]
+    assert caption.text == " ".join(caption.words) == "a blue picture of nothing"
+    assert caption.finished
+    assert len(caption.word_log_probs) == 5
+    assert caption.log_prob < sum(caption.word_log_probs) < 0  # the end's share is missing
+    assert caption.score == pytest.approx(caption.log_prob / 6**0.7)  # five words and the end
+    assert caption.attention.shape == (5, 2, 2)
+    # The engine looks at cell t % 4 for word t: rows of the grid are rows of the array.
+    assert [int(cells.argmax()) for cells in caption.attention] == [0, 1, 2, 3, 0]
+
+
+def test_no_attention_where_none_is_wanted_or_had(captioner, monkeypatch):
+    assert captioner(picture("red"), attention=False)[0].attention is None
+    assert next(captioner.stream([picture("red")]))[0].attention is None
+
+
+def test_a_cut_caption_is_not_finished(captioner):
+    caption = captioner(picture("red"), max_words=2, sample=True, top_k=1)[0]
+    assert (caption.text, caption.finished) == ("a red", False)
+    assert caption.log_prob == pytest.approx(sum(caption.word_log_probs))
+
+
+def test_pieces_of_a_word_are_put_together():
+    """BPE: a word's log-probability is its pieces' sum, its attention their mean; else words and maps don't match."""
+    captioner = make_captioner("bpe")
+    tokenizer = captioner.tokenizer
+    tokens = tokenizer.encode("a red picture")[1:]
+    pieces = range(tokenizer.unk + 1, len(tokenizer))
+    tokens.insert(
+        2, next(piece for piece in pieces if len(tokenizer.decode([tokens[1], piece]).split()) == 1)
+    )
+    words = tuple(tokenizer.decode(tokens).split())
+    assert len(words) == 3
+    attention = np.eye(4, dtype=np.float32)[np.arange(len(tokens)) % 4]
+    log_probs = tuple(-float(n) for n in range(1, len(tokens) + 1))
+    caption = captioner._caption(Hypothesis(tuple(tokens), sum(log_probs), log_probs, -1.0, True, attention))
+    assert caption.words == words
+    assert caption.word_log_probs[1] == -5.0  # pieces 2 and 3
+    assert sum(caption.word_log_probs) - len(tokens) == pytest.approx(caption.log_prob)  # less the end's
+    np.testing.assert_allclose(caption.attention.sum(axis=(1, 2)), 1.0)
+    np.testing.assert_allclose(caption.attention[1].ravel(), [0, 0.5, 0.5, 0])
+
+
+def test_a_caption_without_words(captioner):
+    end = captioner.tokenizer.end
+    caption = captioner._caption(
+        Hypothesis((end,), -1.0, (-1.0,), -1.0, True, np.ones((1, 4), np.float32) / 4)
+    )
+    assert (caption.text, caption.words, caption.word_log_probs) == ("", (), ())
+    assert caption.attention.shape == (0, 2, 2)
+
+
+@settings(deadline=None, max_examples=25)
+@given(batch_size=st.integers(1, 9), bad=st.sets(st.integers(0, 7)), sample=st.booleans())
+def test_batches_and_bad_neighbours_change_nothing(batch_size, bad, sample):
+    """Sampling is seeded by an image's number: neither the batch nor a file that fails may shift it."""
+    captioner = make_captioner()
+    images = [picture(("red", "lime", "blue")[n % 3]) for n in range(8)]
+    alone = [
+        next(captioner.stream([image], numbers=[n], sample=sample, num=2, seed=5))
+        for n, image in enumerate(images)
+    ]
+    mixed = [b"nonsense" if n in bad else image for n, image in enumerate(images)]
+    together = list(captioner.stream(mixed, batch_size=batch_size, sample=sample, num=2, seed=5))
+    assert len(together) == 8
+    for n, outcome in enumerate(together):
+        if n in bad:
+            assert isinstance(outcome, ImageError)
+        else:
+            assert [(c.text, c.log_prob) for c in outcome] == [(c.text, c.log_prob) for c in alone[n]]
+
+
+def test_batches_are_full(captioner):
+    list(captioner.stream([picture("red")] * 10, batch_size=4))
+    assert captioner.engine.batches == [4, 4, 2]
+
+
+def test_streaming_reads_only_a_window_ahead(captioner):
+    """A folder of a million photos must not be in memory at once."""
+    read = []
+    lock = threading.Lock()
+
+    def image(n):
+        with lock:
+            read.append(n)
+        return picture("red")
+
+    stream = captioner.stream(((lambda n=n: image(n)) for n in range(1000)), batch_size=2)
+    next(stream)
+    time.sleep(0.05)
+    assert len(read) <= 6
+    stream.close()
+    assert threading.active_count() < 10
+
+
+def test_images_are_read_on_other_threads(captioner):
+    threads = set()
+
+    def image():
+        threads.add(threading.current_thread().name)
+        return picture("red")
+
+    list(captioner.stream([image] * 4))
+    assert all(name.startswith("showtell-read") for name in threads)
+
+
+def test_a_bad_image_raises_from_a_call(captioner):
+    with pytest.raises(ImageError, match="not an image"):
+        captioner([picture("red"), b"nonsense"])
+
+
+def test_options_change_the_models_own():
+    captioner = make_captioner(search=SearchOptions(beam=2, max_words=9, length_penalty=0.5))
+    assert captioner.options(beam=4) == SearchOptions(beam=4, max_words=9, length_penalty=0.5)
+    assert captioner.options() == captioner.config.search
+
+
+def test_who_asks_for_five_captions_gets_five(captioner):
+    """The model's own beam of 3 must not make num=5 an error; a beam that was asked for is kept."""
+    captions = captioner(picture("red"), num=5)
+    assert len({caption.text for caption in captions}) == 5
+    assert sorted(captions, key=lambda caption: -caption.score) == captions
+    with pytest.raises(UsageError, match="num is 5, but a beam of 2"):
+        captioner(picture("red"), num=5, beam=2)
+    assert len(captioner(picture("red"), num=5, sample=True)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
+        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, sample, num,"),
+        ({"beam": 0}, "beam is 0"),
+        ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
+        ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Ban words one by one."),
+        ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple"),
+    ],
+)
+def test_wrong_options_are_named(captioner, options, message):
+    with pytest.raises(UsageError) as error:
+        captioner.stream([], **options)  # at the call, before the first image is asked for
+    assert message in str(error.value)
+
+
+def test_banned_words_are_spelled_as_the_vocabulary_does(captioner):
+    """ "Red" is not in a lower-case vocabulary, and would be banned in vain."""
+    assert "red" not in captioner(picture("red"), banned_words=["Red"])[0].words
+
+
+def test_memory_can_be_captioned(captioner):
+    """Cached features go this way."""
+    memory = captioner.engine.memory_of(np.eye(3)[:, None, :])
+    found = captioner.caption_memory(memory, captioner.options())
+    assert [captions[0].words[1] for captions in found] == ["red", "green", "blue"]
+
+
+def test_load(tmp_path, monkeypatch):
+    use_fake_engine(monkeypatch)
+    folder = save_fake_model(tmp_path / "run" / "model")
+    for where in (folder, str(folder), tmp_path / "run"):
+        assert showtell.load(where)(png("lime"))[0].text == "a green picture of nothing"
+
+
+def test_load_without_a_model():
+    with pytest.raises(BundleError, match=r"comes without a model\. Train one .*showtell\.load\(DIR\)"):
+        load()
+
+
+def test_load_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "showtell.engines.torch", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'showtell\[train\]'"):
+        load(save_fake_model(tmp_path / "model"))
+
+
+def test_images_are_found_single():
+    for image in ("a.jpg", b"", io.BytesIO(), picture("red"), np.zeros((2, 2))):
+        assert captioner_module.is_one_image(image)
+    for images in (["a.jpg"], ("a.jpg",), iter(["a.jpg"])):
+        assert not captioner_module.is_one_image(images)
+
+
+def test_the_package_loads_its_names_on_first_use():
+    assert showtell.Caption is Caption
+    assert showtell.Captioner is Captioner
+    assert showtell.load is load
+    assert set(showtell.__all__) <= set(dir(showtell))
+    with pytest.raises(AttributeError, match="module 'showtell' has no attribute 'lode'"):
+        showtell.lode  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import showtell", "numpy PIL pydantic torch transformers onnxruntime"),
+        ("import showtell; showtell.Captioner", "torch transformers"),
+        ("import showtell; dir(showtell)", "numpy torch"),
+    ],
+)
+def test_imports_stay_light(code, absent):
+    """A server that captions through ONNX must not pay for PyTorch."""
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(set({absent.split()!r}) & set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "set()"
