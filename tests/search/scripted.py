@@ -1,4 +1,4 @@
-"""A model without weights: log-probabilities that depend on the image and on every word said so far, and on nothing else."""
+"""A model without weights: log-probabilities depend on the image and the words said, and on nothing else."""
 
 from dataclasses import dataclass
 
@@ -27,10 +27,11 @@ class ScriptedVocabulary:
 
 
 class ScriptedEngine:
-    """`step` hashes (image, words so far) into log-probabilities; the state is the words, so gathering wrongly shows.
+    """`step` hashes (image, words so far) into log-probabilities; the state is the words, so gathering
+    wrongly shows.
 
-    `sharpness` makes some words much likelier than others, `end_bonus` is added to `<end>`'s logit for each word said.
-    It counts rows and checks shapes, so that a test can see what search asked for.
+    `sharpness` makes some words much likelier than others, `end_bonus` is added to `<end>`'s logit for each
+    word said. It counts rows and checks shapes, so that a test can see what search asked for.
     """
 
     def __init__(self, size: int = 8, sharpness: float = 2.0, end_bonus: float = 0.2, cells: int = 4) -> None:

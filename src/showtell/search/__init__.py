@@ -1,7 +1,7 @@
 """Search: which captions a model finds the most likely, or draws at random. NumPy only; it knows no model.
 
-`engine.py` says what search asks of a model, `options.py` how to search, `rules.py` what may not be said, `beam.py` and
-`sample.py` are the two ways of searching, `hypotheses.py` is what they find.
+`engine.py` says what search asks of a model, `options.py` how to search, `rules.py` what may not be said,
+`beam.py` and `sample.py` are the two ways of searching, `hypotheses.py` is what they find.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def search(
         options: how to search.
         vocabulary: the tokenizer of the model.
         attention: whether hypotheses say where the model looked, where it can.
-        image_numbers: B numbers from 0 up that, with `options.seed`, seed the samples of each image; 0 to B - 1 by
-            default. An image that keeps its number keeps its captions, in whatever batch it comes.
+        image_numbers: B numbers from 0 up that seed, with `options.seed`, the samples of each image; its
+            place in the batch by default. With its number an image keeps its captions in any batch.
 
     Raises:
         UsageError: `image_numbers` does not fit the images.

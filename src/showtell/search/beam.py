@@ -1,10 +1,16 @@
 """Beam search over the K most likely hypotheses of every image, all images at once; greedy search is K = 1.
 
-At each step the candidates of an image, each hypothesis with each proposed word, are walked from the most likely on, until K
-have been found that live; an `<end>` that is passed on the way finishes its hypothesis. An image is done when K of its
-hypotheses have finished ("first come, first served" in Kasai et al. 2022, "A Call for Clarity in Beam Search"), or
-earlier, when no living one can still change what is returned: log-probabilities only fall, so a hypothesis with total s can
-end with a score of s / (longest length) ** length_penalty at most.
+At each step the candidates of an image, each hypothesis with each proposed word, are walked from the most
+likely on, until K have been found that live; an `<end>` that is passed on the way finishes its hypothesis.
+
+An image is done when K of its hypotheses have finished and the best living one, as it stands, scores no
+better than those to be returned. Without the second half ("first come, first served" in Kasai et al. 2022, "A
+Call for Clarity in Beam Search") a sure model returns broken-off captions: one improbable `<end>` a step is
+enough to fill the K. An image is also done when no living hypothesis can still change what is returned:
+totals only fall, so one with total s ends with `s / (max_words + 1) ** length_penalty` at most.
+
+Truncated proposals give exactly the full-vocabulary beam: of one hypothesis at most K words live, and an
+`<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough.
 """
 
 from collections.abc import Sequence
@@ -40,7 +46,7 @@ def beam_search(
     state = engine.start(memory, attention)
     tokens = np.full((batch, 1), start)  # [B, K]; K grows from the one row that `start` made
     parents: IntArray | None = None
-    totals = np.zeros((batch, 1))
+    totals: FloatArray = np.zeros((batch, 1))
     # After max_words words there is one more step, in which a hypothesis may end but no longer go on.
     for length in range(options.max_words + 1):
         needed = options.beam + (options.beam > 1)  # K that live and one <end>; the greedy one does either
@@ -53,13 +59,16 @@ def beam_search(
             scores = chosen.end_totals / (length + 1) ** options.length_penalty
             finished.add(images, scores, length + 1, first_row=chosen.tokens.shape[1])
 
-        bound = (
-            chosen.totals[:, 0] / (options.max_words + 1) ** options.length_penalty
-        )  # minus infinity: none lives
-        done = (finished.scores[images, -1] > -np.inf) | (finished.scores[images, options.num - 1] >= bound)
+        worst = finished.scores[
+            images, options.num - 1
+        ]  # of those to be returned; minus infinity: too few yet
+        best = chosen.totals[:, 0]  # of those that live; minus infinity: none does
+        settled = worst >= best / (options.max_words + 1) ** options.length_penalty
+        beaten = worst >= best / (length + 1) ** options.length_penalty
+        done = settled | (beaten & (finished.scores[images, -1] > -np.inf))
         if length == options.max_words:
             done[:] = True
-        short = done & (finished.scores[images, options.num - 1] == -np.inf)
+        short = done & (worst == -np.inf)
         if short.any():
             left = np.where(chosen.end_totals > -np.inf, -np.inf, totals)[short]
             unfinished.add(images[short], left / max(1, length) ** options.length_penalty, length)
@@ -89,7 +98,7 @@ class _Chosen:
     end_totals: FloatArray  # [B, K]; minus infinity where the hypothesis does not end
 
     def layer(self, end: int) -> tuple[IntArray, IntArray, FloatArray]:
-        """Return tokens, parents and log-probabilities `[B, R]`: those that live, then, if any ends, a row for each end."""
+        """Return tokens, parents, log-probabilities `[B, R]`: what lives, then a row for each end if any."""
         if not self.any_end:
             return self.tokens, self.parents, self.log_probs
         ends = self.end_log_probs
@@ -102,7 +111,10 @@ class _Chosen:
 
 
 def _choose(totals: FloatArray, ids: IntArray, log_probs: FloatArray, beam: int, end: int) -> _Chosen:
-    """Walk down the candidates of each image until `beam` of them live; totals `[B, K]`, the rest `[B, K, top]`."""
+    """Walk down each image's candidates until `beam` of them live.
+
+    Takes totals `[B, K]`, and ids and log-probabilities `[B, K, top]` after the rules.
+    """
     batch, rows, top = ids.shape
     log_probs = log_probs.reshape(batch, rows * top)
     candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, K * top]

@@ -1,8 +1,9 @@
 """The one question that search asks: given these hypotheses, which words may come next?
 
-An engine holds weights and nothing else. What it knows about the images is `Memory`, what it knows about the hypotheses is
-`State`; search passes both in and out without looking inside. Axis 0 of every array is the image, axis 1 of every array of a
-State is the hypothesis, so that `gather` and `select` below are all the reordering that any decoder needs.
+An engine holds weights and nothing else. What it knows about the images is `Memory`, what it knows about the
+hypotheses is `State`; search passes both in and out without looking inside. Axis 0 of every array is the
+image, axis 1 of every array of a State is the hypothesis, so that `gather` and `select` below are all the
+reordering that any decoder needs.
 
 Letters: B images, K hypotheses of an image, V words in the vocabulary, N cells of the encoder's grid.
 """
@@ -19,7 +20,7 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
 Memory = Mapping[str, Any]
-"""What an engine knows about the images: arrays `[B, ...]`, made once and shared by the K hypotheses of each image."""
+"""What an engine knows about the images: arrays `[B, ...]`, shared by the K hypotheses of each image."""
 
 State = Mapping[str, Any]
 """What an engine knows about the hypotheses: arrays `[B, K, ...]`."""
@@ -31,8 +32,8 @@ class Proposals:
 
     Attributes:
         ids: `[B, K, top]` int64.
-        log_probs: `[B, K, top]` float32, natural; normalised over the whole vocabulary before the cut to `top`.
-        attention: `[B, K, N]` float32, where the model looks to say its next word; None unless `start` was asked for it.
+        log_probs: `[B, K, top]` float32, natural; normalised over V before the cut to `top`.
+        attention: `[B, K, N]` float32, where the model looks for its next word; None unless `start` was told.
     """
 
     ids: IntArray
@@ -60,7 +61,7 @@ class Engine(Protocol):
             memory: from `encode`, arrays `[B, ...]`.
             state: from `start` or the last `step`, arrays `[B, K', ...]`.
             tokens: `[B, K]`, the word that each hypothesis got; `<start>` in the first step.
-            parents: `[B, K]`, the row of `state` that each hypothesis continues; rows may repeat or be left out.
+            parents: `[B, K]`, the row of `state` that each hypothesis continues; some may repeat or lack.
                 None: every row continues as it is (K = K').
             top: how many words to propose for each hypothesis, 1 to V.
         """
@@ -106,7 +107,7 @@ class Vocabulary(Protocol):
 
 
 def gather(state: State, parents: Any) -> dict[str, Any]:
-    """Return the state `[B, K, ...]` whose hypotheses continue the rows `parents` `[B, K]` of `state` `[B, K', ...]`.
+    """Return the state `[B, K, ...]` that continues the rows `parents` `[B, K]` of `state` `[B, K', ...]`.
 
     Works on any arrays with NumPy's indexing, PyTorch's too; with `parents` None nothing is copied.
     """

@@ -1,4 +1,4 @@
-"""Hypotheses: while search runs, back-pointers that cost nothing to keep; at the end, captions traced back through them."""
+"""Hypotheses: cheap back-pointers while search runs; at the end, captions traced back through them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class Hypothesis:
 
     Attributes:
         tokens: T ids: no `<start>`; `<end>` where the caption ended by itself.
-        log_prob: the model's total log-probability of the tokens, natural; no temperature, rule or penalty in it.
+        log_prob: the model's total log-probability of the tokens, natural; no temperature or rule in it.
         token_log_probs: T log-probabilities, which `log_prob` sums.
         score: what the caption was ranked by: `log_prob / T ** length_penalty`.
         finished: False when it was cut off (at `max_words`, or because the rules left no word to go on with).
-        attention: `[T, N]` float32, where the model looked to say each token; None where it was not asked for.
+        attention: `[T, N]` float32, where the model looked to say each token; None unless asked for.
     """
 
     tokens: tuple[int, ...]
@@ -31,7 +31,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What one step added: row r of image i says `tokens[place[i], r]` after row `parents[place[i], r]` of the layer before."""
+    """One step: row r of image i says `tokens[place[i], r]` after row `parents[place[i], r]` one back."""
 
     place: IntArray  # [B]: where each image of the whole batch stood in the step's batch
     tokens: IntArray  # [B', R]
@@ -43,7 +43,7 @@ class _Layer:
 class Paths:
     """Every hypothesis of a batch as back-pointers: a hypothesis of T tokens is a row of layer T - 1.
 
-    Sequences and attention are never copied from step to step, and images that leave the batch stay traceable.
+    Nothing is copied from step to step, and images that have left the batch can still be traced.
     """
 
     def __init__(self, images: int) -> None:
@@ -53,7 +53,7 @@ class Paths:
     def add(
         self, tokens: IntArray, parents: IntArray, log_probs: FloatArray, attention: FloatArray | None
     ) -> None:
-        """Add a layer: rows `[B', R]` for the images of the step, and the attention `[B', K, N]` of their parents."""
+        """Add a layer: rows `[B', R]` of the step's images, and their parents' attention `[B', K, N]`."""
         self._layers.append(_Layer(self._place, tokens, parents, log_probs, attention))
 
     def select(self, images: IntArray) -> None:
@@ -102,7 +102,7 @@ class Paths:
     def _back(
         self, images: IntArray, rows: IntArray, lengths: IntArray
     ) -> Iterator[tuple[int, IntArray, _Layer, tuple[IntArray, IntArray]]]:
-        """Walk from the last tokens to the first: step t, which of the hypotheses have it, its layer, where it is there."""
+        """Walk from the last step to the first: t, the hypotheses that reach it, its layer, where in it."""
         rows = rows.copy()
         for t in range(int(lengths.max(initial=0)) - 1, -1, -1):
             which = np.flatnonzero(lengths > t)
@@ -138,7 +138,7 @@ class Best:
 
 
 def captions(paths: Paths, finished: Best, unfinished: Best, num: int) -> list[list[Hypothesis]]:
-    """Return up to `num` hypotheses of every image: the finished ones, best first, then the unfinished, best first."""
+    """Return up to `num` hypotheses of every image: the finished, best first, then the others, best first."""
     scores = np.concatenate([finished.scores, unfinished.scores], axis=1)
     ended = np.arange(scores.shape[1]) < finished.scores.shape[1]
     there = scores > -np.inf

@@ -10,7 +10,8 @@ from showtell.errors import UsageError
 class SearchOptions:
     """How captions are searched for. Contradictions are refused when the object is made.
 
-    A hypothesis of T tokens (`<end>` counts, as its probability does) is ranked by `log_prob / T ** length_penalty`.
+    A hypothesis is ranked by `log_prob / T ** length_penalty`, where its T tokens include `<end>`, as
+    `log_prob` does. Words are counted without it.
 
     Raises:
         UsageError: a value is out of its range, or two options contradict each other.
@@ -38,7 +39,7 @@ class SearchOptions:
     """Sampling: the same seed and image number give the same captions, in any batch."""
 
     length_penalty: float = 0.7
-    """0 ranks by total log-probability, which favours short captions; 1 by the mean log-probability of a token."""
+    """0 ranks by total log-probability, which favours short captions; 1 by the mean of the tokens."""
 
     min_words: int = 1
     """No caption is shorter."""
@@ -85,9 +86,9 @@ class SearchOptions:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        if isinstance(self.banned_words, str):
+        if not isinstance(self.banned_words, tuple):
             raise UsageError(
-                f"banned_words is the text {self.banned_words!r}, not a tuple of words.", "Say ('word',)."
+                f"banned_words is {self.banned_words!r}, not a tuple of words.", "Say ('word',)."
             )
         if self.sample:
             return

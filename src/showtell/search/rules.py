@@ -1,7 +1,8 @@
 """What a caption may not say: small rules that lower the log-probabilities of proposed words.
 
-A rule says beforehand how many words it can lower for one hypothesis, so that search asks the engine for enough proposals:
-with `needed + most_lowered`, at least `needed` proposals are left as they were, and whatever the cut hid ranks below them.
+A rule says beforehand how many words it can lower for one hypothesis, so that search asks the engine for
+enough proposals: with `needed + most_lowered`, at least `needed` proposals are left as they were, and
+whatever the cut hid ranks below them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ class Past:
 
     Attributes:
         length: t, words of each hypothesis.
-        words: call it for the words themselves, `[B, K, t]`; tracing them costs time, so only rules that read them do.
+        words: call it for the words themselves, `[B, K, t]`; rules that don't read them save the tracing.
     """
 
     length: int
@@ -35,7 +36,7 @@ class Rule(Protocol):
         ...
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """Return the log-probabilities `[B, K, top]` of the words `ids` `[B, K, top]`, as a new array where it lowers."""
+        """Return the log-probabilities `[B, K, top]` of the words `ids`; never change them in place."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Sampling: every caption is drawn word by word, as likely as the model (and the temperature) makes it.
 
-Each image has a generator of its own, made from the seed and the image's number, and each of its samples a stretch of that
-generator's numbers: the captions of an image depend neither on the batch it is in, nor does its first sample on how many
-more are drawn.
+Each image has a generator of its own, made from the seed and the image's number, and each of its samples a
+stretch of that generator's numbers: the captions of an image depend neither on the batch it is in, nor does
+its first sample on how many more are drawn.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from showtell.search.engine import Engine, FloatArray, IntArray, Memory
+from showtell.search.engine import BoolArray, Engine, FloatArray, IntArray, Memory
 from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
 from showtell.search.options import SearchOptions
 from showtell.search.rules import Past, Rule, lowered, most_lowered
@@ -44,14 +44,12 @@ def sample(
         top = vocabulary_size if options.top_k is None else min(vocabulary_size, options.top_k + lowerable)
         proposals, state = engine.step(memory, state, tokens, parents, top)
         past = Past(length, partial(paths.words, images, tokens.shape[1]))
-        weights = _weights(lowered(rules, past, proposals), options).cumsum(axis=2)  # [B, 1 or K, top]
-        picked, possible = _draw(weights, chance[images, :, length])  # [B, K]
-        log_probs = np.broadcast_to(proposals.log_probs, (*picked.shape, top))
-        log_probs = np.take_along_axis(log_probs, picked[..., None], axis=2)[..., 0].astype(np.float64)
-        drawn = np.take_along_axis(
-            np.broadcast_to(proposals.ids, (*picked.shape, top)), picked[..., None], axis=2
-        )[..., 0]
-        rows = np.zeros_like(picked) if length == 0 else np.broadcast_to(np.arange(options.num), picked.shape)
+        reached = _weights(lowered(rules, past, proposals), options).cumsum(axis=2)  # [B, 1 or K, top]
+        picked, possible = _draw(reached, chance[images, :, length])  # [B, K]
+        rows = np.broadcast_to(np.arange(options.num) if length else 0, picked.shape)  # of this step's arrays
+        image = np.arange(len(images))[:, None]
+        drawn = proposals.ids[image, rows, picked]  # [B, K]
+        log_probs = proposals.log_probs[image, rows, picked].astype(np.float64)
         paths.add(drawn, rows, log_probs, proposals.attention)
 
         ends = alive & possible & (drawn == end)
@@ -67,7 +65,10 @@ def sample(
         staying = np.flatnonzero(lives.any(axis=1))
         if not len(staying):
             break
-        tokens, parents, alive = drawn, rows if length == 0 and options.num > 1 else None, lives
+        tokens, alive = drawn, lives
+        parents = (
+            rows if drawn.shape != proposals.ids.shape[:2] else None
+        )  # the samples part after the first word
         if len(staying) < len(images):
             memory, state = engine.select(memory, state, staying)
             tokens, totals, alive, images = tokens[staying], totals[staying], alive[staying], images[staying]
@@ -85,11 +86,10 @@ def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps:
 
 
 def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
-    """Return how likely each proposal is drawn, `[B, K, top]`, not normalised: temperature, then top-k, then top-p."""
+    """Return how often each proposal is drawn, `[B, K, top]`, not normalised: temperature, top-k, top-p."""
     best = log_probs.max(axis=2, keepdims=True)
-    with np.errstate(invalid="ignore"):  # a hypothesis whose every word is forbidden weighs nothing
-        weights = np.exp((log_probs - best).astype(np.float64) / options.temperature)
-    weights = np.nan_to_num(weights)
+    best = np.where(best > -np.inf, best, 0.0)  # where every word is forbidden, all weigh nothing
+    weights: FloatArray = np.exp((log_probs - best) / options.temperature, dtype=np.float64)
     if options.top_k is not None:
         weights *= (weights > 0).cumsum(axis=2) <= options.top_k
     if options.top_p is not None:
@@ -99,8 +99,13 @@ def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
     return weights
 
 
-def _draw(weights: FloatArray, chance: FloatArray) -> tuple[IntArray, np.ndarray]:
-    """Return the place that each number in [0, 1) `[B, K]` falls on among cumulated weights, and where there is any."""
-    total = weights[:, :, -1]
-    picked = (weights <= (chance * total)[..., None]).sum(axis=2)
-    return picked.clip(max=weights.shape[2] - 1), np.broadcast_to(total > 0, picked.shape)
+def _draw(reached: FloatArray, chance: FloatArray) -> tuple[IntArray, BoolArray]:
+    """Return the place `[B, K]` where each number in [0, 1) falls among summed weights, if any weighs.
+
+    Takes `reached` `[B, 1 or K, top]`, the weights summed up to each place, and `chance` `[B, K]`.
+    """
+    total = reached[:, :, -1]
+    target = np.minimum(chance * total, np.nextafter(total, 0))  # rounding must not lead past the last weight
+    picked = (reached <= target[..., None]).sum(axis=2)
+    possible = np.broadcast_to(total > 0, picked.shape)
+    return np.where(possible, picked, 0), possible

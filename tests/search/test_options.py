@@ -1,0 +1,69 @@
+"""Every message of SearchOptions and of `search` itself."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from showtell.errors import UsageError
+from showtell.search import SearchOptions, search
+from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"beam": 0}, "beam is 0, not a whole number from 1 up."),
+        ({"beam": 2.5}, "beam is 2.5, not a whole number from 1 up."),
+        ({"beam": True}, "beam is True, not a whole number from 1 up."),
+        ({"beam": "3"}, "beam is '3', not a whole number from 1 up."),
+        ({"num": 0}, "num is 0, not a whole number from 1 up."),
+        ({"num": 5}, "num is 5, but a beam of 3 finds at most 3 captions. Use beam=5 or more, or sample."),
+        ({"seed": -1}, "seed is -1, not a whole number from 0 up."),
+        ({"min_words": -1}, "min_words is -1, not a whole number from 0 up."),
+        ({"max_words": 0}, "max_words is 0, not a whole number from 1 up."),
+        ({"no_repeat_ngram": -2}, "no_repeat_ngram is -2, not a whole number from 0 up."),
+        (
+            {"min_words": 9, "max_words": 5},
+            "min_words is 9, over max_words (5). Lower one or raise the other.",
+        ),
+        ({"length_penalty": -0.1}, "length_penalty is -0.1, not 0 or more. Useful values are 0 to 1."),
+        ({"length_penalty": float("nan")}, "length_penalty is nan, not 0 or more. Useful values are 0 to 1."),
+        ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple of words. Say ('word',)."),
+        ({"sample": True, "top_k": 0}, "top_k is 0, not a whole number from 1 up."),
+        ({"sample": True, "top_p": 0.0}, "top_p is 0.0, not over 0 and at most 1. Try top_p=0.9."),
+        ({"sample": True, "top_p": 1.5}, "top_p is 1.5, not over 0 and at most 1. Try top_p=0.9."),
+        (
+            {"sample": True, "temperature": 0},
+            "temperature is 0, not over 0. For the most likely words use beam=1.",
+        ),
+        (
+            {"temperature": 0.5},
+            "temperature is set, but only sampling uses it. Set sample too, or leave it out.",
+        ),
+        ({"top_k": 5}, "top_k is set, but only sampling uses it. Set sample too, or leave it out."),
+        ({"top_p": 0.9}, "top_p is set, but only sampling uses it. Set sample too, or leave it out."),
+    ],
+)
+def test_wrong_options_are_refused_by_name(wrong: dict, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        SearchOptions(**wrong)
+    assert str(error.value) == message
+
+
+def test_samples_may_be_more_than_the_beam() -> None:
+    assert SearchOptions(sample=True, num=10, beam=3).num == 10
+
+
+def test_options_travel_to_other_processes() -> None:
+    options = SearchOptions(beam=5, banned_words=("dog",))
+    assert pickle.loads(pickle.dumps(options)) == options
+
+
+def test_image_numbers_must_fit_the_images() -> None:
+    engine = ScriptedEngine()
+    memory = engine.encode(np.arange(3))
+    with pytest.raises(
+        UsageError, match=r"image_numbers has 2 numbers for 3 images. Give one for each image."
+    ):
+        search(engine, memory, SearchOptions(), ScriptedVocabulary(), image_numbers=[4, 5])

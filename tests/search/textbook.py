@@ -1,0 +1,101 @@
+"""Search as a textbook has it: one image, the whole vocabulary, plain lists. Ours is held against it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from showtell.search import SearchOptions
+from tests.search.scripted import END, PAD, START, UNK, ScriptedEngine, ScriptedVocabulary
+
+Caption = tuple[tuple[int, ...], float, bool]  # tokens, score, finished
+
+
+def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[int, ...]) -> set[int]:
+    """Which words (and `<end>`) the rules leave after these."""
+    vocabulary = ScriptedVocabulary(engine.size)
+    allowed = (
+        set(range(engine.size)) - {PAD, START} - {vocabulary.id_of(word) for word in options.banned_words}
+    )
+    if not options.allow_unknown:
+        allowed.discard(UNK)
+    if len(words) < options.min_words:
+        allowed.discard(END)
+    n = options.no_repeat_ngram
+    if n:
+        said = {words[i : i + n] for i in range(len(words) - n + 1)}
+        allowed = {word for word in allowed if len(words) < n or (*words, word)[-n:] not in said}
+    return allowed
+
+
+def score(total: float, tokens: int, options: SearchOptions) -> float:
+    return total / max(1, tokens) ** options.length_penalty
+
+
+def ranked(captions: list[Caption]) -> list[Caption]:
+    return sorted(captions, key=lambda caption: (not caption[2], -caption[1]))
+
+
+def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:
+    """Beam search that stops when K have finished and none that lives stands better; nothing cleverer."""
+    live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    finished: list[Caption] = []
+    for length in range(options.max_words + 1):
+        candidates = []
+        for words, total in live:
+            log_probs = engine.log_probs(image, list(words))
+            for word in np.argsort(-log_probs, kind="stable").tolist():
+                if word in allowed_words(engine, options, words):
+                    candidates.append(((*words, word), total + log_probs[word]))
+        candidates.sort(key=lambda candidate: -candidate[1])
+        going_on: list[tuple[tuple[int, ...], float]] = []
+        ended = set()
+        for tokens, total in candidates:
+            if len(going_on) == options.beam:
+                break
+            if tokens[-1] == END:
+                finished.append((tokens, score(total, length + 1, options), True))
+                ended.add(tokens[:-1])
+            else:
+                going_on.append((tokens, total))
+        best = max((score(total, length + 1, options) for _, total in going_on), default=-np.inf)
+        if len(finished) >= options.beam and ranked(finished)[options.num - 1][1] >= best:
+            break
+        if length == options.max_words or not going_on:
+            cut = [
+                (words, score(total, length, options), False) for words, total in live if words not in ended
+            ]
+            finished += cut
+            break
+        live = going_on
+    return ranked(finished)[: options.num]
+
+
+def greedy(engine: ScriptedEngine, image: int, options: SearchOptions) -> Caption:
+    """Take the most likely allowed word, again and again."""
+    words: tuple[int, ...] = ()
+    total = 0.0
+    while True:
+        log_probs = engine.log_probs(image, list(words))
+        allowed = allowed_words(engine, options, words)
+        if not allowed:
+            return words, score(total, len(words), options), False
+        word = max(sorted(allowed), key=lambda word: log_probs[word])
+        if word == END:
+            return (*words, END), score(total + log_probs[word], len(words) + 1, options), True
+        if len(words) == options.max_words:
+            return words, score(total, len(words), options), False
+        words, total = (*words, word), total + log_probs[word]
+
+
+def every_caption(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:
+    """All finished captions there are, best first."""
+
+    def grow(words: tuple[int, ...], total: float) -> Iterator[Caption]:
+        log_probs = engine.log_probs(image, list(words))
+        for word in sorted(allowed_words(engine, options, words)):
+            if word == END:
+                yield (*words, END), score(total + log_probs[END], len(words) + 1, options), True
+            elif len(words) < options.max_words:
+                yield from grow((*words, word), total + log_probs[word])
+
+    return ranked(list(grow((), 0.0)))
