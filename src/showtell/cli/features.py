@@ -1,0 +1,86 @@
+"""``showtell features``: what a frozen encoder makes of a data set's images, computed once for good."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from showtell.cli import Interrupted
+from showtell.cli.progress import progress_bar
+from showtell.data import load
+from showtell.data.feature_cache import FeatureCache, megabytes
+from showtell.errors import MissingExtraError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Stopped or killed, the same command goes on where it was.")
+def features(
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The cache's folder.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            "-e",
+            metavar="NAME",
+            help="efficientnet_lite0 to 2, resnet50, a transformers hub name or folder, or timm:NAME.",
+        ),
+    ] = "efficientnet_lite2",
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="S", help="Pixels a side; by default the encoder's own.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option("--grid", metavar="N", help="Pool the features to N x N cells.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="A .pth or .safetensors file; or 'random'."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, metavar="N", help="Images encoded together.")
+    ] = 16,
+) -> None:
+    """Build the feature cache of a data set, for `train` and `evaluate` to use."""
+    try:
+        from showtell.models.encoders import build_encoder
+        from showtell.training.features import fill, writer_for
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("showtell features", "train") from error
+
+    given = {"name": encoder, "size": size, "grid": grid, "weights": weights}
+    dataset = load(data)
+    network = build_encoder({key: value for key, value in given.items() if value is not None})
+    examples = dataset.examples
+    with writer_for(examples, network, out) as writer:
+        to_do = len(writer.to_do)
+        print(
+            announcement(len(examples), to_do, writer.new_bytes, network.grid, network.width, out),
+            file=sys.stderr,
+        )
+        begun = time.monotonic()
+        try:
+            with progress_bar("encoding", to_do) as advance:
+                fill(writer, examples, network, batch_size=batch_size, advance=advance)
+        except KeyboardInterrupt:
+            raise Interrupted("Stopped by Ctrl-C; the same command goes on where it was.") from None
+        seconds = time.monotonic() - begun
+    cache = FeatureCache.open(out)
+    for reason in cache.unreadable.values():
+        print(f"showtell: {reason}", file=sys.stderr)
+    speed = f" in {seconds:,.0f} s, {to_do / seconds:.1f} images/s" if to_do else ""
+    print(f"{out}: {len(cache):,} images{speed}, {len(cache.unreadable):,} unreadable")
+    print(f"made by {cache.fingerprint}")
+    if cache.unreadable:
+        raise typer.Exit(1)
+
+
+def announcement(images: int, to_do: int, size: int, grid: tuple[int, int], width: int, out: Path) -> str:
+    """What is going to be written, before it is."""
+    before = f", {images - to_do:,} of them done before" if to_do < images else ""
+    shape = f"{grid[0]} x {grid[1]} cells x {width:,} numbers of 16 bits"
+    return f"{images:,} images{before}; {shape}: {megabytes(size)} to write in {out}"
