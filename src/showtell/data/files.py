@@ -59,7 +59,7 @@ def image_folder(root: Path, names: Sequence[str]) -> Path:
         for folder in (root / name, root / name / name):
             if holds_images(folder):
                 return folder
-    raise not_found(root, "a folder of images", names)
+    raise not_found(root, "folder of images", names)
 
 
 def holds_images(folder: Path) -> bool:

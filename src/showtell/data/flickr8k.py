@@ -6,7 +6,6 @@ Kaggle's: `Images/` and `captions.txt` (CSV: image,caption). The original: `Flic
 split is ours, by image.
 """
 
-import csv
 import re
 from pathlib import Path
 
@@ -45,9 +44,10 @@ def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
         raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
     captions: dict[str, list[str]] = {}
     for line in filter(str.strip, lines):
-        # Line by line, so that a caption with one stray quotation mark can't swallow those after it.
-        image, *fields = next(csv.reader([line], skipinitialspace=True))
-        captions.setdefault(image.strip(), []).append(",".join(fields))
+        # Not the csv module: it would let a caption with one stray quotation mark swallow the lines after it.
+        image, _, caption = line.partition(",")
+        quoted = re.fullmatch(r'\s*"(.*)"\s*', caption)
+        captions.setdefault(image.strip(), []).append(quoted[1].replace('""', '"') if quoted else caption)
     return _repaired(captions, notes)
 
 
