@@ -1,9 +1,9 @@
 """A model folder: what is read is what was written, and what can't be read says so."""
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from showtell.bundle import load_bundle, save_bundle
 from showtell.errors import BundleError, MissingExtraError
 from showtell.search.options import SearchOptions
 from tests.fake_model import fake_config, fake_tokenizer, save_fake_model
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -34,8 +36,12 @@ def test_what_is_read_is_what_was_written(tmp_path):
     weights = {
         "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
         "half": np.array([1, 2], np.float16),
-        "scalar": np.array(7, np.int64),  # batch norm counts its batches in one: ascontiguousarray makes it [1]
-        "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,  # safetensors writes the memory as it lies
+        "scalar": np.array(
+            7, np.int64
+        ),  # batch norm counts its batches in one: ascontiguousarray makes it [1]
+        "transposed": np.arange(6, dtype=np.float32)
+        .reshape(2, 3)
+        .T,  # safetensors writes the memory as it lies
     }
     save_bundle(tmp_path / "m", config, fake_tokenizer(), weights, "# a card")
     bundle = load_bundle(tmp_path / "m")
@@ -47,7 +53,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
         assert array.dtype == weights[name].dtype, name
         np.testing.assert_array_equal(array, weights[name])
     assert (tmp_path / "m" / "README.md").read_text() == "# a card"
-    assert sorted(os.listdir(tmp_path)) == ["m"], "temporary folders stay behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"], "temporary folders stay behind"
 
 
 def test_a_run_folder_stands_for_the_model_in_it(tmp_path):
@@ -56,7 +62,7 @@ def test_a_run_folder_stands_for_the_model_in_it(tmp_path):
 
 
 def test_saving_again_replaces_the_model_whole(folder):
-    """A file of the old model (say, an exported one) that stays beside new weights would caption with the old."""
+    """A file of the old model (an exported one) that stays beside new weights would caption with the old."""
     (folder / "decoder.onnx").write_bytes(b"old")
     save_bundle(folder, fake_config(name="second"), fake_tokenizer(), {"v": np.zeros(1)}, "")
     assert load_bundle(folder).config.name == "second"
@@ -74,7 +80,7 @@ def test_saving_refuses_a_folder_of_other_things(tmp_path):
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_killed_while_replacing(folder, renames):
-    """A process that is killed after any of the renames leaves the old model or the new one, and the next save works."""
+    """Killed after any of the renames, a save leaves the old model or the new one, and the next one works."""
     code = f"""
 import os, sys, pathlib
 from tests.fake_model import *
@@ -95,12 +101,12 @@ def remove(*arguments, **options):
 shutil.rmtree = remove
 save_fake_model(pathlib.Path({str(folder)!r}), name="new")
 """
-    killed = subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), capture_output=True, text=True)
+    killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert killed.returncode == 9, killed.stderr
     assert load_bundle(folder).config.name == ("fake" if renames == 0 else "new")
     save_fake_model(folder, name="third")
     assert load_bundle(folder).config.name == "third"
-    assert os.listdir(folder.parent) == ["model"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
 def test_a_failed_save_leaves_the_old_model(folder):
@@ -136,13 +142,17 @@ def test_config_of_something_else(folder, text):
 
 def test_newer_format_is_refused_before_its_keys_are_read(folder):
     change_config(folder, format_version=2, new_key="?")
-    with pytest.raises(BundleError, match=r"model format 2, and this showtell reads up to 1\. Run: pip install --up"):
+    with pytest.raises(
+        BundleError, match=r"model format 2, and this showtell reads up to 1\. Run: pip install --up"
+    ):
         load_bundle(folder)
 
 
 def test_unknown_and_wrong_keys_are_named(folder):
     change_config(folder, colour="red", grid=[7])
-    with pytest.raises(BundleError, match=r"not a valid config .*grid.*colour: Extra inputs are not permitted"):
+    with pytest.raises(
+        BundleError, match=r"not a valid config .*grid.*colour: Extra inputs are not permitted"
+    ):
         load_bundle(folder)
 
 

@@ -39,7 +39,7 @@ def captioner() -> Captioner:
 
 
 def test_one_image_gives_its_captions(captioner, tmp_path):
-    """Everything that read_image takes is one image; a path as str must not be taken for a list of characters."""
+    """Everything that read_image takes is one image; a str is a path, not a list of characters."""
     path = tmp_path / "red.png"
     picture("red").save(path)
     for image in (
@@ -86,7 +86,7 @@ def test_a_cut_caption_is_not_finished(captioner):
 
 
 def test_pieces_of_a_word_are_put_together():
-    """BPE: a word's log-probability is its pieces' sum, its attention their mean; else words and maps don't match."""
+    """BPE: a word's log-probability is its pieces' sum, its attention their mean: both match the words."""
     captioner = make_captioner("bpe")
     tokenizer = captioner.tokenizer
     tokens = tokenizer.encode("a red picture")[1:]

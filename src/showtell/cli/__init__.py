@@ -26,6 +26,8 @@ COMMANDS = {
     "models": "Look at a model folder: what it is, and how good.",
 }
 
+COMPLETION = ("install_completion", "show_completion")
+
 # What the command line itself finds wrong (an unknown option). Typer exports the class's children only, and
 # has brought its own copy of click since 0.26: found from a child, it is the right one in every version.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -43,8 +45,9 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the called command, and only that one."""
         if args[0] in COMMANDS:
-            module = import_module(f"showtell.cli.{args[0]}")
-            self.commands[args[0]] = get_command(module.app)
+            command = get_command(import_module(f"showtell.cli.{args[0]}").app)
+            command.params = [param for param in command.params if param.name not in COMPLETION]  # the root's
+            self.commands[args[0]] = command
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -105,8 +108,8 @@ def message_and_exit_code(error: Exception) -> tuple[str, int]:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "showtell"
         return f"{one_line(error.format_message())} See: {path} -h", 2  # type: ignore[attr-defined]
-    if isinstance(error, OSError) and error.filename:  # a full disk, a folder that may not be written
-        return f"{error.filename}: {error.strerror}.", 1
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1
     return (
         f"unexpected {type(error).__name__}: {one_line(str(error))} "
         "(a defect of showtell; run again with SHOWTELL_DEBUG=1 to see where)",

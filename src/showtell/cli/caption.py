@@ -15,7 +15,7 @@ from showtell.cli.outputs import RESUMABLE, Format, Output, done_images, format_
 from showtell.cli.progress import progress_bar
 from showtell.errors import ShowtellError, UsageError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
@@ -23,7 +23,7 @@ def caption(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
             "or - for one image from stdin.",
             show_default=False,

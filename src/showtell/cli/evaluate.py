@@ -22,7 +22,7 @@ from showtell.data.feature_cache import FeatureCache
 from showtell.errors import DataError, ShowtellError, UsageError
 from showtell.metrics.report import Report, score
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from showtell import __version__
@@ -17,6 +19,7 @@ from showtell.images import SUFFIXES
 
 STDIN = "-"
 URL_PREFIXES = ("http://", "https://")
+URL_SAFE = "%:/?#[]@!$&'()*+,;="
 URL_TIMEOUT = 20.0  # seconds without a byte
 URL_LIMIT = 64 * 2**20  # bytes of one image
 
@@ -72,8 +75,9 @@ def fetch(url: str) -> bytes:
     Raises:
         ImageError: it can't be fetched, takes too long or is too large.
     """
-    request = Request(url, headers={"User-Agent": f"showtell/{__version__}"})
     try:
+        # A pasted URL may hold spaces and letters that a request line can't.
+        request = Request(quote(url, safe=URL_SAFE), headers={"User-Agent": f"showtell/{__version__}"})
         with urlopen(request, timeout=URL_TIMEOUT) as answer:
             data: bytes = answer.read(URL_LIMIT + 1)
     except HTTPError as error:
@@ -82,7 +86,11 @@ def fetch(url: str) -> bytes:
         raise ImageError(f"{url} can't be fetched: {error.reason}.") from None
     except TimeoutError:
         raise ImageError(f"{url} can't be fetched: no answer for {URL_TIMEOUT:.0f} s.") from None
-    except (OSError, ValueError) as error:  # a connection that breaks off, a port that is no number
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # a connection that breaks off, a port that is no number
         raise ImageError(f"{url} can't be fetched: {error}.") from None
     if len(data) > URL_LIMIT:
         raise ImageError(f"{url} is larger than {URL_LIMIT // 2**20} MiB.", "Download it, and give the file.")

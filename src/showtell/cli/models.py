@@ -8,13 +8,13 @@ import typer
 
 from showtell.bundle import Bundle, load_bundle
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()
 def models(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Model folders, or folders of training runs.")
+        list[Path], typer.Argument(metavar="DIR", help="Model folders, or folders of training runs.")
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="The whole config, a JSON line for each model.")
