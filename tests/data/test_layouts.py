@@ -49,7 +49,7 @@ def flickr8k_splits(root: Path, **images: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["Images", "images", "Flicker8k_Dataset", "Flicker8k_Dataset/Flicker8k_Dataset"]
+    "folder", ["Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset"]
 )
 def test_flickr8k_from_kaggle(tmp_path: Path, folder: str) -> None:
     """Commas and quotation marks in captions, quoted or not; blanks before the full stop stay."""
@@ -109,8 +109,8 @@ def test_flickr8k_leaves_out_what_no_split_file_names(tmp_path: Path) -> None:
     assert splits(dataset) == {"a.jpg": "train", "b.jpg": "test"}
     assert dataset.notes == (
         "There is no Flickr_8k.devImages.txt.",
-        "1 images with captions are in no split file and are left out.",
-        "1 images have no caption and are left out.",
+        "Images left out because no split file names them: 1.",
+        "Images left out because they have no caption: 1.",
     )
 
 
@@ -210,7 +210,7 @@ def test_flickr30k_token_file_and_entities_splits(tmp_path: Path) -> None:
     write(tmp_path / "test.txt", "3.jpg\n")
     dataset = data.load(f"flickr30k:{tmp_path}")
     assert splits(dataset) == {"1.jpg": "train", "2.jpg": "dev", "3.jpg": "test"}
-    assert dataset.notes == ("1 images with captions are in no split file and are left out.",)
+    assert dataset.notes == ("Images left out because no split file names them: 1.",)
 
 
 def test_flickr30k_layouts_that_are_not_understood(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_karpathy_coco(tmp_path: Path, images: str) -> None:
     dataset = data.load(f"karpathy:{file},{tmp_path}")
     assert splits(dataset) == {"0": "train", "1": "train", "2": "dev", "3": "test"}
     assert dataset.name == "karpathy coco"
-    assert dataset.notes == ("The 1 images of restval are in train.",)
+    assert dataset.notes == ("Images of restval, which are in train: 1.",)
 
 
 def test_karpathy_flickr(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "image,caption\na.jpg,A\na.jpg,\n,B\na.jpg\n")
     dataset = data.load(f"table:{file}")
     assert captions(dataset) == {"a.jpg": ("A",)}
-    assert dataset.notes[0] == "3 rows lack an image or a caption and are left out."
+    assert dataset.notes[0] == "Rows left out because they lack an image or a caption: 3."
 
 
 @pytest.mark.parametrize(
@@ -515,8 +515,8 @@ def test_folder(tmp_path: Path) -> None:
     dataset = data.load(f"folder:{tmp_path}")
     assert captions(dataset) == {"deep/two.tar.PNG": ("A cat",), "one.jpg": ("A dog", "Two dogs")}
     assert dataset.notes[:2] == (
-        "1 images have no text beside them and are left out.",
-        "1 texts have no image beside them, such as alone.txt.",
+        "Images left out because no text lies beside them: 1.",
+        "Texts that no image lies beside: 1, such as alone.txt.",
     )
 
 

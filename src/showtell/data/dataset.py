@@ -98,7 +98,7 @@ def dataset_of_files(
     texts = {image_id: tuple(filter(None, map(_tidy, captions.get(image_id, ())))) for image_id in splits}
     captionless = sum(not texts[image_id] for image_id in splits)
     if captionless:
-        told.append(f"{captionless:,} images have no caption and are left out.")
+        told.append(f"Images left out because they have no caption: {captionless:,}.")
     captioned = [image_id for image_id in splits if texts[image_id]]
     present = files_present(paths[image_id] for image_id in captioned)
     missing = tuple(str(paths[image_id]) for image_id in captioned if paths[image_id] not in present)

@@ -50,13 +50,13 @@ def read_json(file: Path) -> Any:
 
 
 def image_folder(root: Path, names: Sequence[str]) -> Path:
-    """The first of the folders `names` in `root` that holds images, itself or in a folder of the same name.
+    """The first of the folders `names` in `root` that holds images, itself or one folder deeper.
 
     Raises:
         DataError: none does; the message says what `root` holds instead.
     """
     for name in names:
-        for folder in (root / name, root / name / name):
+        for folder in (root / name, *(root / name / inner for inner in names)):
             if holds_images(folder):
                 return folder
     raise not_found(root, "folder of images", names)

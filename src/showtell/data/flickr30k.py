@@ -75,5 +75,5 @@ def _entities_splits(root: Path, captions: dict[str, list[str]], notes: list[str
             splits[image] = SPLIT_NAMES[file.stem]
     rest = captions.keys() - splits.keys()
     if rest:
-        notes.append(f"{len(rest):,} images with captions are in no split file and are left out.")
+        notes.append(f"Images left out because no split file names them: {len(rest):,}.")
     return splits

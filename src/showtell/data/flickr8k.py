@@ -94,4 +94,4 @@ def _official_splits(folders: tuple[Path, ...], notes: list[str]) -> dict[str, S
 def _note_the_rest(captions: dict[str, list[str]], splits: dict[str, Split], notes: list[str]) -> None:
     rest = captions.keys() - splits.keys()
     if rest:
-        notes.append(f"{len(rest):,} images with captions are in no split file and are left out.")
+        notes.append(f"Images left out because no split file names them: {len(rest):,}.")

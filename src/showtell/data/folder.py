@@ -24,10 +24,10 @@ def load(where: str) -> Dataset:
     notes = []
     bare = len(images) - len(captioned)
     if bare:
-        notes.append(f"{bare:,} images have no text beside them and are left out.")
+        notes.append(f"Images left out because no text lies beside them: {bare:,}.")
     alone = texts - {path.with_suffix("") for path in images}
     if alone:
-        notes.append(f"{len(alone):,} texts have no image beside them, such as {min(alone).name}.txt.")
+        notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {min(alone).name}.txt.")
     splits = _splits_of_folders(captioned)
     if not splits:
         splits = split_by_image(captioned)

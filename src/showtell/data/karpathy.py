@@ -55,4 +55,4 @@ def _text(sentence: dict[str, Any]) -> str:
 
 def _notes(images: list[dict[str, Any]]) -> list[str]:
     rest = Counter(image["split"] for image in images)["restval"]
-    return [f"The {rest:,} images of restval are in train."] if rest else []
+    return [f"Images of restval, which are in train: {rest:,}."] if rest else []

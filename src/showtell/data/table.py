@@ -63,7 +63,7 @@ def load(where: str) -> Dataset:
             split = _split_of(file, number, row.get(columns["split"]))
             if splits.setdefault(image_id, split) != split:
                 raise DataError(f"{file}, row {number}: {image_id} is in {splits[image_id]} and in {split}.")
-    notes = [f"{skipped:,} rows lack an image or a caption and are left out."] if skipped else []
+    notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
     if "split" not in columns:
         splits = split_by_image(captions)
         notes.append("There is no split column: images are split 80/10/10, the same way every time.")
