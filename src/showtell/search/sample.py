@@ -44,9 +44,7 @@ def sample(
         top = vocabulary_size if options.top_k is None else min(vocabulary_size, options.top_k + lowerable)
         proposals, state = engine.step(memory, state, tokens, parents, top)
         past = Past(length, partial(paths.words, images, tokens.shape[1]))
-        reached = _weights(lowered(rules, past, proposals), options).cumsum(
-            axis=2, dtype=np.float64
-        )  # [B, 1 or K, top]
+        reached = _weights(lowered(rules, past, proposals), options).cumsum(axis=2)  # [B, 1 or K, top]
         picked, possible = _draw(reached, chance[images, :, length])  # [B, K]
         rows = np.broadcast_to(np.arange(options.num) if length else 0, picked.shape)  # of this step's arrays
         image = np.arange(len(images))[:, None]
@@ -88,14 +86,19 @@ def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps:
 
 
 def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
-    """Return how often each proposal is drawn, `[B, K, top]`, not normalised: temperature, top-k, top-p."""
+    """Return how often each proposal is drawn, `[B, K, top]`, not normalised: temperature, top-k, top-p.
+
+    In float32, several times as fast over a whole vocabulary; a sum of thousands is good to 1e-5 or so.
+    """
     best = log_probs.max(axis=2, keepdims=True)
     best = np.where(best > -np.inf, best, np.float32(0))  # where every word is forbidden, all weigh nothing
-    weights: FloatArray = np.exp((log_probs - best) / np.float32(options.temperature))
+    weights: FloatArray = log_probs - best
+    weights /= options.temperature
+    np.exp(weights, out=weights)
     if options.top_k is not None:
         weights *= (weights > 0).cumsum(axis=2) <= options.top_k
     if options.top_p is not None:
-        reached = weights.cumsum(axis=2, dtype=np.float64)
+        reached = weights.cumsum(axis=2)
         # The word that passes p is kept: Holtzman et al. 2020 draw from the smallest set that reaches p.
         weights *= reached - weights < options.top_p * reached[:, :, -1:]
     return weights
@@ -107,7 +110,8 @@ def _draw(reached: FloatArray, chance: FloatArray) -> tuple[IntArray, BoolArray]
     Takes `reached` `[B, 1 or K, top]`, the weights summed up to each place, and `chance` `[B, K]`.
     """
     total = reached[:, :, -1]
-    target = np.minimum(chance * total, np.nextafter(total, 0))  # rounding must not lead past the last weight
+    below = np.nextafter(total, np.float32(0))  # rounding must not lead past the last weight
+    target = np.minimum((chance * total).astype(np.float32), below)
     picked = (reached <= target[..., None]).sum(axis=2)
     possible = np.broadcast_to(total > 0, picked.shape)
     return np.where(possible, picked, 0), possible
