@@ -87,6 +87,7 @@ def test_false_captions(caption: str) -> None:
         "a red circle <unk>",
         "there is there is a red circle",
         "the picture shows there is a red circle",
+        "there is the picture shows a red circle",
     ],
 )
 def test_captions_outside_the_grammar_are_not_true(caption: str) -> None:

@@ -128,10 +128,9 @@ class Scene:
         return np.array(image.reduce(SUPERSAMPLING))
 
     def is_true(self, caption: str) -> bool:
-        """Whether the caption is in the grammar and true of this scene (capitals, full stop: no matter)."""
+        """Whether the caption is in the grammar and true of this scene; capitals and full stops are ignored."""
         words = " ".join(caption.lower().rstrip(" .").split())
-        for lead in LEADS:
-            words = words.removeprefix(lead)
+        words = words.removeprefix(next(filter(words.startswith, LEADS), ""))
         mentions: list[dict[str, str | None]] = []
         related: list[tuple[int, str, int]] = []  # (mention, relation, mention)
         for clause in words.split(" and "):
