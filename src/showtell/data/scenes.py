@@ -128,7 +128,7 @@ class Scene:
         return np.array(image.reduce(SUPERSAMPLING))
 
     def is_true(self, caption: str) -> bool:
-        """Whether the caption is in the grammar and true of this scene; capitals and full stops are ignored."""
+        """Whether the caption is in the grammar and true here; capitals and full stops do not count."""
         words = " ".join(caption.lower().rstrip(" .").split())
         words = words.removeprefix(next(filter(words.startswith, LEADS), ""))
         mentions: list[dict[str, str | None]] = []
