@@ -10,6 +10,7 @@ from torch import Tensor
 
 from showtell.bundle import Bundle
 from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
+from showtell.models.encoders import folded
 from showtell.search.engine import Proposals, gather, select
 
 Arrays = Mapping[str, Tensor]
@@ -33,9 +34,8 @@ class TorchEngine:
         config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
         model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
         model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
-        model.eval().to(device)
-        model.encoder.fold()
-        return cls(model, device)
+        model.encoder = folded(model.encoder)
+        return cls(model.eval().to(device), device)
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.float32]) -> dict[str, Tensor]:

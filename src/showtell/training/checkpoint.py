@@ -73,6 +73,11 @@ class Progress:
         self.stage, self.epoch, self.step, self.epochs_since_best = stage, 0, 0, 0
 
     @property
+    def minutes_before(self) -> float:
+        """All epochs before this one took, validation included."""
+        return float(self.log[-1]["minutes"]) if self.log else 0.0
+
+    @property
     def mean_loss(self) -> float:
         """Nats a word in this epoch."""
         return self.loss / max(1, self.words)

@@ -54,7 +54,9 @@ def with_own_words(batch: Batch, logits: Tensor, share: float) -> Tensor:
     Returns:
         Tokens `[B, K, T]`; `<start>` and padding stay.
     """
-    drawn = torch.distributions.Categorical(logits=logits.float()).sample()  # [B, P]: the token of step t + 1
+    chances = logits.float().softmax(-1)
+    # The smallest of exponential waiting times draws a word by its probability. [B, P]: the token of step t + 1
+    drawn = (chances / torch.empty_like(chances).exponential_()).argmax(-1)
     own = torch.full_like(batch.tokens, -1)
     own[:, :, 1:] = batch.packing.unpack(torch.where(batch.real, drawn, -1), fill=-1)[:, :, :-1]
     replaced = (torch.rand(batch.tokens.shape, device=logits.device) < share) & (own >= 0)

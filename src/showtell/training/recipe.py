@@ -17,6 +17,9 @@ from showtell.tokenizer import TokenizerConfig
 from showtell.training.cross_entropy import CrossEntropy
 
 
+Json = dict[str, Any]
+
+
 class Recipe(BaseModel):
     """The model and how it is trained. Every part's config stands in the file that it configures."""
 
@@ -97,14 +100,26 @@ def _problem(detail: Any) -> str:
     """One wrong key or value, in words."""
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        nearest = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(Recipe)), 1, cutoff=0)
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(detail["loc"][:-1])), 1, cutoff=0)
         return f"'{where}' is no known key; the nearest is '{nearest[0]}'"
     given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
     return f"'{where}': {detail['msg'][:1].lower()}{detail['msg'][1:]}{given}"
 
 
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    """The keys of a config and of the configs in it."""
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]
+def _known_keys(place: Sequence[int | str]) -> set[str]:
+    """The keys that may stand at a place of a recipe, such as ("stages", 0)."""
+    schema = Recipe.model_json_schema()
+
+    def resolved(part: Json) -> list[Json]:
+        """The schemas that a schema stands for: what it refers to, or each of its alternatives."""
+        if "$ref" in part:
+            return resolved(schema["$defs"][part["$ref"].rsplit("/", 1)[-1]])
+        alternatives = part.get("anyOf") or part.get("oneOf") or part.get("allOf")
+        return [part] if not alternatives else [one for other in alternatives for one in resolved(other)]
+
+    parts = [schema]
+    for step in place:
+        inner = [part["items"] if isinstance(step, int) else part.get("properties", {}).get(step) for part in parts]
+        # A step that is no key is pydantic's name for one of the alternatives: stay where we are.
+        parts = [one for part in inner if part for one in resolved(part)] or parts
     return {key for part in parts for key in part.get("properties", {})}

@@ -261,7 +261,7 @@ def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel,
         "learning_rate": stage.learning_rate * stage.learning_rate_share(progress.epoch / stage.epochs),
         "captions_per_second": progress.captions_per_second,
         "padding": progress.padding,
-        "minutes": (progress.seconds + time.perf_counter() - began) / 60,
+        "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
     if progress.end_epoch(line, line["scores"][SELECTED_BY]):

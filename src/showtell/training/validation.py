@@ -59,7 +59,8 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
 
 def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:
     """Keep a picture and the attention of those samples that the report shows, in `folder`/samples."""
-    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").split("\n")  # captions may hold U+2028
+    samples = [json.loads(line) for line in lines if line]
     (folder / "samples").mkdir(exist_ok=True)
     for number, sample in enumerate(s for group in showcase(samples).values() for s in group):
         image = examples[sample["image_id"]].read()

@@ -1,0 +1,81 @@
+"""Recipes are read strictly, and every mistake is named."""
+
+from pathlib import Path
+
+import pytest
+
+from showtell.errors import UsageError
+from showtell.training.cross_entropy import CrossEntropy
+from showtell.training.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+MINIMAL = """
+name: tiny
+encoder: {name: efficientnet_lite0}
+decoder: {name: show_attend_and_tell}
+stages: [{kind: cross_entropy}]
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_settings_change_parts(minimal: Path) -> None:
+    recipe = load_recipe(minimal, ["stages.0.learning_rate=1e-4", "search.beam=5", "decoder.gate=false"])
+    assert recipe.stages[0].learning_rate == 1e-4
+    assert recipe.search.beam == 5
+    assert recipe.decoder.gate is False
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.0.learning_rat=1", "'stages.0.learning_rat' is no known key; the nearest is 'learning_rate'"),
+        ("serch.beam=3", "the nearest is 'search'"),
+        ("search.bean=3", "the nearest is 'beam'"),
+        ("encoder.siez=64", "the nearest is 'size'"),
+        ("stages.0.epochs=0", "'stages.0.epochs': input should be greater than 0, given 0"),
+        ("stages.0.epochs=many", "'stages.0.epochs'"),
+        ("search.beam=0", "beam"),
+        ("stages.1.epochs=3", "no part"),
+        ("stages.0=", "stages.0"),
+        ("epochs", "has no '='"),
+    ],
+)
+def test_mistakes_are_named(minimal: Path, setting: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(minimal, [setting])
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once(minimal: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)epoch.*beem"):
+        load_recipe(minimal, ["stages.0.epoch=3", "search.beem=3"])
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- 1", "must map keys"), (None, "can't be read")])
+def test_files_that_are_no_recipe(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_recipe(path)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    stage = CrossEntropy(warmup=0.1)
+    shares = [stage.learning_rate_share(done / 100) for done in range(101)]
+    assert 0 < shares[0] < 0.02
+    assert max(shares) == shares[10] == 1
+    assert shares[:11] == sorted(shares[:11])
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[100] < 1e-9

@@ -1,0 +1,169 @@
+"""Whole runs on drawn scenes with a small random encoder: seconds, and everything that a real run does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import showtell
+from showtell.data import load
+from showtell.errors import DataError, UsageError
+from showtell.training.recipe import Recipe, load_recipe
+from showtell.training.trainer import Event, train
+
+TINY = """
+name: tiny
+encoder: {name: efficientnet_lite0, weights: random, size: 64}
+tokenizer: {min_count: 1}
+decoder: {name: show_attend_and_tell, embedding_width: 24, hidden_width: 24, attention_width: 16, dropout: 0.2}
+stages:
+  - {kind: cross_entropy, epochs: 2, batch_images: 4, average: 0.9, scheduled_sampling: 0.3, doubly_stochastic: 0.5}
+  - {kind: cross_entropy, epochs: 1, batch_images: 4, learning_rate: 1.0e-4}
+search: {beam: 2, max_words: 12}
+checkpoint_seconds: 0
+"""
+SPEC = "shapes:60"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random encoders differ from run to run unless the cache is theirs alone; and a test leaves nothing behind."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(recipe: Recipe, folder: Path, **options: object) -> list[Event]:
+    events: list[Event] = []
+    train(recipe, load(SPEC), folder, tell=events.append, **options)  # type: ignore[arg-type]
+    return events
+
+
+def test_a_run_leaves_all_that_it_promises(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    events = run(load_recipe(recipe), folder)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [event.line for event in events if event.line] == lines
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["stage"] for line in lines] == [0, 0, 1]
+    assert all(0 <= line["padding"] < 0.5 and line["captions_per_second"] > 0 for line in lines)
+    minutes = [line["minutes"] for line in lines]
+    assert minutes == sorted(minutes)
+    assert "report.html" in {path.name for path in folder.iterdir()}
+    assert list((folder / "tensorboard").iterdir())
+    assert (folder / "model" / "README.md").read_text().count("CIDEr")
+    assert load_recipe(folder / "recipe.yaml") == load_recipe(recipe)
+    captioner = showtell.load(folder)
+    assert captioner.config.scores["CIDEr"] == max(line["scores"]["CIDEr"] for line in lines)
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    example = load(SPEC).split("dev")[0]
+    assert captioner(example.read())[0].text == next(s for s in samples if s["image_id"] == example.image_id)["caption"]
+
+
+def test_refuses_to_write_over_a_run(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    plan = load_recipe(recipe, ["stages.0.epochs=1", "validation_images=2"])
+    run(plan, folder)
+    with pytest.raises(UsageError, match=r"holds a run already.*--resume"):
+        run(plan, folder)
+    with pytest.raises(UsageError, match="another recipe: stages"):
+        run(load_recipe(recipe), folder, resume=True)
+    before = load_file(folder / "model" / "model.safetensors")
+    run(plan, folder, resume=True)  # there is nothing left to do
+    after = load_file(folder / "model" / "model.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_damaged_checkpoint_is_named(recipe: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoint" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"nothing of use")
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors can't be read"):
+        run(load_recipe(recipe), tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) -> None:
+    plan = load_recipe(recipe, ["stages.0.learning_rate=1e30", "stages.0.warmup=0", "stages.0.clip=1e30"])
+    with pytest.raises(DataError, match=r"no longer a number.*learning_rate"):
+        run(plan, tmp_path / "run")
+
+
+def test_fine_tuning_moves_the_last_stages_only(recipe: Path, tmp_path: Path) -> None:
+    """Frozen stages keep their weights, and batch norm its statistics everywhere."""
+    settings = ["stages.1.encoder_stages=2", "stages.1.encoder_learning_rate=0.01", "stages.0.epochs=1"]
+    plan = load_recipe(recipe, settings)
+    # The first stage never learns, so the second one's first model is the best.
+    run(plan.model_copy(update={"stages": plan.stages[1:]}), tmp_path / "tuned")
+    tuned = load_file(tmp_path / "tuned" / "model" / "model.safetensors")
+    frozen_run = load_recipe(recipe, ["stages.0.epochs=1"])
+    run(frozen_run.model_copy(update={"stages": frozen_run.stages[1:]}), tmp_path / "frozen")
+    frozen = load_file(tmp_path / "frozen" / "model" / "model.safetensors")
+    moved = {n for n in tuned if n.startswith("encoder.") and not np.array_equal(tuned[n], frozen[n])}
+    assert moved
+    assert not any("running" in name for name in moved)
+    assert any("encoder.stem" in name for name in tuned.keys() - moved) or len(moved) < len(tuned) / 2
+
+
+def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "showtell", "train", str(recipe), "--data", SPEC, "--out", str(folder), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    """Until so many checkpoints have been written since now."""
+    checkpoint = folder / "checkpoint" / "checkpoint.safetensors"
+    seen, last = 0, checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    deadline = time.monotonic() + 120
+    while seen < steps and process.poll() is None:
+        assert time.monotonic() < deadline
+        now = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        seen, last = seen + (now != last), now
+        time.sleep(0.001)
+
+
+def test_killed_and_resumed_is_as_never_stopped(recipe: Path, tmp_path: Path) -> None:
+    """kill -9 at three moments; the weights of the best model and of the last step are the same, bit by bit."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(recipe, whole)
+    assert process.wait(200) == 0, process.communicate()[1]
+    for steps in (2, 9, 14):
+        process = start(recipe, killed, "--resume")
+        wait_for_steps(killed, steps, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    process = start(recipe, killed, "--resume")
+    assert process.wait(200) == 0, process.communicate()[1]
+    for file in ("model/model.safetensors", "checkpoint/checkpoint.safetensors"):
+        one, two = load_file(whole / file), load_file(killed / file)
+        assert one.keys() == two.keys()
+        assert [name for name in one if not np.array_equal(one[name], two[name])] == []
+    assert (whole / "model/tokenizer.json").read_bytes() == (killed / "model/tokenizer.json").read_bytes()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    process = start(recipe, tmp_path / "run", "--set", "checkpoint_seconds=1000", "--set", "stages.0.epochs=1000")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "tensorboard").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the run is saved. Add --resume to go on." in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run" / "checkpoint" / "checkpoint.safetensors").exists()
