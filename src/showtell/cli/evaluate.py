@@ -14,12 +14,12 @@ from showtell.captioner import Caption, Captioner, load
 from showtell.cli import Interrupted
 from showtell.cli import options as shared
 from showtell.cli.caption import report
-from showtell.cli.outputs import write_whole
+from showtell.cli.outputs import check_writable, write_whole
 from showtell.cli.progress import progress_bar
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.feature_cache import FeatureCache
-from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.errors import DataError, ImageError, ShowtellError, UsageError
 from showtell.metrics.report import Report, score
 
 app = typer.Typer()
@@ -58,6 +58,8 @@ def evaluate(
     seed: shared.Seed = None,
 ) -> None:
     """Caption a split of a data set and score the captions: BLEU, ROUGE-L, CIDEr."""
+    if output is not None:
+        check_writable(output)
     captioner = load(model)
     search_options = shared.given(
         beam=beam,
@@ -125,24 +127,31 @@ def from_features(
     memory_of = getattr(captioner.engine, "memory_of", None)
     if memory_of is None:
         raise UsageError("This model captions images only.", "Leave out --features.")
-    cache = FeatureCache.open(folder)
-    refuse_other_encoder(cache, captioner.config, folder)
+    cache = open_features(folder, captioner.config)
     options = captioner.options(**search_options)
     for first in range(0, len(examples), batch_size):
-        ids = [example.image_id for example in examples[first : first + batch_size]]
-        numbers = range(first, first + len(ids))
-        yield from captioner.caption_memory(memory_of(cache.rows(ids)), options, numbers=numbers)
+        batch = [(n, examples[n].image_id) for n in range(first, min(first + batch_size, len(examples)))]
+        readable = [(n, image_id) for n, image_id in batch if image_id not in cache.unreadable]
+        memory = memory_of(cache.rows([image_id for _, image_id in readable]))
+        found = iter(captioner.caption_memory(memory, options, numbers=[n for n, _ in readable]))
+        for _, image_id in batch:
+            reason = cache.unreadable.get(image_id)
+            yield ImageError(reason) if reason is not None else next(found)
 
 
-def refuse_other_encoder(cache: FeatureCache, config: BundleConfig, folder: Path) -> None:
-    """Raise DataError when the cache is of another encoder: its features would give confident nonsense."""
-    known = config.training.get("feature_fingerprint")
-    cells = config.grid[0] * config.grid[1]
-    if (known is not None and known != cache.fingerprint) or cache.shape[1] != cells:
+def open_features(folder: Path, config: BundleConfig) -> FeatureCache:
+    """The feature cache of the model's encoder.
+
+    Raises:
+        DataError: it is of another encoder, whose features would give confident nonsense, or is damaged.
+    """
+    cache = FeatureCache.open(folder, config.training.get("feature_fingerprint"))
+    if cache.shape[1] != config.grid[0] * config.grid[1]:
         raise DataError(
-            f"The feature cache {folder} was not made by the encoder of {config.name}.",
+            f"The feature cache {folder} holds {cache.shape[1]} cells an image, not those of {config.name}.",
             "Leave out --features, or build the cache with 'showtell features'.",
         )
+    return cache
 
 
 def caption_examples(

@@ -83,6 +83,8 @@ def open_output(path: Path | None, format: Format, *, resume: bool = False) -> I
     """
     if format == "coco":
         coco = CocoOutput()
+        if path:
+            check_writable(path)
         try:
             yield coco
         finally:  # also when Ctrl-C ended it: what is done is not lost
@@ -154,16 +156,28 @@ def coco_image_id(name: str) -> int | str:
     return int(coco[1]) if coco else writable(Path(name).name)
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that a file can't be written.
+
+    Raises:
+        UsageError: it can't.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} can't be written: it is a folder.", "Choose another -o FILE.")
+    with _opened(_aside(path), "w", shown=path):
+        pass
+    _aside(path).unlink()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all.
 
     Raises:
         UsageError: it can't be written.
     """
-    aside = path.with_name(f".{path.name}.tmp")
-    with _opened(aside, "w", shown=path) as file:
+    with _opened(_aside(path), "w", shown=path) as file:
         file.write(text)
-    aside.replace(path)
+    _aside(path).replace(path)
 
 
 def writable(name: str) -> str:
@@ -174,6 +188,11 @@ def writable(name: str) -> str:
 def printable(name: str) -> str:
     """The name on one line, without characters that move a terminal's cursor."""
     return "".join(c if c.isprintable() else "?" for c in writable(name))
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
