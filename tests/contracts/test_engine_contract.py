@@ -61,9 +61,9 @@ class WrongType(ChangesItsProposals):
         return ids, log_probs.astype(np.float64)
 
 
-class AlwaysAttends(ScriptedEngine):
-    def start(self, memory, attention=False):
-        return super().start(memory, True)
+class AttendsToTooMuch(ScriptedEngine):
+    def attention(self, image, words):
+        return super().attention(image, words) * 2
 
 
 class SelectForgetsTheState(ScriptedEngine):
@@ -95,7 +95,7 @@ class WritesIntoItsState(ScriptedEngine):
     "broken",
     [
         StartsWithTwoRows, IgnoresParents, ShiftsWithoutParents, Unsorted, NormalisedAfterTheCut,
-        NotNormalised, WrongType, AlwaysAttends, SelectForgetsTheState, FeelsItsBatch, KeepsItsOwnState,
+        NotNormalised, WrongType, AttendsToTooMuch, SelectForgetsTheState, FeelsItsBatch, KeepsItsOwnState,
         WritesIntoItsState,
     ],
 )  # fmt: skip

@@ -229,8 +229,15 @@ def test_every_hypothesis_adds_up(options: SearchOptions) -> None:
             )
 
 
-def test_attention_is_none_unless_asked_for() -> None:
-    [[best]] = found(ScriptedEngine(), [0], SearchOptions())
+@pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(sample=True)])
+def test_attention_is_none_unless_asked_for(options: SearchOptions) -> None:
+    """Also where the engine tells it all the time: results would carry T x N numbers that nobody wants."""
+
+    class Talkative(ScriptedEngine):
+        def start(self, memory, attention=False):
+            return super().start(memory, True)
+
+    [[best]] = found(Talkative(), [0], options)
     assert best.attention is None
 
 

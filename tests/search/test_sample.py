@@ -69,18 +69,18 @@ def shares_of_first_words(options: SearchOptions) -> list[float]:
 )
 def test_words_come_as_often_as_they_should(options: dict, expected: tuple[float, ...]) -> None:
     """Guards the distribution and each edge: bans first, then temperature, top-k, top-p."""
-    shares = shares_of_first_words(SearchOptions(sample=True, num=20000, max_words=2, **options))
+    shares = shares_of_first_words(SearchOptions(sample=True, num=8000, max_words=2, **options))
     for share, weight in zip(shares, expected, strict=True):
         probability = weight / sum(expected)
         assert share == pytest.approx(
-            probability, abs=4 * math.sqrt(probability * (1 - probability) / 20000) + 1e-9
+            probability, abs=4 * math.sqrt(probability * (1 - probability) / 8000) + 1e-9
         )
 
 
 def test_later_words_depend_on_earlier_ones_as_in_the_model() -> None:
     """Guards the rows of the state: samples that part after the first word must each go on with their own."""
     engine = ScriptedEngine(size=7, sharpness=1.0, end_bonus=1.0)
-    options = SearchOptions(sample=True, num=20000, max_words=2, min_words=2, length_penalty=0.0)
+    options = SearchOptions(sample=True, num=8000, max_words=2, min_words=2, length_penalty=0.0)
     [hypotheses] = found(engine, [4], options)
     counts = Counter(each.tokens[:2] for each in hypotheses)
     for first in (4, 5, 6):
@@ -89,8 +89,8 @@ def test_later_words_depend_on_earlier_ones_as_in_the_model() -> None:
             for words, word in (([], first), ([first], second)):
                 weights = np.exp(engine.log_probs(4, words)[[4, 5, 6]])
                 probability *= weights[word - 4] / weights.sum()
-            assert counts[first, second] / 20000 == pytest.approx(
-                probability, abs=4 * math.sqrt(probability / 20000)
+            assert counts[first, second] / 8000 == pytest.approx(
+                probability, abs=4 * math.sqrt(probability / 8000)
             )
 
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from showtell.search.engine import Engine, FloatArray, IntArray, Memory
+from showtell.search.engine import BoolArray, Engine, FloatArray, IntArray, Memory
 from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
 from showtell.search.options import SearchOptions
 from showtell.search.rules import Past, Rule, lowered, most_lowered
@@ -54,21 +54,13 @@ def beam_search(
         proposals, state = engine.step(memory, state, tokens, parents, top)
         past = Past(length, partial(paths.words, images, tokens.shape[1]))
         chosen = _choose(totals, proposals.ids, lowered(rules, past, proposals), options.beam, end)
-        paths.add(*chosen.layer(end), proposals.attention)
+        paths.add(*chosen.layer(end), proposals.attention if attention else None)
         if chosen.any_end:
             scores = chosen.end_totals / (length + 1) ** options.length_penalty
             finished.add(images, scores, length + 1, first_row=chosen.tokens.shape[1])
 
-        worst = finished.scores[
-            images, options.num - 1
-        ]  # of those to be returned; minus infinity: too few yet
-        best = chosen.totals[:, 0]  # of those that live; minus infinity: none does
-        settled = worst >= best / (options.max_words + 1) ** options.length_penalty
-        beaten = worst >= best / (length + 1) ** options.length_penalty
-        done = settled | (beaten & (finished.scores[images, -1] > -np.inf))
-        if length == options.max_words:
-            done[:] = True
-        short = done & (worst == -np.inf)
+        done = _done(finished.scores[images], chosen.totals[:, 0], length, options)
+        short = done & (finished.scores[images, options.num - 1] == -np.inf)  # cut off before enough finished
         if short.any():
             left = np.where(chosen.end_totals > -np.inf, -np.inf, totals)[short]
             unfinished.add(images[short], left / max(1, length) ** options.length_penalty, length)
@@ -83,6 +75,21 @@ def beam_search(
             parents = None if parents is None else parents[staying]
             paths.select(images)
     return captions(paths, finished, unfinished, options.num)
+
+
+def _done(finished: FloatArray, best_total: FloatArray, length: int, options: SearchOptions) -> BoolArray:
+    """Return which images `[B]` need no more steps.
+
+    Takes the scores of the finished hypotheses `[B, K]`, best first, the best total of a living one `[B]`,
+    of `length + 1` words; both are minus infinity where there is none.
+    """
+    if length == options.max_words:
+        return np.ones(len(finished), dtype=bool)
+    worst = finished[:, options.num - 1]  # of those to be returned
+    settled: BoolArray = worst >= best_total / (options.max_words + 1) ** options.length_penalty
+    beaten: BoolArray = worst >= best_total / (length + 1) ** options.length_penalty
+    full: BoolArray = finished[:, -1] > -np.inf
+    return settled | (beaten & full)
 
 
 @dataclass(frozen=True)

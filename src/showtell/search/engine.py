@@ -33,7 +33,8 @@ class Proposals:
     Attributes:
         ids: `[B, K, top]` int64.
         log_probs: `[B, K, top]` float32, natural; normalised over V before the cut to `top`.
-        attention: `[B, K, N]` float32, where the model looks for its next word; None unless `start` was told.
+        attention: `[B, K, N]` float32, where the model looks for its next word; None if the model has none,
+            and it may be None unless `start` was asked for attention.
     """
 
     ids: IntArray

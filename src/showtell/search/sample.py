@@ -50,7 +50,7 @@ def sample(
         image = np.arange(len(images))[:, None]
         drawn = proposals.ids[image, rows, picked]  # [B, K]
         log_probs = proposals.log_probs[image, rows, picked].astype(np.float64)
-        paths.add(drawn, rows, log_probs, proposals.attention)
+        paths.add(drawn, rows, log_probs, proposals.attention if attention else None)
 
         ends = alive & possible & (drawn == end)
         lives = alive & possible & ~ends & (length < options.max_words)
@@ -66,9 +66,8 @@ def sample(
         if not len(staying):
             break
         tokens, alive = drawn, lives
-        parents = (
-            rows if drawn.shape != proposals.ids.shape[:2] else None
-        )  # the samples part after the first word
+        # The samples part after the first word; from then on each goes on with its own row.
+        parents = np.zeros_like(drawn) if proposals.ids.shape[1] < options.num else None
         if len(staying) < len(images):
             memory, state = engine.select(memory, state, staying)
             tokens, totals, alive, images = tokens[staying], totals[staying], alive[staying], images[staying]
