@@ -57,8 +57,9 @@ def beam_options(draw: st.DrawFn, most_words: int = 8) -> SearchOptions:
         min_words=draw(st.integers(0, min(4, max_words))),
         max_words=max_words,
         no_repeat_ngram=draw(st.integers(0, 3)),
-        banned_words=tuple(draw(st.lists(st.sampled_from(["w4", "w5", "w6", "w99"]), max_size=2))),
+        banned_words=tuple(draw(st.lists(st.sampled_from(["w5", "w6", "w99"]), max_size=2))),
         allow_unknown=draw(st.booleans()),
+        prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4")][: 2 + min(2, max_words)])),
     )
 
 
@@ -180,6 +181,19 @@ def test_an_image_whose_beams_never_end_returns_its_best_unfinished_captions() -
     assert hypotheses[0].score >= hypotheses[1].score >= hypotheses[2].score
     assert hypotheses[0].attention is not None
     assert hypotheses[0].attention.shape == (6, 4)
+
+
+@pytest.mark.parametrize("options", [{"beam": 3, "num": 3}, {"sample": True, "num": 3, "top_k": 2}])
+def test_captions_begin_with_the_prefix(options: dict) -> None:
+    """Also with words that the model would never propose by itself, and with their probabilities counted."""
+    engine = ScriptedEngine(size=30, sharpness=4.0)
+    rare = [f"w{word}" for word in np.argsort(engine.log_probs(6, [])[4:])[:2] + 4]
+    [hypotheses] = found(engine, [6], SearchOptions(prefix=tuple(rare), **options))
+    ids = tuple(int(word[1:]) for word in rare)
+    for each in hypotheses:
+        assert each.tokens[:2] == ids
+        assert each.token_log_probs[0] == pytest.approx(engine.log_probs(6, [])[ids[0]])
+    assert len({each.tokens for each in hypotheses}) > 1
 
 
 def test_a_caption_of_just_max_words_may_end() -> None:

@@ -30,6 +30,15 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
         ({"length_penalty": -0.1}, "length_penalty is -0.1, not 0 or more. Useful values are 0 to 1."),
         ({"length_penalty": float("nan")}, "length_penalty is nan, not 0 or more. Useful values are 0 to 1."),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple of words. Say ('word',)."),
+        ({"prefix": "a man"}, "prefix is 'a man', not a tuple of words. Say ('word',)."),
+        (
+            {"prefix": ("a", "man"), "max_words": 1},
+            "prefix has 2 words, over max_words (1). Shorten one or raise the other.",
+        ),
+        (
+            {"prefix": ("a", "man"), "banned_words": ("man",)},
+            "prefix has the word 'man', which banned_words forbids. Keep one of them.",
+        ),
         ({"sample": True, "top_k": 0}, "top_k is 0, not a whole number from 1 up."),
         ({"sample": True, "top_p": 0.0}, "top_p is 0.0, not over 0 and at most 1. Try top_p=0.9."),
         ({"sample": True, "top_p": 1.5}, "top_p is 1.5, not over 0 and at most 1. Try top_p=0.9."),
@@ -67,3 +76,11 @@ def test_image_numbers_must_fit_the_images() -> None:
         UsageError, match=r"image_numbers has 2 numbers for 3 images. Give one for each image."
     ):
         search(engine, memory, SearchOptions(), ScriptedVocabulary(), image_numbers=[4, 5])
+
+
+def test_a_prefix_must_be_of_words_that_the_model_knows() -> None:
+    engine = ScriptedEngine()
+    with pytest.raises(
+        UsageError, match=r"prefix has the word 'w99', which this model never says. Choose another"
+    ):
+        search(engine, engine.encode(np.arange(1)), SearchOptions(prefix=("w99",)), ScriptedVocabulary())

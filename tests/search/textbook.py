@@ -24,6 +24,8 @@ def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[i
     if n:
         said = {words[i : i + n] for i in range(len(words) - n + 1)}
         allowed = {word for word in allowed if len(words) < n or (*words, word)[-n:] not in said}
+    if len(words) < len(options.prefix):
+        allowed &= {vocabulary.id_of(options.prefix[len(words)])}
     return allowed
 
 

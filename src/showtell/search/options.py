@@ -53,6 +53,9 @@ class SearchOptions:
     banned_words: tuple[str, ...] = ()
     """Words that are never said. Words that the vocabulary lacks are not said anyway, and may stand here."""
 
+    prefix: tuple[str, ...] = ()
+    """Words that every caption begins with; they count as words, and the other rules hold for them too."""
+
     allow_unknown: bool = False
     """Whether `<unk>` may be said, as in papers that score it."""
 
@@ -86,10 +89,21 @@ class SearchOptions:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        if not isinstance(self.banned_words, tuple):
+        for name in ("banned_words", "prefix"):
+            if not isinstance(getattr(self, name), tuple):
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}, not a tuple of words.", "Say ('word',)."
+                )
+        if len(self.prefix) > self.max_words:
             raise UsageError(
-                f"banned_words is {self.banned_words!r}, not a tuple of words.", "Say ('word',)."
+                f"prefix has {len(self.prefix)} words, over max_words ({self.max_words}).",
+                "Shorten one or raise the other.",
             )
+        for word in self.prefix:
+            if word in self.banned_words:
+                raise UsageError(
+                    f"prefix has the word {word!r}, which banned_words forbids.", "Keep one of them."
+                )
         if self.sample:
             return
         if self.num > self.beam:

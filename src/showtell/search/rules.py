@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from showtell.errors import UsageError
 from showtell.search.engine import BoolArray, FloatArray, IntArray, Proposals, Vocabulary
 from showtell.search.options import SearchOptions
 
@@ -99,8 +100,30 @@ class NoRepeatedNgram:
         return np.where(np.take_along_axis(forbidden, ids, axis=2), -np.inf, log_probs)
 
 
+@dataclass(frozen=True)
+class ForcedPrefix:
+    """Every caption begins with these words."""
+
+    ids: tuple[int, ...]
+    vocabulary_size: int
+
+    def most_lowered(self, length: int) -> int:
+        """See `Rule`: all words but one, which may be the least likely."""
+        return self.vocabulary_size if length < len(self.ids) else 0
+
+    def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
+        """See `Rule`."""
+        if past.length >= len(self.ids):
+            return log_probs
+        return np.where(ids == self.ids[past.length], log_probs, -np.inf)
+
+
 def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
-    """Return the rules that the options ask for; `<pad>` and `<start>` are never said."""
+    """Return the rules that the options ask for; `<pad>` and `<start>` are never said.
+
+    Raises:
+        UsageError: the vocabulary lacks a word of the prefix.
+    """
     banned = {vocabulary.pad, vocabulary.start}
     if not options.allow_unknown:
         banned.add(vocabulary.unk)
@@ -110,7 +133,18 @@ def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
         rules.append(MinimumLength(options.min_words, vocabulary.end))
     if options.no_repeat_ngram:
         rules.append(NoRepeatedNgram(options.no_repeat_ngram, len(vocabulary)))
+    if options.prefix:
+        rules.append(ForcedPrefix(tuple(_id(word, vocabulary) for word in options.prefix), len(vocabulary)))
     return rules
+
+
+def _id(word: str, vocabulary: Vocabulary) -> int:
+    found = vocabulary.id_of(word)
+    if found is None:
+        raise UsageError(
+            f"prefix has the word {word!r}, which this model never says.", "Choose another word."
+        )
+    return found
 
 
 def most_lowered(rules: Sequence[Rule], length: int) -> int:

@@ -81,7 +81,7 @@ def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps:
     numbers = [
         np.random.default_rng([options.seed, image]).random((options.num, steps)) for image in image_numbers
     ]
-    return np.stack(numbers) if numbers else np.zeros((0, options.num, steps))
+    return np.stack(numbers)
 
 
 def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
