@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from showtell.metrics import bleu, cider_d, rouge_l
+from showtell.metrics import bleu, cider_d, rouge_l, score
 
 DATA = os.environ.get("SHOWTELL_TEST_DATA")
 pytestmark = pytest.mark.skipif(not DATA, reason="SHOWTELL_TEST_DATA does not name a folder with eval/")
@@ -54,3 +54,18 @@ def test_sacrebleu_agrees(case: tuple[list[str], list[list[str]], dict[str, Any]
     for n in range(4):
         metric = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=n + 1, force=True)
         assert metric.corpus_score(candidates, streams).score / 100 == pytest.approx(corpus[n], abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["coco_demo", "coco", "flickr8k_dev"])
+def test_report_from_captions_as_written(name: str) -> None:
+    folder = Path(DATA or "") / "eval" / name
+    official = json.loads((folder / "scores.json").read_text())
+    predicted = {
+        str(r["image_id"]): r["caption"] for r in json.loads((folder / "predictions.json").read_text())
+    }
+    references: dict[str, list[str]] = {str(i): [] for i in official["image_order"]}
+    for row in json.loads((folder / "references.json").read_text())["annotations"]:
+        references[str(row["image_id"])].append(row["caption"])
+    report = score(predicted, references)
+    for metric in report.scores:
+        check(official, metric, report.scores[metric], report.per_image[metric])

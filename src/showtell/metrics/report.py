@@ -1,8 +1,8 @@
 """From captions as people write them to scores: tokenise, score, and say what could not be scored."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from showtell.errors import DataError
 from showtell.metrics.bleu import bleu
 from showtell.metrics.cider import cider_d
+from showtell.metrics.ptb import tokenise
 from showtell.metrics.rouge import rouge_l
-
-WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,19 @@ class Report:
     """Images that have a prediction but no references; they are not in the scores."""
 
 
-def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Report:
+def score(
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    *,
+    order_independent: bool = False,
+) -> Report:
     """Score one caption an image against the image's references.
 
     Args:
         predictions: image id -> caption.
-        references: image id -> its captions by people, one at least.
+        references: image id -> its captions by people, one at least. Images are scored in this order.
+        order_independent: give a caption the same tokens wherever it stands (see `ptb.tokenise`), as the
+            official code does not.
 
     Raises:
         DataError: no image has both a prediction and references, or an image's list of references is empty.
@@ -50,8 +56,10 @@ def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]
     for image_id in image_ids:
         if not references[image_id]:
             raise DataError(f"The list of references of image {image_id} is empty.")
-    candidates = [tokenise(predictions[i]) for i in image_ids]
-    gold = [[tokenise(caption) for caption in references[i]] for i in image_ids]
+    candidates = tokenise([predictions[i] for i in image_ids], order_independent=order_independent)
+    flat = tokenise([c for i in image_ids for c in references[i]], order_independent=order_independent)
+    rest = iter(flat)
+    gold = [list(islice(rest, len(references[i]))) for i in image_ids]
 
     corpus_bleu, image_bleu = bleu(candidates, gold)
     scores = {f"BLEU-{n}": value for n, value in enumerate(corpus_bleu, 1)}
@@ -65,8 +73,3 @@ def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]
         without_prediction=tuple(i for i in references if i not in predictions),
         without_references=tuple(i for i in predictions if i not in references),
     )
-
-
-def tokenise(caption: str) -> str:
-    """The caption's words in lower case, joined by a space: letters and digits, with inner `-` and `'`."""
-    return " ".join(WORD.findall(caption.lower()))
