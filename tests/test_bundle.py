@@ -56,6 +56,14 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m"], "temporary folders stay behind"
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(folder):
+    """A server runs as another user than the one who trained; safetensors writes files for their owner only."""
+    modes = {
+        path.name: oct(path.stat().st_mode) for path in folder.iterdir() if path.name != "tokenizer.json"
+    }
+    assert set(modes.values()) == {modes["config.json"]}
+
+
 def test_a_run_folder_stands_for_the_model_in_it(tmp_path):
     save_fake_model(tmp_path / "run" / "model")
     assert load_bundle(str(tmp_path / "run")).path == tmp_path / "run" / "model"

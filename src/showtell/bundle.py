@@ -128,6 +128,7 @@ def save_bundle(
         (fresh / CONFIG).write_text(config_json + "\n", encoding="utf-8")
         tokenizer.save(fresh / TOKENIZER)
         save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets the owner read only
         (fresh / CARD).write_text(card, encoding="utf-8")
         _replace_folder(path, fresh)
     except OSError as error:

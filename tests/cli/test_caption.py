@@ -177,6 +177,27 @@ def test_bad_inputs_are_reported_and_the_others_go_on(place, capsys):
     assert len(lines) == 5
 
 
+def test_a_folder_below_that_can_not_be_read_is_not_passed_over(place, capsys, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("trip"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, out, error = run(capsys, "photos")
+    assert (code, len(out.splitlines())) == (1, 2)
+    assert error.splitlines()[0] == "showtell: photos/trip: this folder can't be read (Permission denied)."
+    assert error.splitlines()[1] == "showtell: 2 captioned, 1 failed."
+
+
+def test_impossible_names_are_bad_inputs_like_others(place, capsys):
+    code, out, error = run(capsys, "x" * 5000, "photos/a.png")
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert "there is no such file." in error
+
+
 def test_options_reach_the_search(place, capsys, monkeypatch):
     """Every search option of the command line is one of SearchOptions, and arrives as what was typed."""
     seen = {}

@@ -46,10 +46,10 @@ class Input:
 def find_inputs(names: Iterable[str]) -> tuple[list[Input], list[DataError]]:
     """The images behind `names`, each once, in a fixed order; and what is wrong with names that hold none."""
     found: dict[str, Input] = {}
-    problems = []
+    problems: list[DataError] = []
     for name in names:
         try:
-            for image in _images_of(name):
+            for image in _images_of(name, problems):
                 found.setdefault(image, Input(image))
         except DataError as error:
             problems.append(error)
@@ -109,31 +109,40 @@ def stdin_bytes() -> bytes:
     return data
 
 
-def _images_of(name: str) -> list[str]:
-    """The images behind one name. Raises DataError when there are none."""
+def _images_of(name: str, problems: list[DataError]) -> list[str]:
+    """The images behind one name; folders in it that can't be read are added to `problems`.
+
+    Raises:
+        DataError: there are none.
+    """
     if name == STDIN or name.startswith(URL_PREFIXES):
         return [name]
-    path = Path(name)
-    if path.is_dir():
-        images = list(_images_in(name))
-        if not images:
+    # os.path and not Path: a name that is too long or out of bounds is one bad input, and no exception.
+    if os.path.isdir(name):  # noqa: PTH112
+        before = len(problems)
+        images = list(_images_in(name, problems))
+        if not images and len(problems) == before:
             raise DataError(
                 f"{name}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ..."
             )
         return images
-    if not os.path.lexists(name) and glob.has_magic(name):
-        images = sorted(filter(is_image_name, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
-        if not images:
-            raise DataError(f"{name}: no image matches.")
-        return images
-    if not path.exists():
+    if os.path.lexists(name):
+        return [name]
+    if not glob.has_magic(name):
         raise DataError(f"{name}: there is no such file.")
-    return [name]
+    images = sorted(filter(is_image_name, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
+    if not images:
+        raise DataError(f"{name}: no image matches.")
+    return images
 
 
-def _images_in(folder: str) -> Iterator[str]:
+def _images_in(folder: str, problems: list[DataError]) -> Iterator[str]:
     """The images in a folder and the folders below it, sorted; hidden ones are left out."""
-    for parent, folders, files in os.walk(folder):
+
+    def unreadable(error: OSError) -> None:
+        problems.append(DataError(f"{error.filename}: this folder can't be read ({error.strerror})."))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (str(Path(parent, name)) for name in sorted(files) if is_image_name(name))
 
