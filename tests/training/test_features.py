@@ -190,7 +190,7 @@ def test_the_command_announces_builds_and_reports(tmp_path: Path, capsys: pytest
     assert main(command) == 0
     printed = capsys.readouterr()
     assert "10 images; 2 x 2 cells x 1,280 numbers of 16 bits: 0 MB to write in" in printed.err
-    assert "10 images in 0 s, " in printed.out
+    assert "10 images, 10 tried in 0 s, " in printed.out
     assert "images/s, 0 unreadable" in printed.out
     assert "made by efficientnet_lite0-64px-2x2x1280-" in printed.out
     torch.manual_seed(0)
@@ -210,7 +210,7 @@ def test_the_command_lists_unreadable_images_and_exits_with_1(
     assert main(command) == 1
     printed = capsys.readouterr()
     assert "1.png is not an image that showtell reads" in printed.err
-    assert "2 images in" in printed.out
+    assert "2 images, 3 tried in" in printed.out
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(

@@ -72,7 +72,7 @@ def features(
     cache = FeatureCache.open(out)
     for reason in cache.unreadable.values():
         print(f"showtell: {reason}", file=sys.stderr)
-    speed = f" in {seconds:,.0f} s, {to_do / seconds:.1f} images/s" if to_do else ""
+    speed = f", {to_do:,} tried in {seconds:,.0f} s, {to_do / seconds:.1f} images/s" if to_do else ""
     print(f"{out}: {len(cache):,} images{speed}, {len(cache.unreadable):,} unreadable")
     print(f"made by {cache.fingerprint}")
     if cache.unreadable:
