@@ -57,7 +57,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 
 def test_whoever_may_read_the_config_may_read_the_weights(folder):
-    """A server runs as another user than the one who trained; safetensors writes files for their owner only."""
+    """A server runs as another user than the one who trained; safetensors writes for the owner only."""
     modes = {
         path.name: oct(path.stat().st_mode) for path in folder.iterdir() if path.name != "tokenizer.json"
     }

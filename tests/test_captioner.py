@@ -198,6 +198,7 @@ def test_who_asks_for_five_captions_gets_five(captioner):
         ({"beam": 0}, "beam is 0"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
         ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Ban words one by one."),
+        ({"prefix": "a zebra"}, "prefix has the word 'zebra', which this model never says."),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple"),
     ],
 )
@@ -210,6 +211,11 @@ def test_wrong_options_are_named(captioner, options, message):
 def test_banned_words_are_spelled_as_the_vocabulary_does(captioner):
     """ "Red" is not in a lower-case vocabulary, and would be banned in vain."""
     assert "red" not in captioner(picture("red"), banned_words=["Red"])[0].words
+
+
+@pytest.mark.parametrize("prefix", ["Nothing of", ["nothing", "of"], ("nothing of",)])
+def test_a_prefix_is_text(captioner, prefix):
+    assert captioner(picture("red"), prefix=prefix)[0].words[:2] == ("nothing", "of")
 
 
 def test_memory_can_be_captioned(captioner):

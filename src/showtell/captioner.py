@@ -26,6 +26,7 @@ from showtell.images import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory
 from showtell.search.options import SearchOptions
+from showtell.search.rules import rules_for
 from showtell.tokenizer import Tokenizer
 
 ONE_IMAGE = (str, Path, bytes, np.ndarray, Image.Image)
@@ -154,15 +155,20 @@ class Captioner:
         banned = changes.get("banned_words")
         if isinstance(banned, list | tuple):
             changes["banned_words"] = tuple(self._as_vocabulary_writes(word) for word in banned)
+        prefix = changes.get("prefix")
+        if isinstance(prefix, str | list | tuple):
+            text = prefix if isinstance(prefix, str) else " ".join(prefix)
+            changes["prefix"] = tuple(self.tokenizer.words(text))
         if (
             "num" in changes
             and "beam" not in changes
             and not changes.get("sample", self.config.search.sample)
         ):
-            changes["beam"] = max(
-                changes["num"], self.config.search.beam
-            )  # who asks for five captions gets five
-        return replace(self.config.search, **changes)
+            # Who asks for five captions gets five.
+            changes["beam"] = max(changes["num"], self.config.search.beam)
+        options = replace(self.config.search, **changes)
+        rules_for(options, self.tokenizer)  # refuses words that the model lacks now, not at the first image
+        return options
 
     def picture(self, image: Source) -> Pixels:
         """The image as the encoder sees it, uint8 `[S, S, 3]`: read, resized and cropped.

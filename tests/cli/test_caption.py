@@ -144,6 +144,7 @@ def test_list_names_inputs(place, capsys, monkeypatch):
         (["photos", "-o", "photos", "-f", "coco"], "photos can't be written: it is a folder."),
         (["photos", "--beam", "0"], "beam is 0"),
         (["photos", "--top-k", "3"], "top_k is set, but only sampling uses it."),
+        (["photos", "--prefix", "a zebra"], "prefix has the word 'zebra', which this model never says."),
         (["photos", "-m", "nowhere"], "There is no model folder nowhere."),
     ],
 )
@@ -210,7 +211,7 @@ def test_options_reach_the_search(place, capsys, monkeypatch):
     monkeypatch.setattr(caption_module, "find_inputs", lambda names: ([], []))
     typed = {
         "beam": 4, "sample": True, "num": 2, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "seed": 9,
-        "length_penalty": 0.25, "min_words": 2, "max_words": 8, "no_repeat_ngram": 3,
+        "length_penalty": 0.25, "min_words": 2, "max_words": 8, "no_repeat_ngram": 3, "prefix": "a picture",
     }  # fmt: skip
     arguments = ["photos", "--ban", "red", "--ban", "blue", "--batch-size", "3"]
     for name, value in typed.items():
@@ -225,7 +226,7 @@ def test_help_mentions_all_options(capsys):
     assert main(["caption", "-h"]) == 0
     text = capsys.readouterr().out.replace("[INPUT]", "INPUT")  # Typer before 0.27
     shared = "--model --batch-size --beam --length-penalty --min-words --max-words --no-repeat-ngram --ban"
-    sampling = "--sample --temperature --top-k --top-p --seed"
+    sampling = "--prefix --sample --temperature --top-k --top-p --seed"
     own = "INPUT --list --format --output --resume --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option

@@ -51,6 +51,12 @@ Ban = Annotated[
     list[str] | None,
     typer.Option("--ban", metavar="WORD", help="Never say WORD; may be repeated.", rich_help_panel=SEARCH),
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix", metavar="TEXT", help="Words that each caption begins with.", rich_help_panel=SEARCH
+    ),
+]
 Sample = Annotated[
     bool | None,
     typer.Option("--sample", help="Draw words at random instead of searching.", rich_help_panel=SAMPLING),
