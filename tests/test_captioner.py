@@ -196,6 +196,7 @@ def test_who_asks_for_five_captions_gets_five(captioner):
         ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
         ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, sample, num,"),
         ({"beam": 0}, "beam is 0"),
+        ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
         ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Ban words one by one."),
         ({"prefix": "a zebra"}, "prefix has the word 'zebra', which this model never says."),

@@ -159,13 +159,10 @@ class Captioner:
         if isinstance(prefix, str | list | tuple):
             text = prefix if isinstance(prefix, str) else " ".join(prefix)
             changes["prefix"] = tuple(self.tokenizer.words(text))
-        if (
-            "num" in changes
-            and "beam" not in changes
-            and not changes.get("sample", self.config.search.sample)
-        ):
-            # Who asks for five captions gets five.
-            changes["beam"] = max(changes["num"], self.config.search.beam)
+        num = changes.get("num")
+        sample = changes.get("sample", self.config.search.sample)
+        if isinstance(num, int) and "beam" not in changes and not sample:
+            changes["beam"] = max(num, self.config.search.beam)  # who asks for five captions gets five
         options = replace(self.config.search, **changes)
         rules_for(options, self.tokenizer)  # refuses words that the model lacks now, not at the first image
         return options
