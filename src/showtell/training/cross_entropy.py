@@ -41,6 +41,11 @@ class CrossEntropy(BaseModel):
             return (done + 1e-3) / (self.warmup + 1e-3)  # the very first step counts too
         return 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
 
+    def averaged(self, average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+        """The moving average after `count` steps; young averages forget faster, so they hold no untrained weights."""
+        decay = min(self.average, (1 + float(count)) / (10 + float(count)))
+        return average.lerp(weight, 1 - decay)
+
     def terms(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> dict[str, Tensor]:
         """The loss terms of a batch.
 

@@ -32,7 +32,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from showtell.bundle import BundleConfig, save_bundle
@@ -48,7 +48,7 @@ from showtell.training import checkpoint
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
-from showtell.training.features import cached_features
+from showtell.training.features import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, LivePictures
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
@@ -183,7 +183,7 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     progress, model, device = run.progress, run.model, run.accelerator.device
     optimizer = torch.optim.AdamW(parameter_groups(model, stage))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(stage.average)) if stage.average else None
+    average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
     inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
@@ -258,7 +258,7 @@ def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel,
         "stage": index,
         "step": progress.step,
         "loss": progress.mean_loss,
-        "learning_rate": stage.learning_rate * stage.learning_rate_share(progress.epoch / stage.epochs),
+        "learning_rate": stage.learning_rate * stage.learning_rate_share((progress.epoch + 1) / stage.epochs),
         "captions_per_second": progress.captions_per_second,
         "padding": progress.padding,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
@@ -290,7 +290,12 @@ def bundle_config(run: Run, scores: dict[str, float]) -> BundleConfig:
         search=run.recipe.search,
         grid=encoder.grid,
         scores=scores,
-        training={"recipe": run.recipe.name, "epochs": len(run.progress.log), "images": len(run.train_examples)},
+        training={
+            "recipe": run.recipe.name,
+            "epochs": len(run.progress.log),
+            "images": len(run.train_examples),
+            "feature_fingerprint": fingerprint(encoder),
+        },
     )
 
 
