@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from showtell.errors import DataError
+from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.metrics import report as report_module
 from showtell.metrics import score
 
 
@@ -12,6 +13,7 @@ def test_scores_and_lists_what_does_not_match() -> None:
     report = score(
         {"x": "A dog!", "2": "Two cars.", "1": "a dog runs"},
         {"1": ["A dog runs.", "a dog is running"], "2": ["two red cars"], "3": ["a house"]},
+        metrics=["BLEU", "ROUGE_L", "CIDEr"],
     )
     assert report.image_ids == ("1", "2")
     assert report.without_prediction == ("3",)
@@ -31,6 +33,24 @@ def test_no_image_in_common() -> None:
         score({"1.jpg": "a dog"}, {"1": ["a dog"]})
 
 
+def test_unknown_metric() -> None:
+    with pytest.raises(UsageError, match=r"no metric BLUE\. Choose from: BLEU, METEOR"):
+        score({"1": "a dog"}, {"1": ["a dog"]}, metrics=["BLUE"])
+
+
+def test_a_metric_that_can_not_be_computed_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with a column less than asked for looks complete."""
+
+    def fails(*_: object) -> None:
+        raise MissingExtraError("METEOR", "meteor")
+
+    monkeypatch.setattr(report_module, "meteor", fails)
+    report = score({"1": "a dog"}, {"1": ["a dog"]})
+    assert "METEOR" not in report.scores
+    assert report.scores["BLEU-1"] == pytest.approx(1, abs=1e-8)
+    assert report.missing["METEOR"].endswith("Run: pip install 'showtell[meteor]'")
+
+
 def test_import_does_not_need_torch() -> None:
-    code = "import sys, showtell.metrics; assert 'torch' not in sys.modules"
+    code = "import sys, showtell.metrics; assert not {'torch', 'Stemmer'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,8 @@ whose tokens are joined by one space, as the official tokeniser step leaves them
 
 from showtell.metrics.bleu import bleu
 from showtell.metrics.cider import cider_d
-from showtell.metrics.report import Report, score
+from showtell.metrics.meteor import meteor
+from showtell.metrics.report import METRICS, Report, score
 from showtell.metrics.rouge import rouge_l
 
-__all__ = ["Report", "bleu", "cider_d", "rouge_l", "score"]
+__all__ = ["METRICS", "Report", "bleu", "cider_d", "meteor", "rouge_l", "score"]

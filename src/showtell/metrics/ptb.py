@@ -6,8 +6,8 @@ final full stop, and are split by one expression.
 
 What may surprise, and is scored like that everywhere: brackets stay, as ``-lrb-`` and ``-rrb-``; so do
 ``!!``, ``&`` and ``$``; ``here.He`` is one token; a final initial (``"a sign that reads K."``) keeps its full
-stop or not according to the first word of the *next* caption. Line breaks inside a caption count as spaces; in
-the official code some of them move all later captions to the wrong image.
+stop or not according to the first word of the *next* caption. Line breaks inside a caption are spaces; in the
+official code some of them move all later captions to the wrong image.
 
 No rule can backtrack over more than the text it has read: repetitions are possessive (``*+``, ``++``) or stop
 at a character that they can't hold.
