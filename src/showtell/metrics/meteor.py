@@ -250,7 +250,9 @@ def align(found: list[list[Match]], length: int) -> list[Match]:
                     paths.append(_extended(path, match, distance)._replace(used=path.used | bits))
                     # Not the path that takes the match pays for its distance, but those that come after it.
                     distance += _distance(match)
-                paths.append(path._replace(chunks=path.chunks + (path.end >= 0), distance=distance, end=-1))
+                if path.end >= 0 or distance != path.distance:
+                    path = path._replace(chunks=path.chunks + (path.end >= 0), distance=distance, end=-1)
+                paths.append(path)
         paths.sort(key=better)
         beam = paths[:BEAM]
     beam = [path._replace(chunks=path.chunks + (path.end >= 0)) for path in beam]
