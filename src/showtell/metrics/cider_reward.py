@@ -1,0 +1,192 @@
+"""CIDEr-D of sampled captions on token ids, fast enough to be the reward of self-critical training.
+
+The scores are those of `cider.cider_d`, with the weights of n-grams taken from the training references once.
+``<end>`` counts as a word, in samples, references and document frequencies alike: without it a model learns
+that captions which break off ("a man in a") cost nothing.
+
+An n-gram of up to four ids below 65,535 is packed into one unsigned integer of 64 bits, so equal keys are
+equal n-grams, and a key also says its order. What is left are sorts and look-ups in sorted arrays.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from showtell.metrics.cider import ORDERS, SCALE, SIGMA
+
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+BITS = np.uint64(16)
+ORDER_BEGINS = np.array([1 << 16, 1 << 32, 1 << 48], dtype=np.uint64)  # the smallest keys of 2, 3 and 4 words
+
+
+class CiderReward:
+    """CIDEr-D against fixed references."""
+
+    def __init__(
+        self, references: Sequence[Sequence[Sequence[int]]], *, pad: int = 0, start: int = 1, end: int = 2
+    ) -> None:
+        """Weigh the n-grams of the references; the I images are numbered as they stand here.
+
+        Args:
+            references: for each image its captions as token ids, one at least; with or without `start`, with
+                `end`.
+            pad: id that is no word.
+            start: id that is no word.
+            end: id that ends a caption and is its last word.
+
+        Raises:
+            ValueError: an image has no references, or an id is above 65,534.
+        """
+        if not all(references):
+            raise ValueError("an image has no references")
+        self._no_words = (pad, start)
+        self._end = end
+        captions = [np.asarray(r, dtype=np.int64) for of_image in references for r in of_image]
+        row = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
+        flat = np.fromiter(chain.from_iterable(captions), dtype=np.int64, count=len(row))
+        words, row = self._words(flat, row)
+        image_of = np.repeat(np.arange(len(references)), [len(of_image) for of_image in references])  # [R]
+        self._first = np.cumsum([0, *(len(of_image) for of_image in references)])  # [I + 1] first reference
+        self._length = np.maximum(np.bincount(row, minlength=len(captions)) - 1, 0)  # [R] in bigrams
+
+        gram_row, key = _ngrams(words, row)
+        self._keys, gram = np.unique(key, return_inverse=True)  # [G] all n-grams, sorted
+        size = max(len(self._keys), 1)
+        seen, times = np.unique(gram_row * size + gram, return_counts=True)
+        gram_row, gram = seen // size, seen % size
+        images_with = np.bincount(
+            np.unique(image_of[gram_row] * size + gram) % size, minlength=len(self._keys)
+        )
+        self._most = float(np.log(max(len(references), 1)))  # idf of an n-gram that no reference has
+        self._idf = self._most - np.log(np.maximum(images_with, 1))  # [G]
+        weight = times * self._idf[gram]
+        order = _order(self._keys)[gram]
+        self._norm = np.sqrt(np.bincount(gram_row * ORDERS + order, weight**2, len(captions) * ORDERS))
+        self._norm = self._norm.reshape(-1, ORDERS)  # [R, 4]
+
+        # Entries, by image, then by n-gram: which reference has it, and its weight there. A run of entries of
+        # one n-gram of one image is what a sample's n-gram looks up.
+        by_image = np.argsort(image_of[gram_row] * size + gram, kind="stable")
+        self._entry_reference, self._entry_weight = gram_row[by_image], weight[by_image]
+        entry = image_of[gram_row][by_image] * size + gram[by_image]
+        run, self._run_begin = np.unique(entry, return_index=True)
+        self._run_end = np.append(self._run_begin[1:], len(entry))
+        self._run_gram = run % size
+        self._image_begin = np.searchsorted(run, np.arange(len(references) + 1) * size)  # [I + 1]
+
+    def __call__(self, images: ArrayLike, tokens: ArrayLike) -> Floats:
+        """The CIDEr-D of sampled captions, in 0..10, float64 `[B, K]`.
+
+        Args:
+            images: which images the samples are about, `[B]`.
+            tokens: K samples an image `[B, K, T]`: ids, then `end`; what follows `end` does not count.
+
+        Raises:
+            ValueError: an id is above 65,534.
+        """
+        images, tokens = np.asarray(images, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
+        batch, samples, steps = tokens.shape
+        rows = batch * samples
+        words, row = self._words(tokens.reshape(-1), np.repeat(np.arange(rows), steps))
+        length = np.maximum(np.bincount(row, minlength=rows) - 1, 0)
+        gram_row, key = _ngrams(words, row)
+
+        distinct, gram = np.unique(key, return_inverse=True)  # sorted look-ups are quick look-ups
+        at = np.searchsorted(self._keys, distinct)
+        at[at == len(self._keys)] = 0
+        known = self._keys[at] == distinct if len(self._keys) else np.zeros(len(distinct), dtype=bool)
+        idf = np.where(known, self._idf[at] if len(self._keys) else 0.0, self._most)
+        order = _order(distinct)
+        seen, times = np.unique(gram_row * max(len(distinct), 1) + gram, return_counts=True)
+        gram_row, gram = seen // max(len(distinct), 1), seen % max(len(distinct), 1)
+        weight = times * idf[gram]
+        norm = np.sqrt(np.bincount(gram_row * ORDERS + order[gram], weight**2, rows * ORDERS)).reshape(
+            -1, ORDERS
+        )
+
+        here = known[gram]
+        pair, dot = self._products(
+            images, samples, gram_row[here], at[gram[here]], weight[here], order[gram[here]]
+        )
+        return self._scores(images, samples, dot, pair, norm, length)
+
+    def _words(self, flat: Ints, row: Ints) -> tuple[Keys, Ints]:
+        """The ids that are words, plus one, and their rows: no padding, no start, nothing after the end."""
+        if len(flat) and (flat.max() > 65_534 or flat.min() < 0):
+            raise ValueError("token ids must lie in 0..65,534")
+        ends = np.cumsum(flat == self._end)
+        begin = np.searchsorted(row, row)  # of each word's own row
+        before = ends - (flat == self._end) - np.where(begin > 0, ends[begin - 1], 0)
+        word = (before == 0) & (flat != self._no_words[0]) & (flat != self._no_words[1])
+        return flat[word].astype(np.uint64) + np.uint64(1), row[word]
+
+    def _products(
+        self, images: Ints, samples: int, row: Ints, gram: Ints, weight: Floats, order: Ints
+    ) -> tuple[Ints, Floats]:
+        """Where each row's references begin in the second array, which has their products by order."""
+        size = max(len(self._keys), 1)
+        # The runs of the batch's images, one image after the other, and a key to find them by.
+        begin, end = self._image_begin[images], self._image_begin[images + 1]
+        run = _ranges(begin, end)
+        run_key = np.repeat(np.arange(len(images)), end - begin) * size + self._run_gram[run]
+        place = np.searchsorted(run_key, row // samples * size + gram)
+        place[place == len(run_key)] = 0
+        found = (
+            run_key[place] == row // samples * size + gram if len(run_key) else np.zeros(len(row), dtype=bool)
+        )
+        row, weight, order, run = row[found], weight[found], order[found], run[place[found]]
+        # An entry for each reference that has the n-gram.
+        count = self._run_end[run] - self._run_begin[run]
+        entry = _ranges(self._run_begin[run], self._run_end[run])
+        ours, theirs = np.repeat(weight, count), self._entry_weight[entry]
+        of_row = self._first[images + 1] - self._first[images]  # references of each image
+        pair = np.cumsum(np.repeat(of_row, samples)) - np.repeat(of_row, samples)  # [rows] its first pair
+        row = np.repeat(row, count)
+        slot = pair[row] + self._entry_reference[entry] - self._first[images[row // samples]]
+        total = int(of_row.sum()) * samples * ORDERS
+        product = np.minimum(ours, theirs) * theirs
+        dot: Floats = np.bincount(slot * ORDERS + np.repeat(order, count), product, total).astype(np.float64)
+        return pair, dot
+
+    def _scores(
+        self, images: Ints, samples: int, dot: Floats, pair: Ints, norm: Floats, length: Ints
+    ) -> Floats:
+        """From the products of each pair of row and reference to the mean over a row's references."""
+        row_images = np.repeat(images, samples)
+        begin, end = self._first[row_images], self._first[row_images + 1]
+        reference = _ranges(begin, end)  # [pairs]
+        row = np.repeat(np.arange(len(row_images)), end - begin)
+        both = norm[row] * self._norm[reference]  # [pairs, 4]
+        cosine = np.divide(dot.reshape(-1, ORDERS), both, out=np.zeros_like(both), where=both != 0).sum(1)
+        difference = length[row] - self._length[reference]
+        cosine *= np.exp(-(difference**2) / (2 * SIGMA**2))
+        mean = np.add.reduceat(cosine, pair) / (end - begin) if len(row) else np.zeros(0)
+        return (mean * SCALE / ORDERS).reshape(-1, samples)
+
+
+def _ngrams(words: Keys, row: Ints) -> tuple[Ints, Keys]:
+    """The keys of all n-grams of orders 1 to 4, and the rows that they stand in."""
+    keys, rows = [words], [row]
+    key = words
+    for order in range(1, ORDERS):
+        inside = row[order:] == row[: len(row) - order]  # the n-gram ends in the row where it begins
+        key = key[: len(words) - order] << BITS | words[order:]
+        keys.append(key[inside])
+        rows.append(row[: len(row) - order][inside])
+    return np.concatenate(rows), np.concatenate(keys)
+
+
+def _order(keys: Keys) -> Ints:
+    """How many words each key holds, less one."""
+    return np.searchsorted(ORDER_BEGINS, keys, side="right")
+
+
+def _ranges(begin: Ints, end: Ints) -> Ints:
+    """The numbers of several ranges, one range after the other."""
+    count = end - begin
+    return np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
