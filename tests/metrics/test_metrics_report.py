@@ -44,7 +44,7 @@ def test_a_metric_that_can_not_be_computed_is_named_with_the_reason(monkeypatch:
     def fails(*_: object) -> None:
         raise MissingExtraError("METEOR", "meteor")
 
-    monkeypatch.setattr(report_module, "meteor", fails)
+    monkeypatch.setattr(report_module, "meteor_statistics", fails)
     report = score({"1": "a dog"}, {"1": ["a dog"]})
     assert "METEOR" not in report.scores
     assert report.scores["BLEU-1"] == pytest.approx(1, abs=1e-8)

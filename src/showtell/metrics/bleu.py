@@ -28,27 +28,29 @@ def bleu(
     Raises:
         ValueError: the lengths differ, or an image has no references.
     """
+    statistics = bleu_statistics(candidates, references)
+    return tuple(bleu_scores(statistics.sum(0)).tolist()), bleu_scores(statistics).T
+
+
+def bleu_statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Ints:
+    """What BLEU adds up over images, `[B, 10]`: matches and n-grams by order, length, closest length."""
     counted = collect(candidates, references, ORDERS)
     images = len(candidates)
-    possible = np.stack([np.maximum(counted.candidate_words - n, 0) for n in range(ORDERS)])  # [4, B]
-    matched = np.stack([_matches(counted, n, images) for n in range(ORDERS)])  # [4, B]
-    length = counted.candidate_words
-    closest = _closest_length(counted, images)
-    corpus = _score(
-        matched.sum(1, keepdims=True), possible.sum(1, keepdims=True), length.sum(), closest.sum()
-    )
-    return tuple(corpus[:, 0].tolist()), _score(matched, possible, length, closest)
+    matched = [_matches(counted, n, images) for n in range(ORDERS)]
+    possible = [np.maximum(counted.candidate_words - n, 0) for n in range(ORDERS)]
+    return np.stack([*matched, *possible, counted.candidate_words, _closest_length(counted, images)], axis=1)
 
 
-def _score(
-    matched: Ints, possible: Ints, length: Ints | np.int64, closest: Ints | np.int64
-) -> NDArray[np.float64]:
-    """Geometric means of the precisions times the brevity penalty, `[4, B]`."""
-    product = np.cumprod((matched + TINY) / (possible + SMALL), axis=0)
-    mean = product ** (1 / np.arange(1, ORDERS + 1))[:, None]
+def bleu_scores(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.float64]:
+    """BLEU-1..4 `[..., 4]` from (sums of) `bleu_statistics` `[..., 10]`."""
+    matched, possible = statistics[..., :ORDERS], statistics[..., ORDERS : 2 * ORDERS]
+    length, closest = statistics[..., -2, None], statistics[..., -1, None]
+    product = np.cumprod((matched + TINY) / (possible + SMALL), axis=-1)
+    mean = product ** (1 / np.arange(1, ORDERS + 1))
     ratio = (length + TINY) / (closest + SMALL)
     # An image whose references are all empty has a huge ratio; one whose caption is empty a penalty of 0.
-    return mean * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+    scores: NDArray[np.float64] = mean * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+    return scores
 
 
 def _matches(counted: Collection, n: int, images: int) -> Ints:

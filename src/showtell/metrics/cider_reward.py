@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from showtell.metrics.cider import ORDERS, SCALE, SIGMA
+from showtell.metrics.ngrams import find
 
 Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -97,17 +98,16 @@ class CiderReward:
         gram_row, key = _ngrams(words, row)
 
         distinct, gram = np.unique(key, return_inverse=True)  # sorted look-ups are quick look-ups
-        at = np.searchsorted(self._keys, distinct)
-        at[at == len(self._keys)] = 0
-        known = self._keys[at] == distinct if len(self._keys) else np.zeros(len(distinct), dtype=bool)
-        idf = np.where(known, self._idf[at] if len(self._keys) else 0.0, self._most)
+        known, at = find(distinct, self._keys)
+        idf = np.full(len(distinct), self._most)
+        idf[known] = self._idf[at[known]]
         order = _order(distinct)
-        seen, times = np.unique(gram_row * max(len(distinct), 1) + gram, return_counts=True)
-        gram_row, gram = seen // max(len(distinct), 1), seen % max(len(distinct), 1)
+        size = max(len(distinct), 1)
+        seen, times = np.unique(gram_row * size + gram, return_counts=True)
+        gram_row, gram = seen // size, seen % size
         weight = times * idf[gram]
-        norm = np.sqrt(np.bincount(gram_row * ORDERS + order[gram], weight**2, rows * ORDERS)).reshape(
-            -1, ORDERS
-        )
+        norm = np.sqrt(np.bincount(gram_row * ORDERS + order[gram], weight**2, rows * ORDERS))
+        norm = norm.reshape(-1, ORDERS)
 
         here = known[gram]
         pair, dot = self._products(
@@ -134,11 +134,7 @@ class CiderReward:
         begin, end = self._image_begin[images], self._image_begin[images + 1]
         run = _ranges(begin, end)
         run_key = np.repeat(np.arange(len(images)), end - begin) * size + self._run_gram[run]
-        place = np.searchsorted(run_key, row // samples * size + gram)
-        place[place == len(run_key)] = 0
-        found = (
-            run_key[place] == row // samples * size + gram if len(run_key) else np.zeros(len(row), dtype=bool)
-        )
+        found, place = find(row // samples * size + gram, run_key)
         row, weight, order, run = row[found], weight[found], order[found], run[place[found]]
         # An entry for each reference that has the n-gram.
         count = self._run_end[run] - self._run_begin[run]

@@ -29,10 +29,12 @@ WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact, stem, synonym and paraphrase matches
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
 
+Floats = NDArray[np.float64]
+
 
 def meteor(
     candidates: Sequence[str], references: Sequence[Sequence[str]], data: MeteorData | None = None
-) -> tuple[float, NDArray[np.float64]]:
+) -> tuple[float, Floats]:
     """METEOR of tokenised captions, in 0..1.
 
     Args:
@@ -48,6 +50,14 @@ def meteor(
         ValueError: the lengths differ, or an image has no references.
         MissingExtraError: PyStemmer, or pycocoevalcap with METEOR's data, is not installed.
     """
+    statistics = meteor_statistics(candidates, references, data)
+    return float(meteor_scores(statistics.sum(0))), meteor_scores(statistics)
+
+
+def meteor_statistics(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], data: MeteorData | None = None
+) -> Floats:
+    """What METEOR adds up over images, `[B, 7]`: the `Statistics` of each image with its best reference."""
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
     if not all(references):
@@ -55,12 +65,21 @@ def meteor(
     aligner = Aligner(
         [*candidates, *(r for of_image in references for r in of_image)], data or load_meteor_data()
     )
+    statistics = np.array(
+        [
+            aligner.statistics(c, r)
+            for c, of_image in zip(candidates, references, strict=True)
+            for r in of_image
+        ],
+        dtype=np.float64,
+    ).reshape(-1, len(Statistics._fields))
+    scores = meteor_scores(statistics)
+    begin = 0
     best = []
-    for candidate, of_image in zip(candidates, references, strict=True):
-        statistics = [aligner.statistics(candidate, reference) for reference in of_image]
-        best.append(max(statistics, key=score))  # the first of several that score the same
-    per_image = np.array([score(s) for s in best])
-    return (score(Statistics(*map(sum, zip(*best, strict=True)))) if best else 0.0), per_image
+    for of_image in references:
+        best.append(begin + int(scores[begin : begin + len(of_image)].argmax()))  # the first of equal ones
+        begin += len(of_image)
+    return statistics[best]
 
 
 class Statistics(NamedTuple):
@@ -75,16 +94,18 @@ class Statistics(NamedTuple):
     chunks: int
 
 
-def score(s: Statistics) -> float:
-    """The METEOR score of one caption or of a corpus."""
-    if s.words == 0 or s.reference_words == 0:
-        return 0.0
-    precision, recall = s.matched / s.words, s.reference_matched / s.reference_words
-    if precision == 0 or recall == 0:
-        return 0.0
-    mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
-    scattering = s.chunks / ((s.matched_words + s.reference_matched_words) / 2)
-    return float(mean * (1 - GAMMA * scattering**BETA))
+def meteor_scores(statistics: Floats) -> Floats:
+    """The scores `[...]` of (sums of) `Statistics` `[..., 7]`; 0 where nothing is matched."""
+    words, reference_words, matched, reference_matched, *matched_words, chunks = np.moveaxis(
+        statistics, -1, 0
+    )
+    some = (matched > 0) & (reference_matched > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = matched / words, reference_matched / reference_words
+        mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        scattering = chunks / ((matched_words[0] + matched_words[1]) / 2)
+        scores = mean * (1 - GAMMA * scattering**BETA)
+    return np.where(some, scores, 0.0)
 
 
 class Match(NamedTuple):

@@ -1,12 +1,13 @@
 """Count the n-grams of many captions at once, as arrays: what BLEU and CIDEr-D are both made of."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Key = TypeVar("Key", np.int64, np.uint64)
 
 
 class Counts(NamedTuple):
@@ -91,7 +92,7 @@ def _count(caption: Ints, ngram: Ints, size: int) -> Counts:
     return Counts(keys // size, keys % size, times, size)
 
 
-def find(keys: Ints, among: Ints) -> tuple[NDArray[np.bool_], Ints]:
+def find(keys: NDArray[Key], among: NDArray[Key]) -> tuple[NDArray[np.bool_], Ints]:
     """Which `keys` stand in the sorted, distinct keys `among`, and where (0 for those that don't)."""
     if not len(among):
         return np.zeros(len(keys), dtype=bool), np.zeros(len(keys), dtype=np.int64)

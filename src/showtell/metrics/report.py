@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showtell.errors import DataError, ShowtellError, UsageError
-from showtell.metrics.bleu import bleu
+from showtell.metrics.bleu import bleu_scores, bleu_statistics
 from showtell.metrics.cider import cider_d
-from showtell.metrics.meteor import meteor
+from showtell.metrics.meteor import meteor_scores, meteor_statistics
 from showtell.metrics.ptb import tokenise
 from showtell.metrics.rouge import rouge_l
 
@@ -25,6 +25,8 @@ class Report:
     """Corpus scores: BLEU-1 .. BLEU-4, METEOR, ROUGE_L, CIDEr (which is CIDEr-D)."""
     per_image: dict[str, NDArray[np.float64]]
     """The same for each image, `[B]` in the order of `image_ids`."""
+    statistics: dict[str, NDArray[np.float64]]
+    """What BLEU and METEOR add up over images before they divide, `[B, ...]`; the others are means."""
     image_ids: tuple[str, ...]
     """The images that were scored, in the order of the references."""
     without_prediction: tuple[str, ...]
@@ -73,14 +75,18 @@ def score(
 
     scores: dict[str, float] = {}
     per_image: dict[str, NDArray[np.float64]] = {}
+    statistics: dict[str, NDArray[np.float64]] = {}
     missing: dict[str, str] = {}
     if "BLEU" in metrics:
-        corpus, images = bleu(candidates, gold)
-        scores |= {f"BLEU-{n}": value for n, value in enumerate(corpus, 1)}
-        per_image |= {f"BLEU-{n}": values for n, values in enumerate(images, 1)}
+        statistics["BLEU"] = bleu_statistics(candidates, gold).astype(np.float64)
+        names = [f"BLEU-{n}" for n in range(1, 5)]
+        scores |= zip(names, bleu_scores(statistics["BLEU"].sum(0)).tolist(), strict=True)
+        per_image |= zip(names, bleu_scores(statistics["BLEU"]).T, strict=True)
     if "METEOR" in metrics:
         try:
-            scores["METEOR"], per_image["METEOR"] = meteor(candidates, gold)
+            statistics["METEOR"] = meteor_statistics(candidates, gold)
+            scores["METEOR"] = float(meteor_scores(statistics["METEOR"].sum(0)))
+            per_image["METEOR"] = meteor_scores(statistics["METEOR"])
         except ShowtellError as error:
             missing["METEOR"] = str(error)
     if "ROUGE_L" in metrics:
@@ -90,6 +96,7 @@ def score(
     return Report(
         scores=scores,
         per_image=per_image,
+        statistics=statistics,
         image_ids=image_ids,
         without_prediction=tuple(i for i in references if i not in predictions),
         without_references=tuple(i for i in predictions if i not in references),
