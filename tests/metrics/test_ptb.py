@@ -135,10 +135,10 @@ REPEATED = [
 @pytest.mark.parametrize("piece", REPEATED)
 def test_no_caption_takes_long(piece: str) -> None:
     """An expression that backtracks exponentially, or reads to the end at each place, hangs a server."""
-    for caption in [piece * (20_000 // len(piece)), piece * (20_000 // len(piece)) + "!"]:
+    for caption in [piece * (8_000 // len(piece)), piece * (8_000 // len(piece)) + "!"]:
         begin = time.perf_counter()
         tokenise([caption, caption])
-        assert time.perf_counter() - begin < 4
+        assert time.perf_counter() - begin < 2
 
 
 @settings(max_examples=30)

@@ -9,7 +9,6 @@ equal n-grams, and a key also says its order. What is left are sorts and look-up
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,9 +47,10 @@ class CiderReward:
         self._no_words = (pad, start)
         self._end = end
         captions = [np.asarray(r, dtype=np.int64) for of_image in references for r in of_image]
-        row = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
-        flat = np.fromiter(chain.from_iterable(captions), dtype=np.int64, count=len(row))
-        words, row = self._words(flat, row)
+        begin = np.cumsum([0, *(len(c) for c in captions)])
+        row = np.repeat(np.arange(len(captions)), np.diff(begin))
+        flat = np.concatenate(captions) if captions else np.zeros(0, dtype=np.int64)
+        words, row = self._words(flat, row, begin[row])
         image_of = np.repeat(np.arange(len(references)), [len(of_image) for of_image in references])  # [R]
         self._first = np.cumsum([0, *(len(of_image) for of_image in references)])  # [I + 1] first reference
         self._length = np.maximum(np.bincount(row, minlength=len(captions)) - 1, 0)  # [R] in bigrams
@@ -93,7 +93,8 @@ class CiderReward:
         images, tokens = np.asarray(images, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
         batch, samples, steps = tokens.shape
         rows = batch * samples
-        words, row = self._words(tokens.reshape(-1), np.repeat(np.arange(rows), steps))
+        row = np.repeat(np.arange(rows), steps)
+        words, row = self._words(tokens.reshape(-1), row, row * steps)
         length = np.maximum(np.bincount(row, minlength=rows) - 1, 0)
         gram_row, key = _ngrams(words, row)
 
@@ -115,13 +116,19 @@ class CiderReward:
         )
         return self._scores(images, samples, dot, pair, norm, length)
 
-    def _words(self, flat: Ints, row: Ints) -> tuple[Keys, Ints]:
-        """The ids that are words, plus one, and their rows: no padding, no start, nothing after the end."""
+    def _words(self, flat: Ints, row: Ints, begin: Ints) -> tuple[Keys, Ints]:
+        """The ids that are words, plus one, and their rows: no padding, no start, nothing after the end.
+
+        Args:
+            flat: all rows' ids, one row after the other.
+            row: the row of each id.
+            begin: where that row begins.
+        """
         if len(flat) and (flat.max() > 65_534 or flat.min() < 0):
             raise ValueError("token ids must lie in 0..65,534")
-        ends = np.cumsum(flat == self._end)
-        begin = np.searchsorted(row, row)  # of each word's own row
-        before = ends - (flat == self._end) - np.where(begin > 0, ends[begin - 1], 0)
+        is_end = flat == self._end
+        before = np.cumsum(is_end) - is_end  # ends before each id, of all rows; then of its own
+        before -= before[begin]
         word = (before == 0) & (flat != self._no_words[0]) & (flat != self._no_words[1])
         return flat[word].astype(np.uint64) + np.uint64(1), row[word]
 
@@ -178,8 +185,8 @@ def _ngrams(words: Keys, row: Ints) -> tuple[Ints, Keys]:
 
 
 def _order(keys: Keys) -> Ints:
-    """How many words each key holds, less one."""
-    return np.searchsorted(ORDER_BEGINS, keys, side="right")
+    """How many words each of the sorted keys holds, less one."""
+    return np.repeat(np.arange(ORDERS), np.diff([0, *np.searchsorted(keys, ORDER_BEGINS), len(keys)]))
 
 
 def _ranges(begin: Ints, end: Ints) -> Ints:
