@@ -17,7 +17,7 @@ B, K, T, N, D, V = 3, 4, 6, 9, 10, 17
 VARIANTS = [
     {"gate": gate, "output": output, "initial_state": start}
     for gate, output, start in product((True, False), ("deep", "hidden"), ("mean", "zeros"))
-]
+] + [{"normalise": True}]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda v: "-".join(str(x) for x in v.values()))
@@ -36,6 +36,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def paper(decoder: ShowAttendAndTell, grid: Tensor, tokens: Tensor) -> Tensor:
     """One caption of one image by the paper's equations, each with its own weights: `[N, D]`, `[T]` -> `[T, V]`."""
     c = decoder.config
+    grid = decoder.normalise(grid)
     query, beta, hidden_gates = decoder.from_hidden.weight.split(decoder.sizes)
     cell = nn.LSTMCell(c.embedding_width + D, c.hidden_width)
     cell.weight_ih.data = torch.cat([decoder.gates_from_word.weight, decoder.gates_from_context.weight], 1)

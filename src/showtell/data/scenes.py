@@ -1,6 +1,6 @@
 """Drawn scenes, captions that are true of them, and the check of whether any caption is.
 
-A scene is one to three things on a plain ground. The captions' grammar, about thirty words in all:
+A scene is one or two things on a plain ground. The captions' grammar, about thirty words in all:
 
     caption  = ["there is" | "the picture shows"] clause {"and" clause}
     clause   = thing [["that is"] relation thing]
@@ -14,7 +14,7 @@ import math
 import random
 import re
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,8 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-RADII = {"big": 0.20, "small": 0.11}
-"""Half of a thing's width, as a share of the canvas's side: 90 and 49 of 224 pixels across."""
+RADII = {"big": 0.20, "small": 0.13}
+"""Half of a thing's width, as a share of the canvas's side: 90 and 58 of 224 pixels across."""
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 WAYS_TO_SAY = {
     "left of": ("left of", "to the left of"),
@@ -46,7 +46,7 @@ Spot = tuple[float, float, float]
 # Along an axis two things are level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
 LEVEL, APART = 0.09, 0.23
 DECIDED = (LEVEL + APART) / 2
-GAP = 0.03
+GAP = 0.04
 SUPERSAMPLING = 3
 
 _ANY = {"size": "|".join(RADII), "colour": "|".join(COLOURS), "shape": "|".join((*SHAPES, "shape"))}
@@ -161,8 +161,8 @@ class Scene:
 
 
 def random_scene(rng: random.Random, pixels: int) -> Scene:
-    """One to three things, no two alike in colour and shape, none touching, each pair apart on an axis."""
-    kinds = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], rng.choice((1, 2, 2, 3)))
+    """One or two things, no two alike in colour and shape, none touching, each pair apart on an axis."""
+    kinds = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], rng.choice((1, 2, 2)))
     sizes = [rng.choice(tuple(RADII)) for _ in kinds]
     spots = _random_spots(rng, [RADII[size] * rng.uniform(0.92, 1.08) for size in sizes])
     things = [
@@ -170,11 +170,24 @@ def random_scene(rng: random.Random, pixels: int) -> Scene:
         for (shape, colour), size, spot in zip(kinds, sizes, spots, strict=True)
     ]
     ground = (rng.randint(226, 255), rng.randint(226, 255), rng.randint(226, 255))
-    return Scene(tuple(sorted(things, key=lambda thing: thing.x)), ground, pixels)
+    return Scene(tuple(reading_order(things)), ground, pixels)
+
+
+def reading_order(things: list[Thing]) -> list[Thing]:
+    """From left to right, and things above each other from the top down.
+
+    Captions name things in this order. With a random order nothing in the picture would tell a model which thing comes
+    first; and Show, Attend and Tell chooses where to look before it knows which word it has just said.
+    """
+    ordered = sorted(things, key=lambda thing: thing.x)
+    columns = [0]
+    for left, right in pairwise(ordered):
+        columns.append(columns[-1] + (right.x - left.x > DECIDED))
+    return [thing for _, thing in sorted(zip(columns, ordered, strict=True), key=lambda pair: (pair[0], pair[1].y))]
 
 
 def random_captions(scene: Scene, rng: random.Random, count: int) -> tuple[str, ...]:
-    """Different captions that are true of the scene and name all its things, or two and how they stand."""
+    """Different captions that are true of the scene and name all its things."""
     captions: dict[str, None] = {}
     while len(captions) < count:
         captions[_random_caption(scene, rng)] = None
@@ -209,26 +222,16 @@ def _random_shade(rng: random.Random, colour: str) -> tuple[int, int, int]:
 
 def _random_caption(scene: Scene, rng: random.Random) -> str:
     lead = rng.choice(("", "", *LEADS))
-    if len(scene.things) == 1 or rng.random() < 0.5:
-        return lead + " and ".join(_random_mention(thing, rng) for thing in scene.things)
-    first, second, *others = rng.sample(scene.things, len(scene.things))
-    said = rng.choice(WAYS_TO_SAY[rng.choice(sorted(first.relations_to(second)))])
-    that_is = rng.choice(("", "", "that is "))
-    subject, landmark = (_random_mention(thing, rng, short=True) for thing in (first, second))
-    clause = f"{subject} {that_is}{said} {landmark}"
-    rest = [_random_mention(thing, rng) for thing in others if rng.random() < 0.5]
-    return lead + " and ".join((clause, *rest))
+    mentions = [_random_mention(thing, rng) for thing in scene.things]
+    if len(mentions) == 1 or rng.random() < 0.5:
+        return lead + " and ".join(mentions)
+    first, second, *others = mentions
+    relation = rng.choice(sorted(scene.things[0].relations_to(scene.things[1])))
+    return lead + " and ".join((f"{first} {rng.choice(WAYS_TO_SAY[relation])} {second}", *others))
 
 
-def _random_mention(thing: Thing, rng: random.Random, short: bool = False) -> str:
-    form = rng.random()
-    if form < 0.45:
-        return f"a {thing.size} {thing.colour} {thing.shape}"
-    if form < 0.8 or short:
-        return f"a {thing.colour} {thing.shape}"
-    if form < 0.95:
-        return f"a {thing.shape} that is {thing.colour}"
-    return f"a {thing.colour} {thing.shape} that is {thing.size}"
+def _random_mention(thing: Thing, rng: random.Random) -> str:
+    return f"a {thing.size} {thing.colour} {thing.shape}" if rng.random() < 0.5 else f"a {thing.colour} {thing.shape}"
 
 
 def _star() -> list[tuple[float, float]]:

@@ -35,6 +35,7 @@ class ShowAttendAndTellConfig(BaseModel):
     attention_width: int = Field(512, gt=0, description="A, width in which keys and queries are added")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of embedding and output units dropped in training")
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of the grid's features dropped in training")
+    normalise: bool = Field(False, description="layer-normalise each cell's features; for encoders whose scale is far from 1")
     initial_state: Literal["mean", "zeros"] = Field("mean", description="h0 and c0: from the mean feature, or zeros")
     gate: bool = Field(True, description="the scalar beta on the context vector (section 4.2.1)")
     output: Literal["deep", "hidden"] = Field("deep", description="equation 7, or the hidden state alone")
@@ -57,6 +58,7 @@ class ShowAttendAndTell(nn.Module):
         self.config = config
         features, words, hidden = feature_width, config.embedding_width, config.hidden_width
 
+        self.normalise = nn.LayerNorm(features) if config.normalise else nn.Identity()
         self.embedding = nn.Embedding(vocabulary, words)
         self.initial_h = nn.Linear(features, hidden)
         self.initial_c = nn.Linear(features, hidden)
@@ -91,7 +93,7 @@ class ShowAttendAndTell(nn.Module):
 
     def memory(self, grid: Tensor) -> Arrays:
         """What every step asks of the image, from its grid `[B, N, D]`: computed once for all captions and steps."""
-        grid = self.feature_dropout(grid)
+        grid = self.feature_dropout(self.normalise(grid))
         return {"grid": grid, "keys": self.key(grid)}
 
     def start(self, memory: Arrays) -> Arrays:

@@ -120,7 +120,7 @@ def fingerprint(encoder: Encoder) -> str:
 
     Where the weights came from does not count, nor which version of a library described the network.
     """
-    config = encoder.config.model_dump(mode="json", exclude={"name", "weights", "preprocessing"})
+    config = encoder.config.model_dump(mode="json", exclude={"name", "weights", "preprocessing", "stages"})
     for key in ("transformers_version", "_name_or_path"):
         (config.get("architecture") or {}).pop(key, None)
     digest = hashlib.sha256()

@@ -78,6 +78,12 @@ class EfficientNetLiteConfig(EncoderConfigBase):
     resize: Literal["squash", "crop"] = Field(
         default="squash", description="squash: the whole photo, its shape not kept; crop: its centre square."
     )
+    stages: int = Field(
+        default=9,
+        ge=2,
+        le=9,
+        description="Stages that are used, of 9; 6 gives a finer grid (14 x 14) of features less bound to ImageNet.",
+    )
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -93,7 +99,7 @@ class EfficientNetLiteConfig(EncoderConfigBase):
 
 
 class EfficientNetLite(Encoder):
-    """Photos [B, 3, S, S] -> features [B, N, 1280], N = ceil(S / 32) ** 2, with random weights."""
+    """Photos [B, 3, S, S] -> features [B, N, D] with random weights; D = 1280 and N = ceil(S / 32) ** 2 with all stages."""
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__()
@@ -103,7 +109,7 @@ class EfficientNetLite(Encoder):
         self.stem = ConvNorm(3, STEM_WIDTH, kernel=3, stride=2)
         self.blocks = nn.ModuleList()
         width = STEM_WIDTH
-        for number, (expansion, kernel, stride, out, depth) in enumerate(STAGES):
+        for number, (expansion, kernel, stride, out, depth) in enumerate(STAGES[: config.stages - 1]):
             out = _multiple_of_8(out * width_scale)
             if (
                 0 < number < len(STAGES) - 1
@@ -114,16 +120,16 @@ class EfficientNetLite(Encoder):
                 blocks.append(InvertedResidual(width, out, expansion, kernel, stride if block == 0 else 1))
                 width = out
             self.blocks.append(blocks)
-        self.head = ConvNorm(width, HEAD_WIDTH, kernel=1)
+        self.head = ConvNorm(width, HEAD_WIDTH, kernel=1) if config.stages == 9 else None
         measure(self)
 
     @property
     def stages(self) -> list[nn.Module]:
         """The stem, seven groups of blocks, the head."""
-        return [self.stem, *self.blocks, self.head]
+        return [self.stem, *self.blocks, *([self.head] if self.head is not None else [])]
 
     def features(self, images: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, 1280, S/32, S/32]."""
+        """[B, 3, S, S] -> [B, D, rows, columns]."""
         x = images.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x)
@@ -215,16 +221,21 @@ def published_weights(name: str) -> Path:
 
 
 def our_names(published: dict[str, Tensor], encoder: EfficientNetLite) -> dict[str, Tensor]:
-    """A published state dict under our names, without its classifier; our own names stay as they are."""
+    """A published state dict under our names, without what `encoder` does not use; our own names stay as they are."""
+    unused = {"_fc"} if encoder.head is not None else {"_fc", "_conv_head", "_bn1"}
     places = [name for name, module in encoder.named_modules() if isinstance(module, InvertedResidual)]
     ours = {}
     for key, tensor in published.items():
         *place, part, leaf = key.split(".")
         if place and place[0] == "_blocks":
+            if int(place[1]) >= len(places):
+                continue
             ours[f"{places[int(place[1])]}.{BLOCK_NAMES[part]}.{leaf}"] = tensor
+        elif part in unused:
+            continue
         elif part in OUTER_NAMES:
             ours[f"{OUTER_NAMES[part]}.{leaf}"] = tensor
-        elif part != "_fc":
+        else:
             ours[key] = tensor
     return ours
 
