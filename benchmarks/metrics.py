@@ -42,8 +42,7 @@ def best(run: Callable[[], Any], times: int = 3) -> float:
 
 def read(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     predictions = {
-        str(row["image_id"]): row["caption"]
-        for row in json.loads((folder / "predictions.json").read_text("utf-8"))
+        str(row["image_id"]): row["caption"] for row in json.loads((folder / "predictions.json").read_text("utf-8"))
     }
     annotations = json.loads((folder / "references.json").read_text("utf-8"))
     references: dict[str, list[str]] = {str(image["id"]): [] for image in annotations["images"]}
@@ -56,9 +55,7 @@ class PlainReward:
     """CIDEr-D of one caption at a time, on strings, with given document frequencies."""
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
-        self.frequency = Counter(
-            g for of_image in references for g in {g for r in of_image for g in self.grams(r)}
-        )
+        self.frequency = Counter(g for of_image in references for g in {g for r in of_image for g in self.grams(r)})
         self.log_images = math.log(len(references))
 
     @staticmethod
@@ -152,9 +149,7 @@ def official_seconds(predictions: dict[str, str], references: dict[str, list[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--official", action="store_true")
     arguments = parser.parse_args()

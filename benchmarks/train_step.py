@@ -12,7 +12,7 @@ speed that `torch.matmul` reaches here on 2048 x 2048 matrices, over the time it
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ def product_speed() -> float:
     return 2 * 2048**3 / median_seconds([lambda: matrix @ matrix], 9)[0]
 
 
-def median_seconds(steps: list[Callable[[], object]], repeats: int) -> list[float]:
+def median_seconds(steps: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """Median time of each step, run in turn so that the machine's moods hit all alike."""
     times: list[list[float]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
@@ -122,7 +122,7 @@ def main() -> None:
     speed = product_speed()
     print(f"D={D} H=A=E={H} V={V} K={K}, {options.images} images a batch, {torch.get_num_threads()} threads")
     print(f"matrix products: {speed / 1e9:.0f} GFLOP/s")
-    print("  N   captions/s: ours   plain, keys once   plain, keys each step   ours / plain   share of matrix speed")
+    print("  N   captions/s: ours   plain, keys once   plain, keys each step   ours / plain   matrix speed")
     for cells in (49, 196):
         steps = [
             our_step(options.images, cells),

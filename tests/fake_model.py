@@ -79,9 +79,7 @@ class FakeEngine:
 
 def save_fake_model(folder: Path, **changes) -> Path:
     """Write a model folder of `FakeEngine`; its weights are there to be a file."""
-    save_bundle(
-        folder, fake_config(**changes), fake_tokenizer(), {"w": np.zeros((2, 3), np.float32)}, "# fake"
-    )
+    save_bundle(folder, fake_config(**changes), fake_tokenizer(), {"w": np.zeros((2, 3), np.float32)}, "# fake")
     return folder
 
 

@@ -36,12 +36,8 @@ def test_what_is_read_is_what_was_written(tmp_path):
     weights = {
         "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
         "half": np.array([1, 2], np.float16),
-        "scalar": np.array(
-            7, np.int64
-        ),  # batch norm counts its batches in one: ascontiguousarray makes it [1]
-        "transposed": np.arange(6, dtype=np.float32)
-        .reshape(2, 3)
-        .T,  # safetensors writes the memory as it lies
+        "scalar": np.array(7, np.int64),  # batch norm counts its batches in one: ascontiguousarray makes it [1]
+        "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,  # safetensors writes the memory as it lies
     }
     save_bundle(tmp_path / "m", config, fake_tokenizer(), weights, "# a card")
     bundle = load_bundle(tmp_path / "m")
@@ -58,9 +54,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 def test_whoever_may_read_the_config_may_read_the_weights(folder):
     """A server runs as another user than the one who trained; safetensors writes for the owner only."""
-    modes = {
-        path.name: oct(path.stat().st_mode) for path in folder.iterdir() if path.name != "tokenizer.json"
-    }
+    modes = {path.name: oct(path.stat().st_mode) for path in folder.iterdir() if path.name != "tokenizer.json"}
     assert set(modes.values()) == {modes["config.json"]}
 
 
@@ -150,17 +144,13 @@ def test_config_of_something_else(folder, text):
 
 def test_newer_format_is_refused_before_its_keys_are_read(folder):
     change_config(folder, format_version=2, new_key="?")
-    with pytest.raises(
-        BundleError, match=r"model format 2, and this showtell reads up to 1\. Run: pip install --up"
-    ):
+    with pytest.raises(BundleError, match=r"model format 2, and this showtell reads up to 1\. Run: pip install --up"):
         load_bundle(folder)
 
 
 def test_unknown_and_wrong_keys_are_named(folder):
     change_config(folder, colour="red", grid=[7])
-    with pytest.raises(
-        BundleError, match=r"not a valid config .*grid.*colour: Extra inputs are not permitted"
-    ):
+    with pytest.raises(BundleError, match=r"not a valid config .*grid.*colour: Extra inputs are not permitted"):
         load_bundle(folder)
 
 

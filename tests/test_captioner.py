@@ -91,9 +91,7 @@ def test_pieces_of_a_word_are_put_together():
     tokenizer = captioner.tokenizer
     tokens = tokenizer.encode("a red picture")[1:]
     pieces = range(tokenizer.unk + 1, len(tokenizer))
-    tokens.insert(
-        2, next(piece for piece in pieces if len(tokenizer.decode([tokens[1], piece]).split()) == 1)
-    )
+    tokens.insert(2, next(piece for piece in pieces if len(tokenizer.decode([tokens[1], piece]).split()) == 1))
     words = tuple(tokenizer.decode(tokens).split())
     assert len(words) == 3
     attention = np.eye(4, dtype=np.float32)[np.arange(len(tokens)) % 4]
@@ -108,9 +106,7 @@ def test_pieces_of_a_word_are_put_together():
 
 def test_a_caption_without_words(captioner):
     end = captioner.tokenizer.end
-    caption = captioner._caption(
-        Hypothesis((end,), -1.0, (-1.0,), -1.0, True, np.ones((1, 4), np.float32) / 4)
-    )
+    caption = captioner._caption(Hypothesis((end,), -1.0, (-1.0,), -1.0, True, np.ones((1, 4), np.float32) / 4))
     assert (caption.text, caption.words, caption.word_log_probs) == ("", (), ())
     assert caption.attention.shape == (0, 2, 2)
 
@@ -122,8 +118,7 @@ def test_batches_and_bad_neighbours_change_nothing(batch_size, bad, sample):
     captioner = make_captioner()
     images = [picture(("red", "lime", "blue")[n % 3]) for n in range(8)]
     alone = [
-        next(captioner.stream([image], numbers=[n], sample=sample, num=2, seed=5))
-        for n, image in enumerate(images)
+        next(captioner.stream([image], numbers=[n], sample=sample, num=2, seed=5)) for n, image in enumerate(images)
     ]
     mixed = [b"nonsense" if n in bad else image for n, image in enumerate(images)]
     together = list(captioner.stream(mixed, batch_size=batch_size, sample=sample, num=2, seed=5))

@@ -114,9 +114,7 @@ def test_panels_write_the_word_below_its_picture():
 
 
 def test_a_long_word_stays_within_its_panel():
-    sheet = np.asarray(
-        panels(photo(), ["antidisestablishmentarianism" * 3], looking_at(0, 0)[None], width=80)
-    )
+    sheet = np.asarray(panels(photo(), ["antidisestablishmentarianism" * 3], looking_at(0, 0)[None], width=80))
     margins = np.concatenate([sheet[-16:, :4], sheet[-16:, -4:]])
     assert margins.min() == 255
 

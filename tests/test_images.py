@@ -119,9 +119,7 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     values = np.array([[0, 257, 32768, 65535]], np.uint16)
     data = saved(Image.fromarray(values), "PNG")
     np.testing.assert_array_equal(read_image(data)[0, :, 0], [0, 1, 128, 255])
-    np.testing.assert_array_equal(
-        read_image(saved(Image.fromarray(values), "TIFF"))[0, :, 2], [0, 1, 128, 255]
-    )
+    np.testing.assert_array_equal(read_image(saved(Image.fromarray(values), "TIFF"))[0, :, 2], [0, 1, 128, 255])
 
 
 def test_wide_and_float_tiffs_use_their_whole_range() -> None:
@@ -351,9 +349,7 @@ def test_crop_equals_resizing_the_shorter_side_then_cropping() -> None:
     """The usual two steps (resize to S / crop_fraction, cut out S) and our one show the same."""
     rows, columns = np.mgrid[0:512, 0:768]
     image = np.stack([rows / 2, columns / 3, (rows + columns) / 5], axis=-1).astype(np.uint8)
-    two_steps = np.asarray(Image.fromarray(image).resize((384, 256), Image.Resampling.BICUBIC))[
-        16:240, 80:304
-    ]
+    two_steps = np.asarray(Image.fromarray(image).resize((384, 256), Image.Resampling.BICUBIC))[16:240, 80:304]
     one_step = resize(image, Preprocessing(size=224, crop_fraction=224 / 256))
     assert np.abs(two_steps.astype(int) - one_step).max() <= 1
     assert Preprocessing(size=224, crop_fraction=224 / 256).shorter_side == 256

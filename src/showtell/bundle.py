@@ -39,13 +39,9 @@ class BundleConfig(BaseModel):
     preprocessing: Preprocessing = Field(description="how an image becomes the encoder's input")
     encoder: dict[str, Any] = Field(description="what models.encoders builds the encoder from")
     decoder: dict[str, Any] = Field(description="what models builds the decoder from")
-    search: SearchOptions = Field(
-        SearchOptions(), description="how captions are searched unless asked otherwise"
-    )
+    search: SearchOptions = Field(SearchOptions(), description="how captions are searched unless asked otherwise")
     grid: tuple[int, int] = Field(description="rows and columns of the encoder's cells: N = rows x columns")
-    scores: dict[str, float] = Field(
-        {}, description="of generated captions, by metric, on the validation split"
-    )
+    scores: dict[str, float] = Field({}, description="of generated captions, by metric, on the validation split")
     training: dict[str, Any] = Field({}, description="how it was trained: data, recipe, steps")
 
 
@@ -90,9 +86,7 @@ def load_bundle(path: str | Path) -> Bundle:
             return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
     if not path.is_dir():
         raise BundleError(f"There is no model folder {path}.", "Give the folder that 'showtell train' wrote.")
-    raise BundleError(
-        f"{path} is not a model: it holds no {CONFIG}.", "Give the folder that 'showtell train' wrote."
-    )
+    raise BundleError(f"{path} is not a model: it holds no {CONFIG}.", "Give the folder that 'showtell train' wrote.")
 
 
 def save_bundle(
@@ -122,9 +116,7 @@ def save_bundle(
     try:
         shutil.rmtree(fresh, ignore_errors=True)  # what a save left that was killed
         fresh.mkdir(parents=True)
-        config_json = json.dumps(
-            config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False
-        )
+        config_json = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         (fresh / CONFIG).write_text(config_json + "\n", encoding="utf-8")
         tokenizer.save(fresh / TOKENIZER)
         save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
@@ -153,9 +145,7 @@ def _read_config(path: Path) -> BundleConfig:
         return BundleConfig.model_validate(values)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BundleError(
-            f"{path} is not a valid config ({wrong}).", "Copy the model folder again."
-        ) from None
+        raise BundleError(f"{path} is not a valid config ({wrong}).", "Copy the model folder again.") from None
     except UsageError as error:
         raise BundleError(f"{path} is not a valid config (search: {error.problem})") from None
 

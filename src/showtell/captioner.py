@@ -185,9 +185,7 @@ class Captioner:
         attention: bool = False,
     ) -> list[list[Caption]]:
         """Caption images that are encoded already (`engine.encode`, or a feature cache's rows)."""
-        found = search(
-            self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers
-        )
+        found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _as_vocabulary_writes(self, word: str) -> str:

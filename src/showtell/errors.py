@@ -47,6 +47,6 @@ class MissingExtraError(UsageError):
         self.feature = feature
         self.extra = extra
 
-    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
         """As above, from this class's own two arguments."""
         return type(self), (self.feature, self.extra)

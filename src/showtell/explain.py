@@ -67,9 +67,7 @@ def heat(alpha: NDArray[np.floating], height: int, width: int) -> NDArray[np.flo
 def overlay(image: NDArray[np.uint8], alpha: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Draw one word's attention `[h, w]` over an image uint8 `[H, W, 3]`; returns uint8 `[H, W, 3]`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UsageError(
-            f"The image must be uint8 of shape [H, W, 3], not {image.dtype} {list(image.shape)}."
-        )
+        raise UsageError(f"The image must be uint8 of shape [H, W, 3], not {image.dtype} {list(image.shape)}.")
     strength = heat(alpha, *image.shape[:2])[..., None]
     photo = image.astype(np.float32)
     grey = photo @ np.array(LUMA, dtype=np.float32)
@@ -170,9 +168,7 @@ def _word_overlays(
             else "There are no words to draw attention for."
         )
     height = max(1, round(width * image.shape[0] / image.shape[1]))
-    small = np.asarray(
-        Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    )
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
     return [Image.fromarray(overlay(small, alpha)) for alpha in attention]
 
 

@@ -152,9 +152,7 @@ def resize(image: Pixels, preprocessing: Preprocessing) -> Pixels:
         return image
     # Cutting and shrinking in one step: a strip of 1 x 60,000 pixels never becomes 256 x 15 million.
     resampling = RESAMPLING[preprocessing.interpolation]
-    return np.array(
-        Image.fromarray(image).resize((size, size), resampling, box=_box(width, height, preprocessing))
-    )
+    return np.array(Image.fromarray(image).resize((size, size), resampling, box=_box(width, height, preprocessing)))
 
 
 def normalise(images: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -245,9 +243,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
             continue
         file.seek(start)
         return factory(file, name)
-    raise ImageError(
-        f"{name} is not an image that showtell reads.", f"It reads {', '.join(FORMATS)} and HEIF."
-    )
+    raise ImageError(f"{name} is not an image that showtell reads.", f"It reads {', '.join(FORMATS)} and HEIF.")
 
 
 def _is_heif(prefix: bytes) -> bool:

@@ -99,8 +99,7 @@ class Tokenizer:
         if max_words is None:
             return [row.ids for row in rows]
         return [
-            ids if len(ids) <= max_words + 2 else [*ids[: max_words + 1], self.end]
-            for ids in (r.ids for r in rows)
+            ids if len(ids) <= max_words + 2 else [*ids[: max_words + 1], self.end] for ids in (r.ids for r in rows)
         ]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -110,9 +109,7 @@ class Tokenizer:
     def words(self, caption: str) -> list[str]:
         """The words that the caption is cut into, known or not."""
         normal = self._table.normalizer.normalize_str(_valid_unicode(caption))
-        return [
-            word.removeprefix(self._mark) for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)
-        ]
+        return [word.removeprefix(self._mark) for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)]
 
     def id_of(self, word: str) -> int | None:
         """The id of a word written as in `words`, or of a special one; None when it is not there."""

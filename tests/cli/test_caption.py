@@ -168,10 +168,7 @@ def test_bad_inputs_are_reported_and_the_others_go_on(place, capsys):
     assert out == f"photos/a.png\t{SAID['red']}\nphotos/trip/c.webp\t{SAID['blue']}\n"
     lines = error.splitlines()
     assert lines[0] == "showtell: gone.jpg: there is no such file."
-    assert (
-        lines[1]
-        == "showtell: empty: no image in this folder. Images are known by their suffix: .jpg, .png, ..."
-    )
+    assert lines[1] == "showtell: empty: no image in this folder. Images are known by their suffix: .jpg, .png, ..."
     assert lines[2] == "showtell: x*.jpg: no image matches."
     assert lines[3].startswith("showtell: photos/b.jpg ")
     assert lines[4] == "showtell: 2 captioned, 4 failed."
@@ -244,9 +241,7 @@ def test_ban(place, capsys):
 def test_jsonl(place, capsys):
     _, out, _ = run(capsys, "photos", "--format", "jsonl", "--num", "2")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [row["image"] for row in rows] == ["photos/a.png"] * 2 + ["photos/b.jpg"] * 2 + [
-        "photos/trip/c.webp"
-    ] * 2
+    assert [row["image"] for row in rows] == ["photos/a.png"] * 2 + ["photos/b.jpg"] * 2 + ["photos/trip/c.webp"] * 2
     assert rows[0].keys() == {"image", "caption", "log_prob"}
     assert rows[0]["caption"] == SAID["red"]
     assert rows[0]["log_prob"] > rows[1]["log_prob"] or rows[0]["caption"] != rows[1]["caption"]
@@ -380,9 +375,7 @@ def test_resume_after_any_byte_gives_the_whole(outputs, format, num, data):
         use_fake_engine(patch)
         out = Path(f"cut.{format}")
         out.write_bytes(whole[format, num][:cut])
-        assert (
-            main(["caption", "-m", "m", "photos", *RESUMED, "-n", str(num), "-o", str(out), "--resume"]) == 0
-        )
+        assert main(["caption", "-m", "m", "photos", *RESUMED, "-n", str(num), "-o", str(out), "--resume"]) == 0
         assert out.read_bytes() == whole[format, num]
 
 
@@ -400,9 +393,7 @@ def test_every_cut_keeps_exactly_the_whole_images(outputs, format, num, tmp_path
         done = done_images(path, format, num)
         complete = [name for name, end in ends if header + end <= cut]
         assert done == set(complete), cut
-        kept = max(
-            [header + end for _, end in ends if header + end <= cut], default=header if cut >= header else 0
-        )
+        kept = max([header + end for _, end in ends if header + end <= cut], default=header if cut >= header else 0)
         assert path.stat().st_size == kept, cut
 
 
@@ -435,9 +426,7 @@ def test_resume_retries_what_failed(place, capsys):
 def test_resume_does_only_what_is_missing(place, capsys, monkeypatch):
     run(capsys, "photos", "-o", "x.csv")
     before = Path("x.csv").read_bytes()
-    monkeypatch.setattr(
-        "tests.fake_model.FakeEngine.encode", lambda self, images: pytest.fail("nothing is missing")
-    )
+    monkeypatch.setattr("tests.fake_model.FakeEngine.encode", lambda self, images: pytest.fail("nothing is missing"))
     assert run(capsys, "photos", "-o", "x.csv", "--resume") == (0, "", "")
     assert Path("x.csv").read_bytes() == before
 

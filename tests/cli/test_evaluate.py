@@ -74,10 +74,7 @@ def test_scores_and_predictions(place, capsys):
 
 
 def test_search_options_are_applied_and_recorded(place, capsys):
-    assert (
-        run(capsys, "-o", "r.json", "--beam", 1, "--ban", "nothing", "--max-words", 4, "--batch-size", 3)[0]
-        == 0
-    )
+    assert run(capsys, "-o", "r.json", "--beam", 1, "--ban", "nothing", "--max-words", 4, "--batch-size", 3)[0] == 0
     results = json.loads(Path("r.json").read_text())
     expected = asdict(SearchOptions(beam=1, max_words=4, banned_words=("nothing",)))
     assert results["search"] == json.loads(json.dumps(expected))

@@ -58,8 +58,7 @@ def test_help_of_a_command_imports_that_command_only(name):
     assert not HEAVY & modules
     assert f"showtell.cli.{name}" in modules
     assert (
-        not {f"showtell.cli.{other}" for other in COMMANDS} - {f"showtell.cli.{name}", "showtell.cli.caption"}
-        & modules
+        not {f"showtell.cli.{other}" for other in COMMANDS} - {f"showtell.cli.{name}", "showtell.cli.caption"} & modules
     )
 
 
@@ -207,13 +206,9 @@ def test_a_command_is_imported_once_it_is_called(command):
 
 
 def test_python_m_showtell():
-    done = subprocess.run(
-        [sys.executable, "-m", "showtell", "--version"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "showtell", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"showtell {__version__}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "showtell", "nothing"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "showtell", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
 
 
@@ -232,9 +227,7 @@ sys.modules["showtell.cli.models"] = module
 from showtell.cli import main
 sys.exit(main(["models"]))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)

@@ -81,9 +81,7 @@ def check_proposals(engine: Engine, memory: Any, vocabulary_size: int, tolerance
         assert proposals.log_probs.dtype == np.float32
         assert (np.diff(proposals.log_probs, axis=2) <= 0).all(), "proposals are not sorted, the best first"
         assert (np.diff(np.sort(proposals.ids, axis=2), axis=2) > 0).all(), "a word is proposed twice"
-        agree(
-            proposals.log_probs, whole.log_probs[:, :, :top], tolerance, f"top={top} are not the best of all"
-        )
+        agree(proposals.log_probs, whole.log_probs[:, :, :top], tolerance, f"top={top} are not the best of all")
         named = np.take_along_axis(by_word(whole), proposals.ids, axis=2)
         agree(proposals.log_probs, named, tolerance, f"top={top} gives a word another's log-probability")
     total = np.exp(whole.log_probs.astype(np.float64)).sum(axis=2)
@@ -161,9 +159,7 @@ def check_no_parents_means_the_same_rows(
     agree(by_word(named), by_word(unnamed), tolerance, "parents=None is not every row as it is")
 
 
-def check_state_is_a_value(
-    engine: Engine, memory: Any, vocabulary_size: int, random: np.random.Generator
-) -> None:
+def check_state_is_a_value(engine: Engine, memory: Any, vocabulary_size: int, random: np.random.Generator) -> None:
     """A step taken from a state leaves the state as it was, and nothing hides in the engine."""
     state, tokens, parents = after_two_words(engine, memory, vocabulary_size, random)
     first, _ = engine.step(memory, state, tokens, parents, vocabulary_size)

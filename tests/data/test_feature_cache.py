@@ -50,9 +50,7 @@ def test_the_file_is_mapped_and_never_read_whole(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"z is not in the feature cache .* Finish the cache with 'showtell features'"
-    ):
+    with pytest.raises(DataError, match=r"z is not in the feature cache .* Finish the cache with 'showtell features'"):
         build(tmp_path).rows(["a", "z"])
 
 
@@ -124,9 +122,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 100))
-    with pytest.raises(
-        DataError, match=r"needs 0 MB more, and its disk has 0 MB free\. Free some space or choose"
-    ):
+    with pytest.raises(DataError, match=r"needs 0 MB more, and its disk has 0 MB free\. Free some space or choose"):
         writer(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert megabytes(878_080_000) == "878 MB"
@@ -138,9 +134,7 @@ def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, monkeypatch: pytes
 
     cache = writer(tmp_path)
     monkeypatch.setattr("os.write", full)
-    with pytest.raises(
-        DataError, match=r"can't be written: No space left on device\. Free some space and build again"
-    ):
+    with pytest.raises(DataError, match=r"can't be written: No space left on device\. Free some space and build again"):
         cache.write(["a"], features("a"))
 
 
@@ -155,9 +149,7 @@ def test_numbers_that_half_precision_lacks_are_refused(tmp_path: Path, value: fl
 
 
 def test_a_folder_without_a_cache(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"There is no feature cache in .* Build one with 'showtell features'"
-    ):
+    with pytest.raises(DataError, match=r"There is no feature cache in .* Build one with 'showtell features'"):
         FeatureCache.open(tmp_path)
 
 

@@ -48,9 +48,7 @@ def flickr8k_splits(root: Path, **images: str) -> None:
         write(root / f"Flickr_8k.{split}Images.txt", names.replace(" ", "\n") + "\n")
 
 
-@pytest.mark.parametrize(
-    "folder", ["Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset"]
-)
+@pytest.mark.parametrize("folder", ["Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset"])
 def test_flickr8k_from_kaggle(tmp_path: Path, folder: str) -> None:
     """Commas and quotation marks in captions, quoted or not; blanks before the full stop stay."""
     draw(tmp_path / folder, *ABC)
@@ -133,15 +131,11 @@ def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
 def test_flickr8k_layouts_that_are_not_understood(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is not a folder\. Name the folder"):
         data.load(f"flickr8k:{tmp_path}/nowhere")
-    with pytest.raises(
-        DataError, match=r"no file of captions\. Looked for captions\.txt, .*; found nothing\."
-    ):
+    with pytest.raises(DataError, match=r"no file of captions\. Looked for captions\.txt, .*; found nothing\."):
         data.load(f"flickr8k:{tmp_path}")
     file = write(tmp_path / "captions.txt", "name|text\n")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(
-        DataError, match=r"no folder of images\. Looked for Images, .*; found captions\.txt, photos/"
-    ):
+    with pytest.raises(DataError, match=r"no folder of images\. Looked for Images, .*; found captions\.txt, photos/"):
         data.load(f"flickr8k:{tmp_path}")
     draw(tmp_path / "Images", "a.jpg")
     with pytest.raises(DataError, match=r"captions\.txt begins with 'name\|text', not with 'image,caption'"):
@@ -182,9 +176,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ------------------------------------------------------------------------------------------------ flickr30k
 
 
-@pytest.mark.parametrize(
-    "folder", ["flickr30k_images", "flickr30k-images", "flickr30k_images/flickr30k_images"]
-)
+@pytest.mark.parametrize("folder", ["flickr30k_images", "flickr30k-images", "flickr30k_images/flickr30k_images"])
 def test_flickr30k_results_csv(tmp_path: Path, folder: str) -> None:
     """The header has blanks, and one line of the published file lacks its second bar."""
     draw(tmp_path / folder, *ABC)
@@ -219,9 +211,7 @@ def test_flickr30k_layouts_that_are_not_understood(tmp_path: Path) -> None:
         data.load(f"flickr30k:{tmp_path}")
     draw(tmp_path / "Images", "a.jpg")
     file = write(tmp_path / "results.csv", "a,b\n")
-    with pytest.raises(
-        DataError, match=r"begins with 'a,b', not with 'image_name\| comment_number\| comment'"
-    ):
+    with pytest.raises(DataError, match=r"begins with 'a,b', not with 'image_name\| comment_number\| comment'"):
         data.load(f"flickr30k:{tmp_path}")
     write(file, "image_name| comment_number| comment\nwhat is this\n")
     with pytest.raises(DataError, match=r"results\.csv, line 2 is not .*'what is this'"):
@@ -281,25 +271,19 @@ def test_coco_single_file_is_split_by_image(tmp_path: Path) -> None:
     dataset = data.load(f"coco:{file},{tmp_path}/pictures")
     assert [len(dataset.split(name)) for name in ("train", "val", "test")] == [16, 2, 2]
     assert "only file of captions" in dataset.notes[0]
-    with pytest.raises(
-        DataError, match=r"no folder of images for mine\.json\. Looked for mine/, images/mine/"
-    ):
+    with pytest.raises(DataError, match=r"no folder of images for mine\.json\. Looked for mine/, images/mine/"):
         data.load(f"coco:{file}")
     draw(tmp_path / "images", *names.values())
     assert len(data.load(f"coco:{file}").examples) == 20
 
 
 def test_coco_files_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"no COCO captions\. Looked for annotations/captions_train2017\.json"
-    ):
+    with pytest.raises(DataError, match=r"no COCO captions\. Looked for annotations/captions_train2017\.json"):
         data.load(f"coco:{tmp_path}")
     draw(tmp_path, "1.jpg")
     instances = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "bbox": []}]}
     file = write(tmp_path / "instances.json", json.dumps(instances))
-    with pytest.raises(
-        DataError, match=r"instances\.json is not a COCO captions file \('caption' is missing\)"
-    ):
+    with pytest.raises(DataError, match=r"instances\.json is not a COCO captions file \('caption' is missing\)"):
         data.load(f"coco:{file}")
     write(file, "[1]")
     with pytest.raises(DataError, match="is not a COCO captions file"):
@@ -406,9 +390,7 @@ def test_csv_tables(tmp_path: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("writer", [jsonl, parquet])
-def test_jsonl_and_parquet_tables(
-    tmp_path: Path, writer: Callable[[Path, list[dict[str, Any]]], Path]
-) -> None:
+def test_jsonl_and_parquet_tables(tmp_path: Path, writer: Callable[[Path, list[dict[str, Any]]], Path]) -> None:
     draw(tmp_path, "a.jpg", "b.jpg")
     suffix = writer.__name__
     long = writer(tmp_path / f"long.{suffix}", [{"image": image, "text": text} for image, text in ROWS])
@@ -424,9 +406,7 @@ def test_jsonl_and_parquet_tables(
 
 def test_table_with_named_columns_and_image_folder(tmp_path: Path) -> None:
     draw(tmp_path / "pictures", "x/a.jpg", "b.jpg")
-    file = write(
-        tmp_path / "t.csv", "text,legend,photo_of,part\nno,A,x/a.jpg,Training\nno,B,b.jpg,validation\n"
-    )
+    file = write(tmp_path / "t.csv", "text,legend,photo_of,part\nno,A,x/a.jpg,Training\nno,B,b.jpg,validation\n")
     spec = f"table:{file},image=photo_of,caption=legend,split=part,images={tmp_path}/pictures"
     dataset = data.load(spec)
     assert captions(dataset) == {"x/a.jpg": ("A",), "b.jpg": ("B",)}
@@ -489,9 +469,7 @@ def test_tables_that_are_not_understood(tmp_path: Path, name: str, text: str, me
 def test_table_specs_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.csv is not a file"):
         data.load(f"table:{tmp_path}/gone.csv")
-    with pytest.raises(
-        UsageError, match=r"unknown setting 'column=x'\. There are image=, caption=, split=, images="
-    ):
+    with pytest.raises(UsageError, match=r"unknown setting 'column=x'\. There are image=, caption=, split=, images="):
         data.load("table:t.csv,column=x")
     file = write(tmp_path / "t.csv", "image,caption\na.jpg,A\n")
     with pytest.raises(DataError, match="has no split column"):
@@ -544,9 +522,7 @@ def test_folder_without_texts(tmp_path: Path) -> None:
 
 
 def test_specs_that_are_wrong() -> None:
-    with pytest.raises(
-        UsageError, match=r"'photos/' does not begin with a data format\. Begin with one of flickr8k:,"
-    ):
+    with pytest.raises(UsageError, match=r"'photos/' does not begin with a data format\. Begin with one of flickr8k:,"):
         data.load("photos/")
     with pytest.raises(UsageError, match=r"does not say what to load\. Write karpathy:FILE\.json,IMAGES"):
         data.load("karpathy:")
@@ -594,9 +570,5 @@ def test_flickr8k_on_disk() -> None:
     assert {len(example.captions) for example in dataset.examples} == {5}
     assert dataset.missing == ()
     references = json.loads((Path(folder) / "eval/flickr8k_dev/references.json").read_text())
-    assert {example.image_id for example in dataset.split("dev")} >= {
-        image["id"] for image in references["images"]
-    }
-    assert not any(
-        re.search(r"\s\s", caption) for example in dataset.examples for caption in example.captions
-    )
+    assert {example.image_id for example in dataset.split("dev")} >= {image["id"] for image in references["images"]}
+    assert not any(re.search(r"\s\s", caption) for example in dataset.examples for caption in example.captions)

@@ -148,9 +148,7 @@ def test_scene_does_not_depend_on_what_else_is_drawn() -> None:
 
 
 def test_vocabulary_is_small() -> None:
-    words = {
-        word for it in data.load("shapes:500").examples for caption in it.captions for word in caption.split()
-    }
+    words = {word for it in data.load("shapes:500").examples for caption in it.captions for word in caption.split()}
     assert len(words) <= 30
     assert set(COLOURS) | set(SHAPES) | set(RADII) < words
 

@@ -40,9 +40,7 @@ def test_samples_and_order_of_the_batch_do_not_matter(
     """The reward of a sample must not depend on the others of its batch."""
     reward = CiderReward([[[*r, END] for r in of_image] for of_image, _ in corpus])
     samples = padded([[[*ids, END], [*ids, 3, END], ids] for _, ids in corpus], 8)
-    alone = np.array(
-        [[reward([n], samples[n, k][None, None])[0, 0] for k in range(3)] for n in range(len(corpus))]
-    )
+    alone = np.array([[reward([n], samples[n, k][None, None])[0, 0] for k in range(3)] for n in range(len(corpus))])
     order = np.random.default_rng(seed).integers(len(corpus), size=7)
     np.testing.assert_allclose(reward(order, samples[order]), alone[order], rtol=0, atol=1e-12)
 

@@ -66,9 +66,7 @@ def found_phrases(data: MeteorData, sentence: str) -> set[str]:
 def test_the_index_holds_every_pair_of_the_table_in_its_order(data: MeteorData) -> None:
     phrases = sorted({phrase for pair in PAIRS for phrase in pair})
     rows = data.phrases([phrase.split() for phrase in phrases])
-    node = {
-        phrase: max(row, key=lambda p: (-p[0], p[1]))[2] for phrase, row in zip(phrases, rows, strict=True)
-    }
+    node = {phrase: max(row, key=lambda p: (-p[0], p[1]))[2] for phrase, row in zip(phrases, rows, strict=True)}
     assert len(set(node.values())) == len(phrases)
     name = {number: phrase for phrase, number in node.items()}
     read = data.paraphrases(node.values())

@@ -43,8 +43,7 @@ def slow_cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]])
 
     def vector(caption: str, n: int) -> dict[tuple[str, ...], float]:
         return {
-            g: c * (math.log(len(candidates)) - math.log(max(1, frequency[g])))
-            for g, c in grams(caption, n).items()
+            g: c * (math.log(len(candidates)) - math.log(max(1, frequency[g]))) for g, c in grams(caption, n).items()
         }
 
     def norm(v: dict[tuple[str, ...], float]) -> float:

@@ -68,9 +68,7 @@ def test_sacrebleu_agrees(case: tuple[list[str], list[list[str]], dict[str, Any]
 def test_report_from_captions_as_written(name: str) -> None:
     folder = Path(DATA or "") / "eval" / name
     official = json.loads((folder / "scores.json").read_text())
-    predicted = {
-        str(r["image_id"]): r["caption"] for r in json.loads((folder / "predictions.json").read_text())
-    }
+    predicted = {str(r["image_id"]): r["caption"] for r in json.loads((folder / "predictions.json").read_text())}
     references: dict[str, list[str]] = {str(i): [] for i in official["image_order"]}
     for row in json.loads((folder / "references.json").read_text())["annotations"]:
         references[str(row["image_id"])].append(row["caption"])

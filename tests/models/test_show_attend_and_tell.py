@@ -1,4 +1,4 @@
-"""Show, Attend and Tell: the packed, shared, product-saving decoder equals the paper's equations one caption at a time."""
+"""Show, Attend and Tell: packed steps and shared images give what the paper's equations give, caption by caption."""
 
 from itertools import product
 
@@ -47,7 +47,10 @@ def paper(decoder: ShowAttendAndTell, grid: Tensor, tokens: Tensor) -> Tensor:
     cell.bias_hh.data.zero_()
     h, m = torch.zeros(1, c.hidden_width), torch.zeros(1, c.hidden_width)
     if c.initial_state == "mean":
-        h, m = torch.tanh(decoder.initial_h(grid.mean(0)))[None], torch.tanh(decoder.initial_c(grid.mean(0)))[None]
+        h, m = (
+            torch.tanh(decoder.initial_h(grid.mean(0)))[None],
+            torch.tanh(decoder.initial_c(grid.mean(0)))[None],
+        )
     logits = []
     for token in tokens:
         e = torch.stack([decoder.score.weight[0] @ torch.tanh(decoder.key(a) + query @ h[0]) for a in grid])

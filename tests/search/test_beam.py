@@ -28,9 +28,7 @@ class SureEngine(ScriptedEngine):
         return np.log(probabilities).astype(np.float32).astype(np.float64)
 
 
-def found(
-    engine: ScriptedEngine, images: list[int], options: SearchOptions, **more: object
-) -> list[list[Hypothesis]]:
+def found(engine: ScriptedEngine, images: list[int], options: SearchOptions, **more: object) -> list[list[Hypothesis]]:
     return search(engine, engine.encode(np.array(images)), options, ScriptedVocabulary(engine.size), **more)
 
 
@@ -89,14 +87,10 @@ def test_beam_1_is_greedy_search(engine, options, image) -> None:
 @pytest.mark.parametrize("length_penalty", [0.0, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("image", range(5))
 @pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 1}, {"min_words": 3}, {"banned_words": ("w5",)}])
-def test_a_wide_enough_beam_finds_the_best_captions_there_are(
-    length_penalty: float, image: int, rules: dict
-) -> None:
+def test_a_wide_enough_beam_finds_the_best_captions_there_are(length_penalty: float, image: int, rules: dict) -> None:
     """3 words and `<end>`, up to 4 words: 121 captions, and the beam is wider than that."""
     engine = ScriptedEngine(size=7, sharpness=1.0, end_bonus=0.5)
-    options = SearchOptions(
-        beam=130, num=10, length_penalty=length_penalty, **{"min_words": 0, "max_words": 4} | rules
-    )
+    options = SearchOptions(beam=130, num=10, length_penalty=length_penalty, **{"min_words": 0, "max_words": 4} | rules)
     [hypotheses] = found(engine, [image], options)
     best = textbook.every_caption(engine, image, options)[:10]
     assert [each for each in as_captions(hypotheses) if each[2]] == best
@@ -231,16 +225,12 @@ def test_every_hypothesis_adds_up(options: SearchOptions) -> None:
         assert scores == sorted(scores, reverse=True)
         for each in hypotheses:
             before = [list(each.tokens[:t]) for t in range(len(each.tokens))]
-            expected = [
-                engine.log_probs(image, words)[word] for words, word in zip(before, each.tokens, strict=True)
-            ]
+            expected = [engine.log_probs(image, words)[word] for words, word in zip(before, each.tokens, strict=True)]
             assert each.token_log_probs == pytest.approx(expected, abs=1e-6)
             assert each.log_prob == pytest.approx(sum(expected), abs=1e-5)
             assert each.score == pytest.approx(each.log_prob / len(each.tokens) ** options.length_penalty)
             assert each.attention is not None
-            np.testing.assert_array_equal(
-                each.attention, [engine.attention(image, words) for words in before]
-            )
+            np.testing.assert_array_equal(each.attention, [engine.attention(image, words) for words in before])
 
 
 @pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(sample=True)])

@@ -72,15 +72,11 @@ def test_options_travel_to_other_processes() -> None:
 def test_image_numbers_must_fit_the_images() -> None:
     engine = ScriptedEngine()
     memory = engine.encode(np.arange(3))
-    with pytest.raises(
-        UsageError, match=r"image_numbers has 2 numbers for 3 images. Give one for each image."
-    ):
+    with pytest.raises(UsageError, match=r"image_numbers has 2 numbers for 3 images. Give one for each image."):
         search(engine, memory, SearchOptions(), ScriptedVocabulary(), image_numbers=[4, 5])
 
 
 def test_a_prefix_must_be_of_words_that_the_model_knows() -> None:
     engine = ScriptedEngine()
-    with pytest.raises(
-        UsageError, match=r"prefix has the word 'w99', which this model never says. Choose another"
-    ):
+    with pytest.raises(UsageError, match=r"prefix has the word 'w99', which this model never says. Choose another"):
         search(engine, engine.encode(np.arange(1)), SearchOptions(prefix=("w99",)), ScriptedVocabulary())

@@ -31,9 +31,7 @@ class KnownEngine(ScriptedEngine):
         return np.log(probabilities / probabilities.sum()).astype(np.float32).astype(np.float64)
 
 
-def found(
-    engine: ScriptedEngine, images: list[int], options: SearchOptions, **more: object
-) -> list[list[Hypothesis]]:
+def found(engine: ScriptedEngine, images: list[int], options: SearchOptions, **more: object) -> list[list[Hypothesis]]:
     return search(engine, engine.encode(np.array(images)), options, ScriptedVocabulary(engine.size), **more)
 
 
@@ -72,9 +70,7 @@ def test_words_come_as_often_as_they_should(options: dict, expected: tuple[float
     shares = shares_of_first_words(SearchOptions(sample=True, num=8000, max_words=2, **options))
     for share, weight in zip(shares, expected, strict=True):
         probability = weight / sum(expected)
-        assert share == pytest.approx(
-            probability, abs=4 * math.sqrt(probability * (1 - probability) / 8000) + 1e-9
-        )
+        assert share == pytest.approx(probability, abs=4 * math.sqrt(probability * (1 - probability) / 8000) + 1e-9)
 
 
 def test_later_words_depend_on_earlier_ones_as_in_the_model() -> None:
@@ -89,9 +85,7 @@ def test_later_words_depend_on_earlier_ones_as_in_the_model() -> None:
             for words, word in (([], first), ([first], second)):
                 weights = np.exp(engine.log_probs(4, words)[[4, 5, 6]])
                 probability *= weights[word - 4] / weights.sum()
-            assert counts[first, second] / 8000 == pytest.approx(
-                probability, abs=4 * math.sqrt(probability / 8000)
-            )
+            assert counts[first, second] / 8000 == pytest.approx(probability, abs=4 * math.sqrt(probability / 8000))
 
 
 @pytest.mark.parametrize("limit", [{"top_k": 1}, {"temperature": 1e-6}, {"top_p": 1e-6}])

@@ -13,9 +13,7 @@ Caption = tuple[tuple[int, ...], float, bool]  # tokens, score, finished
 def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[int, ...]) -> set[int]:
     """Which words (and `<end>`) the rules leave after these."""
     vocabulary = ScriptedVocabulary(engine.size)
-    allowed = (
-        set(range(engine.size)) - {PAD, START} - {vocabulary.id_of(word) for word in options.banned_words}
-    )
+    allowed = set(range(engine.size)) - {PAD, START} - {vocabulary.id_of(word) for word in options.banned_words}
     if not options.allow_unknown:
         allowed.discard(UNK)
     if len(words) < options.min_words:
@@ -63,9 +61,7 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
         if len(finished) >= options.beam and ranked(finished)[options.num - 1][1] >= best:
             break
         if length == options.max_words or not going_on:
-            cut = [
-                (words, score(total, length, options), False) for words, total in live if words not in ended
-            ]
+            cut = [(words, score(total, length, options), False) for words, total in live if words not in ended]
             finished += cut
             break
         live = going_on

@@ -11,7 +11,9 @@ from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch, batch_of, epoch_of_batches
 
 captions_of_images = st.lists(
-    st.lists(st.lists(st.integers(4, 9), min_size=0, max_size=12), min_size=1, max_size=6), min_size=1, max_size=30
+    st.lists(st.lists(st.integers(4, 9), min_size=0, max_size=12), min_size=1, max_size=6),
+    min_size=1,
+    max_size=30,
 )
 
 

@@ -48,14 +48,10 @@ def photos(folder: Path, count: int) -> list[Example]:
 def test_the_cache_holds_what_the_encoder_says(tmp_path: Path, encoder: Encoder) -> None:
     """Rows that are shifted by one, or photos prepared in another way, train to nonsense without an error."""
     examples = photos(tmp_path / "photos", 21)
-    count = 0
-
-    def advance() -> None:
-        nonlocal count
-        count += 1
-
-    cache = cached_features("photos", examples, encoder, tmp_path / "cache", advance)
-    assert count == 21
+    told: list[tuple[int, int, int]] = []
+    cache = cached_features("photos", examples, encoder, tmp_path / "cache", lambda *event: told.append(event))
+    rows, columns = encoder.grid
+    assert told == [(done, 21, 21 * rows * columns * encoder.width * 2) for done in range(22)]
     images = torch.from_numpy(prepare([example.read() for example in examples], encoder.preprocessing))
     with torch.inference_mode():
         expected = encoder(images).numpy()
@@ -68,8 +64,8 @@ def test_a_second_call_computes_nothing_and_a_larger_one_the_rest(tmp_path: Path
     examples = photos(tmp_path / "photos", 6)
     done: list[int] = []
     for part in (examples[:4], examples[:4], examples):
-        cached_features("photos", part, encoder, tmp_path / "cache", lambda: done.append(1))
-    assert len(done) == 6
+        cached_features("photos", part, encoder, tmp_path / "cache", lambda d, images, size: done.append(d))
+    assert done == [0, 1, 2, 3, 4, 0, 0, 1, 2]
     assert len(FeatureCache.open(tmp_path / "cache")) == 6
 
 
@@ -107,9 +103,7 @@ def test_changed_weights_are_refused(tmp_path: Path, encoder: Encoder) -> None:
     cached_features("photos", examples, encoder, tmp_path / "cache")
     with torch.no_grad():
         next(encoder.parameters()).zero_()
-    with pytest.raises(
-        DataError, match=r"was built by efficientnet_lite0-64px.* and the encoder is efficientnet"
-    ):
+    with pytest.raises(DataError, match=r"was built by efficientnet_lite0-64px.* and the encoder is efficientnet"):
         cached_features("photos", examples, encoder, tmp_path / "cache")
 
 
@@ -155,7 +149,7 @@ torch.manual_seed(0)
 format.SYNC_BYTES = 1
 encoder = build_encoder({"name": "efficientnet_lite0", "weights": "random", "size": 64})
 features.cached_features("x", load("shapes:320,pixels=64").examples, encoder, Path(sys.argv[1]),
-                         lambda: time.sleep(float(sys.argv[2])))
+                         lambda done, images, size: time.sleep(float(sys.argv[2])))
 """
 
 

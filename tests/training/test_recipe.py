@@ -39,7 +39,10 @@ def test_settings_change_parts(minimal: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("stages.0.learning_rat=1", "'stages.0.learning_rat' is no known key; the nearest is 'learning_rate'"),
+        (
+            "stages.0.learning_rat=1",
+            "'stages.0.learning_rat' is no known key; the nearest is 'learning_rate'",
+        ),
         ("serch.beam=3", "the nearest is 'search'"),
         ("search.bean=3", "the nearest is 'beam'"),
         ("encoder.siez=64", "the nearest is 'size'"),
@@ -62,7 +65,9 @@ def test_all_mistakes_are_named_at_once(minimal: Path) -> None:
         load_recipe(minimal, ["stages.0.epoch=3", "search.beem=3"])
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- 1", "must map keys"), (None, "can't be read")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "is not YAML"), ("- 1", "must map keys"), (None, "can't be read")]
+)
 def test_files_that_are_no_recipe(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "broken.yaml"
     if text is not None:

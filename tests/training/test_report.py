@@ -156,11 +156,7 @@ def test_page_is_accessible(run: Path):
     assert len(page.all("figcaption")) == len(page.all("figure"))
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
-    pointed = [
-        str(attributes["aria-labelledby"])
-        for _, attributes in page.elements
-        if "aria-labelledby" in attributes
-    ]
+    pointed = [str(attributes["aria-labelledby"]) for _, attributes in page.elements if "aria-labelledby" in attributes]
     assert set(pointed) <= set(identifiers)
     assert "prefers-color-scheme: dark" in (run / "report.html").read_text("utf-8")
 
@@ -279,9 +275,7 @@ def test_a_damaged_sample_keeps_its_caption(run: Path, harm: Callable[[Path], No
 
 
 def test_samples_without_pictures_or_scores(run: Path):
-    bare = [
-        {"image_id": n, "caption": "a ball", "scores": {"CIDEr": 0.5}, "references": None} for n in range(4)
-    ]
+    bare = [{"image_id": n, "caption": "a ball", "scores": {"CIDEr": 0.5}, "references": None} for n in range(4)]
     write_lines(run / "samples.jsonl", [*bare, {"image_id": 5, "caption": "unscored"}])
     page = Page(write_report(run))
     assert len(page.all("article")) == 4

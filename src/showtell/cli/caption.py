@@ -91,9 +91,7 @@ def caption(
     )
     captions_per_image = captioner.options(**search_options).num
     if format == "coco" and captions_per_image > 1:
-        raise UsageError(
-            "The coco format holds one caption for each image.", "Leave out --num, or say jsonl."
-        )
+        raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
     done = done_images(output, format, captions_per_image) if resume and output else set()
     for problem in problems:
         report(problem)

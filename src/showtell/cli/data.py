@@ -25,16 +25,10 @@ def group() -> None:
     """Look at a data set: images, captions, splits, what is missing."""
 
 
-@app.command(
-    epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:WHERE, for example flickr8k:DIR."
-)
+@app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:WHERE, for example flickr8k:DIR.")
 def info(
-    spec: Annotated[
-        str, typer.Argument(metavar="SPEC", help=f"FORMAT:WHERE; FORMAT is {', '.join(data.FORMATS)}.")
-    ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, with every file's name.")
-    ] = False,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:WHERE; FORMAT is {', '.join(data.FORMATS)}.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file's name.")] = False,
     check: Annotated[bool, typer.Option(help="Read every image to find those that can't be.")] = True,
 ) -> None:
     """Say what a data set holds: images, captions, splits, caption lengths, missing and unreadable files."""

@@ -27,22 +27,16 @@ app = typer.Typer()
 
 @app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")
 def evaluate(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")
-    ],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")],
     model: shared.Model = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, dev or test.")] = "test",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write scores and captions (COCO results format) as JSON."
-        ),
+        typer.Option("--output", "-o", metavar="FILE", help="Write scores and captions (COCO results format) as JSON."),
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option(
-            "--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."
-        ),
+        typer.Option("--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."),
     ] = None,
     batch_size: shared.BatchSize = 16,
     beam: shared.Beam = None,
@@ -182,9 +176,7 @@ def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, 
     ciders = dict(zip(scored.image_ids, scored.per_image["CIDEr"].tolist(), strict=True))
     return [
         {
-            "image_id": int(image_id)
-            if image_id.isdecimal() and image_id == str(int(image_id))
-            else image_id,
+            "image_id": int(image_id) if image_id.isdecimal() and image_id == str(int(image_id)) else image_id,
             "caption": caption.text,
             "log_prob": round(caption.log_prob, 4),
             "CIDEr": round(ciders[image_id], 4),

@@ -18,9 +18,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Stopped or killed, the same command goes on where it was.")
 def features(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")
-    ],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The cache's folder.")],
     encoder: Annotated[
         str,
@@ -34,16 +32,12 @@ def features(
     size: Annotated[
         int | None, typer.Option("--size", metavar="S", help="Pixels a side; by default the encoder's own.")
     ] = None,
-    grid: Annotated[
-        int | None, typer.Option("--grid", metavar="N", help="Pool the features to N x N cells.")
-    ] = None,
+    grid: Annotated[int | None, typer.Option("--grid", metavar="N", help="Pool the features to N x N cells.")] = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", metavar="FILE", help="A .pth or .safetensors file; or 'random'."),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Images encoded together.")
-    ] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Images encoded together.")] = 16,
 ) -> None:
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
     try:

@@ -122,9 +122,7 @@ def _images_of(name: str, problems: list[DataError]) -> list[str]:
         before = len(problems)
         images = list(_images_in(name, problems))
         if not images and len(problems) == before:
-            raise DataError(
-                f"{name}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ..."
-            )
+            raise DataError(f"{name}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ...")
         return images
     if os.path.lexists(name):
         return [name]

@@ -13,12 +13,8 @@ app = typer.Typer()
 
 @app.command()
 def models(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR", help="Model folders, or folders of training runs.")
-    ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The whole config, a JSON line for each model.")
-    ] = False,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model folders, or folders of training runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole config, a JSON line for each model.")] = False,
 ) -> None:
     """Show what model folders hold: encoder, decoder, words, search options, scores."""
     for folder in folders:
@@ -39,8 +35,7 @@ def description(bundle: Bundle) -> list[str]:
         f"{config.name}  ({bundle.path})",
         f"  encoder   {settings(config.encoder)}",
         f"  decoder   {settings(config.decoder)}",
-        f"  image     {config.preprocessing.size} x {config.preprocessing.size} pixels, "
-        f"{rows} x {columns} cells",
+        f"  image     {config.preprocessing.size} x {config.preprocessing.size} pixels, {rows} x {columns} cells",
         f"  words     {len(bundle.tokenizer):,}",
         f"  search    {how}, length penalty {search.length_penalty:g}, up to {search.max_words} words",
         f"  files     {file_sizes(bundle.path)}",

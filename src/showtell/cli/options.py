@@ -17,15 +17,11 @@ BatchSize = Annotated[
 
 Beam = Annotated[
     int | None,
-    typer.Option(
-        "--beam", metavar="K", help="Captions followed at a time; 1 is greedy.", rich_help_panel=SEARCH
-    ),
+    typer.Option("--beam", metavar="K", help="Captions followed at a time; 1 is greedy.", rich_help_panel=SEARCH),
 ]
 Num = Annotated[
     int | None,
-    typer.Option(
-        "--num", "-n", metavar="N", help="Captions for each image, best first.", rich_help_panel=SEARCH
-    ),
+    typer.Option("--num", "-n", metavar="N", help="Captions for each image, best first.", rich_help_panel=SEARCH),
 ]
 LengthPenalty = Annotated[
     float | None,
@@ -43,9 +39,7 @@ MaxWords = Annotated[
 ]
 NoRepeatNgram = Annotated[
     int | None,
-    typer.Option(
-        "--no-repeat-ngram", metavar="N", help="No N words come twice in a caption.", rich_help_panel=SEARCH
-    ),
+    typer.Option("--no-repeat-ngram", metavar="N", help="No N words come twice in a caption.", rich_help_panel=SEARCH),
 ]
 Ban = Annotated[
     list[str] | None,
@@ -53,9 +47,7 @@ Ban = Annotated[
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option(
-        "--prefix", metavar="TEXT", help="Words that each caption begins with.", rich_help_panel=SEARCH
-    ),
+    typer.Option("--prefix", metavar="TEXT", help="Words that each caption begins with.", rich_help_panel=SEARCH),
 ]
 Sample = Annotated[
     bool | None,
@@ -63,9 +55,7 @@ Sample = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        "--temperature", metavar="T", help="Below 1: safer words; above: bolder.", rich_help_panel=SAMPLING
-    ),
+    typer.Option("--temperature", metavar="T", help="Below 1: safer words; above: bolder.", rich_help_panel=SAMPLING),
 ]
 TopK = Annotated[
     int | None,
@@ -79,9 +69,7 @@ TopP = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", metavar="N", help="The same seed draws the same captions.", rich_help_panel=SAMPLING
-    ),
+    typer.Option("--seed", metavar="N", help="The same seed draws the same captions.", rich_help_panel=SAMPLING),
 ]
 
 

@@ -22,9 +22,7 @@ Format = Literal["text", "jsonl", "csv", "coco"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
 RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
 CSV_HEADER = "image,caption,log_prob\n"
-COCO_FILE = re.compile(
-    r"(?:COCO_\w+_)?(\d{12})"
-)  # val2017/000000000042.jpg: image 42 of the official annotations
+COCO_FILE = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg: image 42 of the official annotations
 
 
 class Output(Protocol):
@@ -201,9 +199,7 @@ def _opened(path: Path, mode: Literal["w", "a"], shown: Path | None = None) -> I
     try:
         file = path.open(mode, encoding="utf-8", newline="")
     except OSError as error:
-        raise UsageError(
-            f"{shown or path} can't be written: {error.strerror}.", "Choose another -o FILE."
-        ) from None
+        raise UsageError(f"{shown or path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
     with file:
         yield file
 

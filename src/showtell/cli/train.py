@@ -12,6 +12,7 @@ from showtell.errors import MissingExtraError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from showtell.training.checkpoint import Json
     from showtell.training.trainer import Event
 
 app = typer.Typer()
@@ -22,15 +23,11 @@ SCORES = ("CIDEr", "BLEU-4", "ROUGE_L")
 @app.command(epilog="Ctrl-C saves the run; the same command with --resume goes on with it.")
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")
-    ],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."),
     ] = None,
     features: Annotated[
         Path | None,
@@ -40,9 +37,7 @@ def train(
             help="Feature cache to use or build; by default in your cache folder.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
 ) -> None:
     """Train a captioner: features are cached once, each epoch ends with captions of the dev images and their scores."""
     if any(find_spec(package) is None for package in NEEDED):
@@ -61,7 +56,7 @@ def train(
 
 
 class _Screen:
-    """A bar for the epoch that runs, if someone is watching, and a line for each that has ended."""
+    """A bar for what is running, if someone is watching, and a line for each epoch that has ended."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -73,16 +68,16 @@ class _Screen:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.0f} captions/s"),
+                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
                 redirect_stdout=False,
             )
             self.bar.start()
-            self.bar.add_task("", total=None, epoch=0, epochs=0, loss=0.0, rate=0.0)
+            self.bar.add_task("", total=None, rate="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,40 +85,41 @@ class _Screen:
             self.bar.stop()
 
     def show(self, event: "Event") -> None:
-        """One step or one epoch."""
-        if event.line is not None:
-            self._print_line(event)
-        elif self.bar is not None:
-            self.bar.update(
-                self.bar.task_ids[0],
-                completed=(event.epoch - 1) * event.all_captions + event.captions,
-                total=event.epochs * event.all_captions,
-                epoch=event.epoch,
-                epochs=event.epochs,
-                loss=event.loss,
-                rate=event.captions_per_second,
-            )
+        """Show one event of the run."""
+        from showtell.data.feature_cache import megabytes
+        from showtell.training.trainer import Encoding, LeftOut
 
-    def _print_line(self, event: "Event") -> None:
-        assert event.line is not None
-        scores = event.line["scores"]
+        if isinstance(event, LeftOut):
+            print(f"showtell: {event.reason}", file=sys.stderr)
+        elif isinstance(event, Encoding):
+            if event.images and not event.done:
+                print(f"Features of {event.images:,} images: {megabytes(event.size)} to write.", file=sys.stderr)
+            self._advance("encoding images", event.done, event.images)
+        elif event.line is None:
+            done = (event.epoch - 1) * event.all_captions + event.captions
+            rate = f"loss {event.loss:.3f}  {event.captions_per_second:,.0f} captions/s"
+            self._advance(f"epoch {event.epoch}/{event.epochs}", done, event.epochs * event.all_captions, rate)
+        else:
+            self._print_line(event.line)
+
+    def _advance(self, what: str, done: int, total: int, rate: str | None = None) -> None:
+        if self.bar is None:
+            return
+        task = self.bar.tasks[0]
+        if task.total != total:  # another kind of work: its speed starts anew
+            self.bar.reset(task.id, total=total)
+        if rate is None:
+            rate = f"{task.speed:.0f} images/s" if task.speed else ""
+        self.bar.update(task.id, description=what, completed=done, rate=rate)
+
+    def _print_line(self, line: "Json") -> None:
+        scores = line["scores"]
         if not self.header_shown:
             self.header_shown = True
-            print(
-                " ".join(
-                    [
-                        "epoch",
-                        "   loss",
-                        "captions/s",
-                        "padding",
-                        "minutes",
-                        *(f"{name:>8}" for name in SCORES),
-                    ]
-                )
-            )
+            print("epoch    loss captions/s padding minutes", *(f"{name:>8}" for name in SCORES))
         print(
-            f"{event.line['epoch']:5} {event.line['loss']:7.3f} {event.line['captions_per_second']:10.0f} "
-            f"{event.line['padding']:7.1%} {event.line['minutes']:7.1f} "
-            + " ".join(f"{scores[name]:8.4f}" for name in SCORES if name in scores),
+            f"{line['epoch']:5} {line['loss']:7.3f} {line['captions_per_second']:10.0f} "
+            f"{line['padding']:7.1%} {line['minutes']:7.1f}",
+            *(f"{scores[name]:8.4f}" for name in SCORES),
             flush=True,
         )

@@ -109,9 +109,7 @@ def dataset_of_files(
     )
     if not examples:
         if missing:
-            raise DataError(
-                f"{name}: all {len(missing):,} image files are missing.", f"The first is {missing[0]}."
-            )
+            raise DataError(f"{name}: all {len(missing):,} image files are missing.", f"The first is {missing[0]}.")
         raise DataError(f"{name}: no image has a caption.")
     return Dataset(name, examples, missing, tuple(told))
 
@@ -126,8 +124,7 @@ def split_by_image(image_ids: Iterable[str], seed: int = 0) -> dict[str, Split]:
     held_out = max(round(len(shuffled) / 10), 1 if len(shuffled) >= 3 else 0)
     dev, test = set(shuffled[:held_out]), set(shuffled[held_out : 2 * held_out])
     return {
-        image_id: "dev" if image_id in dev else "test" if image_id in test else "train"
-        for image_id in sorted(shuffled)
+        image_id: "dev" if image_id in dev else "test" if image_id in test else "train" for image_id in sorted(shuffled)
     }
 
 

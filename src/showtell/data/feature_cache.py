@@ -93,9 +93,7 @@ class FeatureCache:
 
     def _lacks(self, image_id: str) -> DataError:
         if image_id in self.unreadable:
-            return DataError(
-                f"{image_id} is not in the feature cache {self.folder}: {self.unreadable[image_id]}"
-            )
+            return DataError(f"{image_id} is not in the feature cache {self.folder}: {self.unreadable[image_id]}")
         return DataError(
             f"{image_id} is not in the feature cache {self.folder}.",
             "Finish the cache with 'showtell features' for the same data.",
@@ -111,9 +109,7 @@ class CacheWriter:
         new_bytes: what is still to be written.
     """
 
-    def __init__(
-        self, folder: str | Path, fingerprint: str, cells: int, width: int, stamps: Mapping[str, str]
-    ) -> None:
+    def __init__(self, folder: str | Path, fingerprint: str, cells: int, width: int, stamps: Mapping[str, str]) -> None:
         """Make or extend the cache in `folder`.
 
         Args:
@@ -264,8 +260,7 @@ def refuse_another(folder: Path, index: Mapping[str, Any], fingerprint: str) -> 
     """Raise DataError for a cache of another encoder: its features would give confident nonsense."""
     if index["fingerprint"] != fingerprint:
         raise DataError(
-            f"The feature cache {folder} was built by {index['fingerprint']}, "
-            f"and the encoder is {fingerprint}.",
+            f"The feature cache {folder} was built by {index['fingerprint']}, and the encoder is {fingerprint}.",
             "Delete that folder or choose another.",
         )
 

@@ -45,9 +45,7 @@ def read_results(file: Path, notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from `image_name| comment_number| comment` lines."""
     header, *lines = read_lines(file)
     if header.replace(" ", "") != "image_name|comment_number|comment":
-        raise DataError(
-            f"{file} begins with {header[:60]!r}, not with 'image_name| comment_number| comment'."
-        )
+        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image_name| comment_number| comment'.")
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=2):
         match = RESULT_LINE.fullmatch(line)
@@ -56,9 +54,7 @@ def read_results(file: Path, notes: list[str]) -> dict[str, list[str]]:
                 raise DataError(f"{file}, line {number} is not 'image.jpg| 0| caption': {line[:60]!r}.")
             continue
         if not match["bar"]:
-            notes.append(
-                f"Line {number} of {file.name} lacks its second bar; read as comment {match['number']}."
-            )
+            notes.append(f"Line {number} of {file.name} lacks its second bar; read as comment {match['number']}.")
         captions.setdefault(match["image"], []).append(match["caption"])
     return captions
 

@@ -23,11 +23,7 @@ def load(where: str) -> Dataset:
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS)
     notes: list[str] = []
-    captions = (
-        read_csv(file, notes)
-        if file.suffix == ".txt" and file.stem == "captions"
-        else read_tokens(file, notes)
-    )
+    captions = read_csv(file, notes) if file.suffix == ".txt" and file.stem == "captions" else read_tokens(file, notes)
     splits = _official_splits((root, file.parent), notes)
     if splits:
         _note_the_rest(captions, splits, notes)

@@ -31,9 +31,7 @@ def load(where: str) -> Dataset:
     splits = _splits_of_folders(captioned)
     if not splits:
         splits = split_by_image(captioned)
-        notes.append(
-            "There are no train, dev and test folders: images are split 80/10/10, always the same way."
-        )
+        notes.append("There are no train, dev and test folders: images are split 80/10/10, always the same way.")
     return dataset_of_files("folder", captions, splits, captioned, notes)
 
 

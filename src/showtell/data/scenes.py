@@ -153,10 +153,7 @@ class Scene:
     def layout(self) -> tuple[tuple[str, str, str, int, int], ...]:
         """What stands where, to a third of the canvas; two scenes with one layout count as the same scene."""
         return tuple(
-            sorted(
-                (thing.size, thing.colour, thing.shape, int(thing.x * 3), int(thing.y * 3))
-                for thing in self.things
-            )
+            sorted((thing.size, thing.colour, thing.shape, int(thing.x * 3), int(thing.y * 3)) for thing in self.things)
         )
 
 

@@ -22,16 +22,12 @@ def load(options: str) -> Dataset:
     for setting in settings:
         key, _, value = setting.partition("=")
         if key.strip() not in ("seed", "pixels"):
-            raise UsageError(
-                f"shapes:{options} has an unknown setting '{setting}'.", "There are seed=N and pixels=N."
-            )
+            raise UsageError(f"shapes:{options} has an unknown setting '{setting}'.", "There are seed=N and pixels=N.")
         values[key.strip()] = value
     try:
         numbers = {key: int(value) for key, value in values.items()}
     except ValueError:
-        raise UsageError(
-            f"shapes:{options} is not understood.", "Write shapes:2000,seed=1,pixels=224."
-        ) from None
+        raise UsageError(f"shapes:{options} is not understood.", "Write shapes:2000,seed=1,pixels=224.") from None
     if numbers["count"] < 1 or numbers["pixels"] < 64:
         raise UsageError(f"shapes:{options} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
     examples = tuple(example(index, numbers["seed"], numbers["pixels"]) for index in range(numbers["count"]))

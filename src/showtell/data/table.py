@@ -67,9 +67,7 @@ def load(where: str) -> Dataset:
     if "split" not in columns:
         splits = split_by_image(captions)
         notes.append("There is no split column: images are split 80/10/10, the same way every time.")
-    return dataset_of_files(
-        file.name, captions, splits, {image_id: root / image_id for image_id in splits}, notes
-    )
+    return dataset_of_files(file.name, captions, splits, {image_id: root / image_id for image_id in splits}, notes)
 
 
 def _setting(where: str, setting: str) -> tuple[str, str]:
@@ -98,9 +96,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
     text = read_text(file)
     header = text.partition("\n")[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
             if None in row:
@@ -176,16 +172,12 @@ def _image_name(file: Path, number: int, image: object) -> str:
         kind = type(image).__name__
         raise DataError(f"{file}, row {number}: the image column holds {kind}, not the path of a file.")
     if "://" in image:
-        raise DataError(
-            f"{file}, row {number}: {image} is an address.", "Download the images and name their files."
-        )
+        raise DataError(f"{file}, row {number}: {image} is an address.", "Download the images and name their files.")
     return image
 
 
 def _split_of(file: Path, number: int, cell: object) -> Split:
     split = SPLIT_NAMES.get(str(cell).strip().lower())
     if split is None:
-        raise DataError(
-            f"{file}, row {number}: '{cell}' is no split.", f"Splits are {', '.join(SPLIT_NAMES)}."
-        )
+        raise DataError(f"{file}, row {number}: '{cell}' is no split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
     return split

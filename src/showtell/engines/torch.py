@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from showtell.bundle import Bundle
+from showtell.errors import BundleError
 from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
 from showtell.models.encoders import folded
 from showtell.search.engine import Proposals, gather, select
@@ -33,7 +34,12 @@ class TorchEngine:
         """The engine of a model on disk, ready for inference (batch norm folded where the encoder can)."""
         config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
         model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+        try:
+            model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+        except RuntimeError as error:
+            raise BundleError(
+                f"The weights in {bundle.path} are not those of the model that its config describes."
+            ) from error
         model.encoder = folded(model.encoder)
         return cls(model.eval().to(device), device)
 
@@ -66,10 +72,11 @@ class TorchEngine:
         """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
         if parents is not None:
             state = gather(state, self._tensor(parents))
-        logits, attention, state = self.model.decoder.step(memory, state, self._tensor(tokens))
+        new_state: dict[str, Tensor]
+        logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
         log_probs, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
         alpha = None if attention is None else attention.float().cpu().numpy()
-        return Proposals(ids.cpu().numpy(), log_probs.cpu().numpy(), alpha), state
+        return Proposals(ids.cpu().numpy(), log_probs.cpu().numpy(), alpha), new_state
 
     @torch.inference_mode()
     def select(

@@ -18,9 +18,7 @@ SCALE = 10.0
 Floats = NDArray[np.float64]
 
 
-def cider_d(
-    candidates: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[float, NDArray[np.float64]]:
+def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, NDArray[np.float64]]:
     """CIDEr-D of tokenised captions, in 0..10.
 
     How much an n-gram weighs depends on how many images of this very set have it in a reference, so the score

@@ -60,9 +60,7 @@ class CiderReward:
         size = max(len(self._keys), 1)
         seen, times = np.unique(gram_row * size + gram, return_counts=True)
         gram_row, gram = seen // size, seen % size
-        images_with = np.bincount(
-            np.unique(image_of[gram_row] * size + gram) % size, minlength=len(self._keys)
-        )
+        images_with = np.bincount(np.unique(image_of[gram_row] * size + gram) % size, minlength=len(self._keys))
         self._most = float(np.log(max(len(references), 1)))  # idf of an n-gram that no reference has
         self._idf = self._most - np.log(np.maximum(images_with, 1))  # [G]
         weight = times * self._idf[gram]
@@ -111,9 +109,7 @@ class CiderReward:
         norm = norm.reshape(-1, ORDERS)
 
         here = known[gram]
-        pair, dot = self._products(
-            images, samples, gram_row[here], at[gram[here]], weight[here], order[gram[here]]
-        )
+        pair, dot = self._products(images, samples, gram_row[here], at[gram[here]], weight[here], order[gram[here]])
         return self._scores(images, samples, dot, pair, norm, length)
 
     def _words(self, flat: Ints, row: Ints, begin: Ints) -> tuple[Keys, Ints]:
@@ -156,9 +152,7 @@ class CiderReward:
         dot: Floats = np.bincount(slot * ORDERS + np.repeat(order, count), product, total).astype(np.float64)
         return pair, dot
 
-    def _scores(
-        self, images: Ints, samples: int, dot: Floats, pair: Ints, norm: Floats, length: Ints
-    ) -> Floats:
+    def _scores(self, images: Ints, samples: int, dot: Floats, pair: Ints, norm: Floats, length: Ints) -> Floats:
         """From the products of each pair of row and reference to the mean over a row's references."""
         row_images = np.repeat(images, samples)
         begin, end = self._first[row_images], self._first[row_images + 1]

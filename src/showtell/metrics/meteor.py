@@ -62,15 +62,9 @@ def meteor_statistics(
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
     if not all(references):
         raise ValueError("an image has no references")
-    aligner = Aligner(
-        [*candidates, *(r for of_image in references for r in of_image)], data or load_meteor_data()
-    )
+    aligner = Aligner([*candidates, *(r for of_image in references for r in of_image)], data or load_meteor_data())
     statistics = np.array(
-        [
-            aligner.statistics(c, r)
-            for c, of_image in zip(candidates, references, strict=True)
-            for r in of_image
-        ],
+        [aligner.statistics(c, r) for c, of_image in zip(candidates, references, strict=True) for r in of_image],
         dtype=np.float64,
     ).reshape(-1, len(Statistics._fields))
     scores = meteor_scores(statistics)
@@ -96,9 +90,7 @@ class Statistics(NamedTuple):
 
 def meteor_scores(statistics: Floats) -> Floats:
     """The scores `[...]` of (sums of) `Statistics` `[..., 7]`; 0 where nothing is matched."""
-    words, reference_words, matched, reference_matched, *matched_words, chunks = np.moveaxis(
-        statistics, -1, 0
-    )
+    words, reference_words, matched, reference_matched, *matched_words, chunks = np.moveaxis(statistics, -1, 0)
     some = (matched > 0) & (reference_matched > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         precision, recall = matched / words, reference_matched / reference_words
@@ -370,9 +362,7 @@ def normalise(text: str) -> str:
     for pattern, new in CHANGES:
         text = pattern.sub(new, text)
     words = text.split()
-    return " ".join(
-        _without_stop(word, following) for word, following in zip(words, [*words[1:], ""], strict=True)
-    )
+    return " ".join(_without_stop(word, following) for word, following in zip(words, [*words[1:], ""], strict=True))
 
 
 def _without_stop(word: str, following: str) -> str:

@@ -81,10 +81,7 @@ class MeteorData:
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[np.uint64]]:
-        return {
-            name: np.load(self._folder / f"{name}.npy", mmap_mode="r")
-            for name in ("keys", "begin", "targets")
-        }
+        return {name: np.load(self._folder / f"{name}.npy", mmap_mode="r") for name in ("keys", "begin", "targets")}
 
     def phrases(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[int, int, int]]]:
         """For each sentence its phrases that the table knows: (place of the first word, words, node)."""
@@ -233,9 +230,7 @@ def paraphrase_arrays(
             _word_numbers([line.rstrip("\n").split(" ") for n, line in enumerate(block) if n % 3], vocabulary)
         )
         progress(min(0.8, 0.8 * len(blocks) * PAIRS_AT_ONCE / PAIRS))
-    words = (
-        np.concatenate(blocks) if blocks else np.zeros((0, LONGEST), dtype=np.uint16)
-    )  # [2 * pairs, LONGEST]
+    words = np.concatenate(blocks) if blocks else np.zeros((0, LONGEST), dtype=np.uint16)  # [2 * pairs, LONGEST]
     del blocks
     if len(vocabulary) >= 1 << 16:
         raise DataError("The paraphrase table has more than 65,535 words.", "Use the table of METEOR 1.5.")

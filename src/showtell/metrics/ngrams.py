@@ -47,9 +47,7 @@ def collect(candidates: Sequence[str], references: Sequence[Sequence[str]], orde
     first, second = [], []
     for counts in count_ngrams(captions, orders):
         border = int(np.searchsorted(counts.caption, len(candidates)))
-        first.append(
-            Counts(counts.caption[:border], counts.ngram[:border], counts.times[:border], counts.size)
-        )
+        first.append(Counts(counts.caption[:border], counts.ngram[:border], counts.times[:border], counts.size))
         second.append(
             Counts(
                 counts.caption[border:] - len(candidates),

@@ -36,9 +36,7 @@ ABBREVIATIONS = (
     "pfc ph plc pres prof pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt sys "
     "tel tenn thu tue tues univ va vs vt wed wis wisc wm wyo ph\\.d"
 ).replace(" ", "|")
-CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash".replace(
-    " ", "|"
-)  # begin with a capital
+CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash".replace(" ", "|")  # begin with a capital
 SMALL_ABBREVIATIONS = "[mM][ft]g|[pP]p?t[ey]s?"  # not in capitals
 NUMBER_ABBREVIATIONS = "art ca figs? nos? op pp prop".replace(" ", "|")  # before a number
 # An initial loses its full stop before one of these, as if it ended a sentence.

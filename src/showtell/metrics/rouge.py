@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 BETA = 1.2  # weight of recall against precision
 
 
-def rouge_l(
-    candidates: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[float, NDArray[np.float64]]:
+def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, NDArray[np.float64]]:
     """ROUGE-L of tokenised captions, in 0..1.
 
     Args:

@@ -76,9 +76,7 @@ def compare(
     tail = (1 - confidence) / 2
     found = []
     for column, metric in enumerate(metrics):
-        observed = (
-            abs(second.scores[metric] - first.scores[metric]) - 1e-12
-        )  # rounding must not make a tie a win
+        observed = abs(second.scores[metric] - first.scores[metric]) - 1e-12  # rounding must not make a tie a win
         bootstrap = resampled[:, column]
         low, high = np.quantile(bootstrap, [tail, 1 - tail])
         found.append(
@@ -94,9 +92,7 @@ def compare(
     return found
 
 
-def most_different(
-    first: Report, second: Report, metric: str = "CIDEr", count: int = 10
-) -> list[tuple[str, float]]:
+def most_different(first: Report, second: Report, metric: str = "CIDEr", count: int = 10) -> list[tuple[str, float]]:
     """The images where the systems differ most, the largest first: (image id, second's score - first's)."""
     difference = second.per_image[metric] - first.per_image[metric]
     order = np.argsort(-np.abs(difference), kind="stable")[:count]
@@ -125,9 +121,7 @@ def _swaps(images: int, draws: int, seed: int) -> Iterator[tuple[Floats, Floats]
         yield own, 1 - own
 
 
-def _differences(
-    first: Report, second: Report, metrics: list[str], weights: Iterator[tuple[Floats, Floats]]
-) -> Floats:
+def _differences(first: Report, second: Report, metrics: list[str], weights: Iterator[tuple[Floats, Floats]]) -> Floats:
     """Second - first of each draw and metric `[draws, metrics]`."""
     rows = []
     for own, other in weights:

@@ -78,7 +78,9 @@ def parse_model_config(encoder: dict[str, Any], decoder: dict[str, Any]) -> Mode
             TypeAdapter(DecoderConfig).validate_python(decoder),
         )
     except ValidationError as error:
-        raise UsageError(f"This model can't be built: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}.") from error
+        raise UsageError(
+            f"This model can't be built: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}."
+        ) from error
 
 
 def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) -> nn.Module:

@@ -14,6 +14,7 @@ That is torch.nn.utils.rnn.PackedSequence with the image's axis B kept in front:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Packing:
     @classmethod
     def of_widths(cls, widths: Sequence[int]) -> "Packing":
         """The packing of K captions with the given numbers of steps, longest first (a batch's widest for each k)."""
-        if any(a < b for a, b in zip(widths, widths[1:], strict=False)):
+        if any(a < b for a, b in pairwise(widths)):
             raise ValueError(f"captions must be sorted longest first, got widths {list(widths)}")
         return cls(tuple(sum(width > t for width in widths) for t in range(max(widths))))
 

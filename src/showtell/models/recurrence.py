@@ -21,13 +21,16 @@ class RecurrentLinear:
     def __init__(self, weight: Tensor) -> None:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self.weight: Tensor = _GatherGradient.apply(weight, self) if weight.requires_grad and torch.is_grad_enabled() else weight
+        self.weight: Tensor = (
+            _GatherGradient.apply(weight, self) if weight.requires_grad and torch.is_grad_enabled() else weight
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., in]` -> `[..., out]`."""
         if not self.weight.requires_grad:
             return torch.nn.functional.linear(x, self.weight)
-        return _KeepGradient.apply(x, self.weight, self)
+        product: Tensor = _KeepGradient.apply(x, self.weight, self)
+        return product
 
 
 class _GatherGradient(Function):

@@ -6,9 +6,10 @@ Equation numbers below are the paper's. What differs from it:
 - One LSTM bias instead of two, and the deep output of equation 7 has dropout before the vocabulary.
 - The image is encoded once for its K captions: keys `[B, N, A]` are projected once and broadcast against
   the K hidden states, and no array is ever repeated for each caption.
-- The word's half of the LSTM gates is computed for all steps in one product; see `packing.py` for the order of positions.
+- The word's half of the LSTM gates is computed for all steps in one product; `packing.py` has the order of positions.
 
-B images, K captions of each, T steps, P packed positions, N cells, D features, A attention, H hidden, E embedding, V words.
+B images, K captions of each, T steps, P packed positions, N cells; widths: D features, A attention, H hidden, E words;
+V words in the vocabulary.
 """
 
 from typing import Literal, NamedTuple
@@ -35,7 +36,9 @@ class ShowAttendAndTellConfig(BaseModel):
     attention_width: int = Field(512, gt=0, description="A, width in which keys and queries are added")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of embedding and output units dropped in training")
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of the grid's features dropped in training")
-    normalise: bool = Field(False, description="layer-normalise each cell's features; for encoders whose scale is far from 1")
+    normalise: bool = Field(
+        False, description="layer-normalise each cell's features; for encoders whose scale is far from 1"
+    )
     initial_state: Literal["mean", "zeros"] = Field("mean", description="h0 and c0: from the mean feature, or zeros")
     gate: bool = Field(True, description="the scalar beta on the context vector (section 4.2.1)")
     output: Literal["deep", "hidden"] = Field("deep", description="equation 7, or the hidden state alone")
@@ -107,7 +110,12 @@ class ShowAttendAndTell(nn.Module):
     # ---------------------------------------------------------------- one step
 
     def look_and_think(
-        self, memory: Arrays, state: Arrays, word_gates: Tensor, from_hidden: RecurrentLinear, from_context: RecurrentLinear
+        self,
+        memory: Arrays,
+        state: Arrays,
+        word_gates: Tensor,
+        from_hidden: RecurrentLinear,
+        from_context: RecurrentLinear,
     ) -> tuple[Arrays, Tensor, Tensor]:
         """Equations 1 to 6 and the gate beta: one look at the image and one step of the LSTM.
 
@@ -136,7 +144,8 @@ class ShowAttendAndTell(nn.Module):
         """Equation 7, for any number of positions at once: `[..., E]`, `[..., H]`, `[..., D]` -> `[..., V]`."""
         if self.config.output == "deep":
             hidden = embedded + self.output_h(hidden) + self.output_z(context)
-        return self.output(self.dropout(hidden))
+        logits: Tensor = self.output(self.dropout(hidden))
+        return logits
 
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor, Arrays]:
         """One word more for K hypotheses of each image.

@@ -54,9 +54,7 @@ def search(
     batch = engine.batch_size(memory)
     numbers = range(batch) if image_numbers is None else image_numbers
     if len(numbers) != batch:
-        raise UsageError(
-            f"image_numbers has {len(numbers)} numbers for {batch} images.", "Give one for each image."
-        )
+        raise UsageError(f"image_numbers has {len(numbers)} numbers for {batch} images.", "Give one for each image.")
     if batch == 0:
         return []
     rules = rules_for(options, vocabulary)
@@ -73,6 +71,4 @@ def search(
             image_numbers=numbers,
             attention=attention,
         )
-    return beam_search(
-        engine, memory, options, rules, start=start, end=end, vocabulary_size=size, attention=attention
-    )
+    return beam_search(engine, memory, options, rules, start=start, end=end, vocabulary_size=size, attention=attention)

@@ -50,9 +50,7 @@ class Paths:
         self._layers: list[_Layer] = []
         self._place = np.arange(images)
 
-    def add(
-        self, tokens: IntArray, parents: IntArray, log_probs: FloatArray, attention: FloatArray | None
-    ) -> None:
+    def add(self, tokens: IntArray, parents: IntArray, log_probs: FloatArray, attention: FloatArray | None) -> None:
         """Add a layer: rows `[B', R]` of the step's images, and their parents' attention `[B', K, N]`."""
         self._layers.append(_Layer(self._place, tokens, parents, log_probs, attention))
 
@@ -79,9 +77,7 @@ class Paths:
         tokens = np.zeros((len(images), longest), dtype=np.int64)
         log_probs = np.zeros((len(images), longest))
         looked = self._layers[0].attention if self._layers else None
-        attention = (
-            None if looked is None else np.zeros((len(images), longest, looked.shape[2]), looked.dtype)
-        )
+        attention = None if looked is None else np.zeros((len(images), longest, looked.shape[2]), looked.dtype)
         for t, which, layer, at in self._back(images, rows, lengths):
             tokens[which, t] = layer.tokens[at]
             log_probs[which, t] = layer.log_probs[at]

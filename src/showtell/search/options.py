@@ -74,13 +74,9 @@ class SearchOptions:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UsageError(f"top_p is {self.top_p}, not over 0 and at most 1.", "Try top_p=0.9.")
         if not 0 < self.temperature < math.inf:
-            raise UsageError(
-                f"temperature is {self.temperature}, not over 0.", "For the most likely words use beam=1."
-            )
+            raise UsageError(f"temperature is {self.temperature}, not over 0.", "For the most likely words use beam=1.")
         if not 0 <= self.length_penalty < math.inf:
-            raise UsageError(
-                f"length_penalty is {self.length_penalty}, not 0 or more.", "Useful values are 0 to 1."
-            )
+            raise UsageError(f"length_penalty is {self.length_penalty}, not 0 or more.", "Useful values are 0 to 1.")
         if self.min_words > self.max_words:
             raise UsageError(
                 f"min_words is {self.min_words}, over max_words ({self.max_words}).",
@@ -91,9 +87,7 @@ class SearchOptions:
     def _refuse_contradictions(self) -> None:
         for name in ("banned_words", "prefix"):
             if not isinstance(getattr(self, name), tuple):
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}, not a tuple of words.", "Say ('word',)."
-                )
+                raise UsageError(f"{name} is {getattr(self, name)!r}, not a tuple of words.", "Say ('word',).")
         if len(self.prefix) > self.max_words:
             raise UsageError(
                 f"prefix has {len(self.prefix)} words, over max_words ({self.max_words}).",
@@ -101,9 +95,7 @@ class SearchOptions:
             )
         for word in self.prefix:
             if word in self.banned_words:
-                raise UsageError(
-                    f"prefix has the word {word!r}, which banned_words forbids.", "Keep one of them."
-                )
+                raise UsageError(f"prefix has the word {word!r}, which banned_words forbids.", "Keep one of them.")
         if self.sample:
             return
         if self.num > self.beam:
@@ -113,9 +105,7 @@ class SearchOptions:
             )
         for name, unset in (("temperature", 1.0), ("top_k", None), ("top_p", None)):
             if getattr(self, name) != unset:
-                raise UsageError(
-                    f"{name} is set, but only sampling uses it.", "Set sample too, or leave it out."
-                )
+                raise UsageError(f"{name} is set, but only sampling uses it.", "Set sample too, or leave it out.")
 
 
 def _refuse_unless_whole(name: str, value: object, least: int) -> None:

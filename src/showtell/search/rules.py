@@ -141,9 +141,7 @@ def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
 def _id(word: str, vocabulary: Vocabulary) -> int:
     found = vocabulary.id_of(word)
     if found is None:
-        raise UsageError(
-            f"prefix has the word {word!r}, which this model never says.", "Choose another word."
-        )
+        raise UsageError(f"prefix has the word {word!r}, which this model never says.", "Choose another word.")
     return found
 
 

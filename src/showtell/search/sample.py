@@ -78,9 +78,7 @@ def sample(
 
 def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps: int) -> FloatArray:
     """Return one number in [0, 1) for each image, sample and step, `[B, K, steps]`."""
-    numbers = [
-        np.random.default_rng([options.seed, image]).random((options.num, steps)) for image in image_numbers
-    ]
+    numbers = [np.random.default_rng([options.seed, image]).random((options.num, steps)) for image in image_numbers]
     return np.stack(numbers)
 
 

@@ -107,9 +107,7 @@ def _sorted_lengths(captions: Sequence[Sequence[Ids]]) -> NDArray[np.float64]:
     return lengths
 
 
-def _groups(
-    lengths: NDArray[np.float64], size: int, generator: np.random.Generator
-) -> list[NDArray[np.int64]]:
+def _groups(lengths: NDArray[np.float64], size: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
     """Images in groups of `size` (the last may be smaller) whose lengths are alike.
 
     A k-d tree with leaves of one batch: halve the images at the caption whose lengths vary most, again and again.

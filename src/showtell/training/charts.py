@@ -65,15 +65,11 @@ def line_chart(
                 for x, y in line
             ]
         parts.append(_text(across(line[-1][0]) + 9, height + 4, label, "start") + "</g>")
-    summary = "; ".join(
-        f"{name} from {short(line[0][1])} to {short(line[-1][1])}" for name, line in lines.items()
-    )
+    summary = "; ".join(f"{name} from {short(line[0][1])} to {short(line[-1][1])}" for name, line in lines.items())
     return _svg(f"{title}, by {below}: {summary}.", parts)
 
 
-def histogram(
-    bars: Mapping[int, float], outline: Mapping[int, float], *, names: tuple[str, str], below: str
-) -> str:
+def histogram(bars: Mapping[int, float], outline: Mapping[int, float], *, names: tuple[str, str], below: str) -> str:
     """Draw one distribution as bars and another as an outline over them.
 
     Args:
@@ -113,9 +109,7 @@ def histogram(
         parts.append(f'<path class="outline" d="M{x},{y + 19}h14"/>')
         parts.append(_text(x + 21, y + 23, names[1], "start"))
     modes = [
-        f"{name} peak at {max(of, key=lambda n: of[n])}"
-        for name, of in zip(names, (bars, outline), strict=True)
-        if of
+        f"{name} peak at {max(of, key=lambda n: of[n])}" for name, of in zip(names, (bars, outline), strict=True) if of
     ]
     return _svg(f"Histogram by {below}: {'; '.join(modes)}.", parts)
 

@@ -1,7 +1,7 @@
 """A checkpoint: one safetensors file that holds a run at one step, whole or not at all.
 
-Tensors are weights, optimiser, weight average and random state; what is not a tensor is JSON in the file's header. It is
-written beside its place, flushed to the disk and renamed, so a run that is killed finds the last whole one.
+Tensors are weights, optimiser, weight average and random state; what is not a tensor is JSON in the file's header. It
+is written beside its place, flushed to the disk and renamed, so a run that is killed finds the last whole one.
 """
 
 import os
@@ -120,7 +120,7 @@ def save(
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, new, {"progress": text})
     with new.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(new, folder / NAME)
+    new.replace(folder / NAME)
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -135,7 +135,9 @@ def read_progress(folder: Path) -> Progress | None:
         with safe_open(folder / NAME, "pt") as file:
             return TypeAdapter(Progress).validate_json(file.metadata()["progress"])
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DataError(f"The checkpoint {folder / NAME} can't be read.", "Start the run again in another folder.") from error
+        raise DataError(
+            f"The checkpoint {folder / NAME} can't be read.", "Start the run again in another folder."
+        ) from error
 
 
 def restore_tensors(

@@ -20,9 +20,13 @@ class CrossEntropy(BaseModel):
     kind: Literal["cross_entropy"] = "cross_entropy"
     epochs: int = Field(20, gt=0, description="passes over the training images, at most")
     batch_images: int = Field(20, gt=0, description="B, images in a batch; each comes with its captions")
-    captions_per_image: int = Field(5, gt=0, description="K at most; a random choice of an image's captions if it has more")
+    captions_per_image: int = Field(
+        5, gt=0, description="K at most; a random choice of an image's captions if it has more"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of the decoder, at its highest")
-    encoder_stages: int = Field(0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features")
+    encoder_stages: int = Field(
+        0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
+    )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
@@ -30,7 +34,10 @@ class CrossEntropy(BaseModel):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over the vocabulary")
     doubly_stochastic: float = Field(0.0, ge=0, description="weight of the attention penalty (Xu et al., equation 14)")
     scheduled_sampling: float = Field(
-        0.0, ge=0, le=1, description="share of the words replaced by the model's own, reached at the last epoch"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the words replaced by the model's own, reached at the last epoch",
     )
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
     patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
@@ -69,13 +76,16 @@ class CrossEntropy(BaseModel):
 
 
 def parameter_groups(model: CaptioningModel, stage: CrossEntropy) -> list[dict[str, object]]:
-    """AdamW's groups: decoder and encoder each with its own learning rate, matrices with weight decay, the rest without.
+    """AdamW's groups: decoder and encoder with a learning rate each, matrices with weight decay and the rest without.
 
     Sets which of the encoder's parameters learn.
     """
     model.encoder.train_last(stage.encoder_stages)
     groups: list[dict[str, object]] = []
-    for module, learning_rate in ((model.decoder, stage.learning_rate), (model.encoder, stage.encoder_learning_rate)):
+    for module, learning_rate in (
+        (model.decoder, stage.learning_rate),
+        (model.encoder, stage.encoder_learning_rate),
+    ):
         learning = [p for p in module.parameters() if p.requires_grad]
         for decay, chosen in (
             (stage.weight_decay, [p for p in learning if p.ndim > 1]),

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ def cached_features(
     examples: Sequence[Example],
     encoder: Encoder,
     folder: Path | None = None,
-    advance: Callable[[], None] = lambda: None,
+    watch: Callable[[int, int, int], None] = lambda done, images, size: None,
 ) -> FeatureCache:
     """The features of these images, computed now as far as they are not in the cache.
 
@@ -40,14 +40,17 @@ def cached_features(
         examples: the images.
         encoder: as it is now: its weights are part of the cache's fingerprint.
         folder: of the cache; one for this encoder and these images in the user's cache folder when None.
-        advance: called after each image that is computed.
+        watch: told how many of how many images are computed, and how many bytes they take: before the first and
+            after each.
 
     Raises:
         DataError: the folder's cache is of another encoder or other images, or the disk is too small.
     """
     folder = folder or default_folder(name, examples, encoder)
     with writer_for(examples, encoder, folder) as writer:
-        fill(writer, examples, encoder, advance=advance)
+        images, done = len(writer.to_do), count(1)
+        watch(0, images, writer.new_bytes)
+        fill(writer, examples, encoder, advance=lambda: watch(next(done), images, writer.new_bytes))
     return FeatureCache.open(folder)
 
 
@@ -124,9 +127,7 @@ def fingerprint(encoder: Encoder) -> str:
     for key in ("transformers_version", "_name_or_path"):
         (config.get("architecture") or {}).pop(key, None)
     digest = hashlib.sha256()
-    digest.update(
-        json.dumps([config, encoder.preprocessing.model_dump(mode="json")], sort_keys=True).encode()
-    )
+    digest.update(json.dumps([config, encoder.preprocessing.model_dump(mode="json")], sort_keys=True).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         if not name.endswith("num_batches_tracked"):
             digest.update(f"{name} {list(tensor.shape)}".encode())

@@ -21,9 +21,7 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     return F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing)
 
 
-def loss_terms(
-    forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float
-) -> dict[str, Tensor]:
+def loss_terms(forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float) -> dict[str, Tensor]:
     """The loss of one batch as weighted, named terms; their sum is minimised.
 
     Args:

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from showtell.models.encoders import EncoderConfig
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import TokenizerConfig
 from showtell.training.cross_entropy import CrossEntropy
-
 
 Json = dict[str, Any]
 
@@ -30,9 +30,13 @@ class Recipe(BaseModel):
     decoder: DecoderConfig = Field(description="the caption decoder")
     tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="how captions become words")
     stages: tuple[CrossEntropy, ...] = Field(min_length=1, description="what is trained, one after the other")
-    search: SearchOptions = Field(SearchOptions(), description="how validation captions are generated, and the model's default")
+    search: SearchOptions = Field(
+        SearchOptions(), description="how validation captions are generated, and the model's default"
+    )
     max_words: int = Field(40, gt=0, description="longer training captions are cut")
-    validation_images: int | None = Field(None, gt=0, description="images of the dev split to caption each epoch; all if none")
+    validation_images: int | None = Field(
+        None, gt=0, description="images of the dev split to caption each epoch; all if none"
+    )
     precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="mixed precision of accelerate")
     checkpoint_seconds: float = Field(120, ge=0, description="between two checkpoints; one is also written each epoch")
     seed: int = Field(0, ge=0, description="decides every random choice of the run")
@@ -75,10 +79,8 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     except yaml.YAMLError:
         value = text
     if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
-        try:
+        with suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     *parents, last = key.strip().split(".")
     place: Any = data
     for part in parents:
@@ -100,7 +102,9 @@ def _problem(detail: Any) -> str:
     """One wrong key or value, in words."""
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        nearest = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(detail["loc"][:-1])), 1, cutoff=0)
+        nearest = difflib.get_close_matches(
+            str(detail["loc"][-1]), sorted(_known_keys(detail["loc"][:-1])), 1, cutoff=0
+        )
         return f"'{where}' is no known key; the nearest is '{nearest[0]}'"
     given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
     return f"'{where}': {detail['msg'][:1].lower()}{detail['msg'][1:]}{given}"

@@ -152,9 +152,7 @@ def _summary(log: Sequence[Record]) -> str:
     best = best_of(log)
     if best is None:
         return _lead("This run has logged no scores." if log else "This run has logged nothing.")
-    figures = {
-        name: f"{found:.3f}" for name in ("CIDEr", "BLEU-4") if (found := score(best, name)) is not None
-    }
+    figures = {name: f"{found:.3f}" for name in ("CIDEr", "BLEU-4") if (found := score(best, name)) is not None}
     if speeds := column(log, "captions_per_second"):
         figures["captions a second"] = f"{np.median(speeds):,.0f}"
     if padding := column(log, "padding"):
@@ -175,9 +173,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
     best = best_of(log)
     best_at = next((place for place, record in zip(places, log, strict=True) if record is best), None)
 
-    def over_run(
-        title: str, subtitle: str, names: Sequence[str], *, zero: bool, mark: float | None = None
-    ) -> str:
+    def over_run(title: str, subtitle: str, names: Sequence[str], *, zero: bool, mark: float | None = None) -> str:
         lines = {}
         for name in names:
             values = [number({**record, **scores(record)}.get(name)) for record in log]
@@ -239,13 +235,9 @@ def _scores_table(log: Sequence[Record]) -> str:
     columns = [name for name in (*COLUMNS, *others) if name in present]
     if not columns:
         return _note("There is no table without a log.")
-    heads = "".join(
-        f'<th scope="col">{html.escape(COLUMN_NAMES.get(name, name))}</th>' for name in ("epoch", *columns)
-    )
+    heads = "".join(f'<th scope="col">{html.escape(COLUMN_NAMES.get(name, name))}</th>' for name in ("epoch", *columns))
     best = best_of(log)
-    body = "\n".join(
-        _table_row(row, columns, best=record is best) for record, row in zip(log, rows, strict=True)
-    )
+    body = "\n".join(_table_row(row, columns, best=record is best) for record, row in zip(log, rows, strict=True))
     return f"""<div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
 <table>
 <thead><tr>{heads}</tr></thead>
@@ -275,9 +267,7 @@ def _cell(column: str, value: float | None) -> str:
 
 def _captions(run_folder: Path, samples: Sequence[Record]) -> str:
     """The best, the middling and the worst captions with their references and attention."""
-    groups = [
-        (*GROUPS[group], chosen, group == "best") for group, chosen in showcase(samples).items() if chosen
-    ]
+    groups = [(*GROUPS[group], chosen, group == "best") for group, chosen in showcase(samples).items() if chosen]
     if not groups:
         return _note(f"There are no captions with a {RANKED_BY} of their own to show.")
     return "\n".join(

@@ -32,9 +32,7 @@ def sample_article(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
         facts.append(f"log-probability {'−' * (log_prob < 0)}{abs(log_prob):.1f}")
     facts.append(html.escape(str(sample.get("image_id", "without a name"))))
     references = "".join(f"<li>{html.escape(str(text))}</li>" for text in items(sample, "references"))
-    listed = (
-        f'<p class="label">People wrote</p>\n<ul class="references">{references}</ul>' if references else ""
-    )
+    listed = f'<p class="label">People wrote</p>\n<ul class="references">{references}</ul>' if references else ""
     return f"""<article class="sample">
 <div class="{"told" if photo else "told bare"}">{photo}<div>
 <p class="caption">{caption}</p>

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,8 +65,24 @@ class Interrupted(ShowtellError):
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something to show: how far an epoch is, or, with a line of the log, that it has ended."""
+class Encoding:
+    """Features are being computed: `done` of the `images` that the cache lacks, `size` bytes in all."""
+
+    done: int
+    images: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image can't be read, and the run goes on without it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How far an epoch is; or, with its line of the log, that it has ended."""
 
     epoch: int
     """From 1, in the stage."""
@@ -79,6 +95,9 @@ class Event:
     loss: float
     """Mean over the epoch's words so far, nats a word."""
     line: Json | None = None
+
+
+Event = Encoding | LeftOut | Epoch
 
 
 @dataclass
@@ -121,7 +140,7 @@ def train(
         folder: the run's folder; must hold no run unless `resume`.
         resume: go on from the folder's last checkpoint, if it has one.
         cache: folder of the feature cache; one of its own for each data set and encoder when None.
-        tell: called at every step and epoch.
+        tell: called with every event: something to show.
 
     Returns:
         The report page.
@@ -142,7 +161,12 @@ def train(
 
 
 def set_up(
-    recipe: Recipe, dataset: Dataset, folder: Path, resume: bool, cache: Path | None, tell: Callable[[Event], None]
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    resume: bool,
+    cache: Path | None,
+    tell: Callable[[Event], None],
 ) -> Run:
     """Everything before the first step, the same whether the run starts or goes on."""
     settings = recipe.model_dump(mode="json")
@@ -159,7 +183,15 @@ def set_up(
     model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
-        features = cached_features(dataset.name, [*train_examples, *dev_examples], model.encoder, cache)
+        features = cached_features(
+            dataset.name,
+            [*train_examples, *dev_examples],
+            model.encoder,
+            cache,
+            lambda done, images, size: tell(Encoding(done, images, size)),
+        )
+        for reason in features.unreadable.values():
+            tell(LeftOut(reason))
         train_examples = [example for example in train_examples if example.image_id in features]
         dev_examples = [example for example in dev_examples if example.image_id in features]
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +223,10 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
-    with interruptible() as interrupted, SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves:
+    with (
+        interruptible() as interrupted,
+        SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+    ):
         while not _over(progress, stage):
             generator = np.random.default_rng([run.recipe.seed, index, progress.epoch])
             batches = epoch_of_batches(run.captions, stage.batch_images, stage.captions_per_image, generator)
@@ -202,17 +237,26 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
                 terms = step(run, stage, trained, optimizer, pictures, batch.to(device), progress.step / steps)
                 if average is not None:
                     average.update_parameters(model)
-                progress.count(batch.captions, batch.words, batch.real.numel(), terms["words"], time.perf_counter() - begin)
+                progress.count(
+                    batch.captions,
+                    batch.words,
+                    batch.real.numel(),
+                    terms["words"],
+                    time.perf_counter() - begin,
+                )
                 for name, value in terms.items():
                     curves.add_scalar(f"loss/{name}", value, progress.step)
-                run.tell(_event(run, stage))
+                run.tell(_epoch(run, stage))
                 if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
                     checkpoint.save(run.checkpoint, progress, model, optimizer, average)
                     saved_at = time.monotonic()
                 if interrupted():
-                    raise Interrupted(f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on.")
-            finished = _event(run, stage)
-            line = end_epoch(run, stage, index, model if average is None else average.module, inputs)
+                    raise Interrupted(
+                        f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
+                    )
+            finished = _epoch(run, stage)
+            validated = model if average is None else cast(CaptioningModel, average.module)
+            line = end_epoch(run, stage, index, validated, inputs)
             for name, value in line["scores"].items():
                 curves.add_scalar(f"dev/{name}", value, progress.step)
             checkpoint.save(run.checkpoint, progress, model, optimizer, average)
@@ -326,12 +370,14 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 def _over(progress: Progress, stage: CrossEntropy) -> bool:
     """Whether the stage has had its epochs, or its patience is over."""
-    return progress.epoch >= stage.epochs or (stage.patience is not None and progress.epochs_since_best >= stage.patience)
+    return progress.epoch >= stage.epochs or (
+        stage.patience is not None and progress.epochs_since_best >= stage.patience
+    )
 
 
-def _event(run: Run, stage: CrossEntropy) -> Event:
+def _epoch(run: Run, stage: CrossEntropy) -> Epoch:
     progress = run.progress
-    return Event(
+    return Epoch(
         epoch=progress.epoch + 1,
         epochs=stage.epochs,
         captions=progress.captions,

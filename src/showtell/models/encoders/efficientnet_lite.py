@@ -72,9 +72,7 @@ class EfficientNetLiteConfig(EncoderConfigBase):
     name: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] = Field(
         default="efficientnet_lite2", description="Which of the three networks."
     )
-    size: int = Field(
-        default=224, ge=32, le=1024, description="Pixels a side: 224 gives 7 x 7 cells, 260 gives 9 x 9."
-    )
+    size: int = Field(default=224, ge=32, le=1024, description="Pixels a side: 224 gives 7 x 7 cells, 260 gives 9 x 9.")
     resize: Literal["squash", "crop"] = Field(
         default="squash", description="squash: the whole photo, its shape not kept; crop: its centre square."
     )
@@ -99,7 +97,7 @@ class EfficientNetLiteConfig(EncoderConfigBase):
 
 
 class EfficientNetLite(Encoder):
-    """Photos [B, 3, S, S] -> features [B, N, D] with random weights; D = 1280 and N = ceil(S / 32) ** 2 with all stages."""
+    """Photos [B, 3, S, S] -> features [B, N, D], random weights; all stages give D = 1280, N = ceil(S / 32) ** 2."""
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__()
@@ -111,9 +109,7 @@ class EfficientNetLite(Encoder):
         width = STEM_WIDTH
         for number, (expansion, kernel, stride, out, depth) in enumerate(STAGES[: config.stages - 1]):
             out = _multiple_of_8(out * width_scale)
-            if (
-                0 < number < len(STAGES) - 1
-            ):  # Lite scales neither the stem, the head nor the outer stages' depth
+            if 0 < number < len(STAGES) - 1:  # Lite scales neither the stem, the head nor the outer stages' depth
                 depth = ceil(depth * depth_scale)
             blocks = nn.Sequential()
             for block in range(depth):
@@ -170,9 +166,7 @@ def build_efficientnet_lite(config: EfficientNetLiteConfig, pretrained: bool) ->
 class ConvNorm(nn.Module):
     """A convolution with TensorFlow's SAME padding, batch norm, and ReLU6 unless told otherwise."""
 
-    def __init__(
-        self, width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu6: bool = True
-    ) -> None:
+    def __init__(self, width: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu6: bool = True) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             width, out, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups, bias=False
@@ -182,9 +176,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, h, w] -> [B, out, ceil(h / stride), ceil(w / stride)]."""
-        if (
-            self.conv.stride[0] > 1
-        ):  # with stride 1 SAME is the usual symmetric padding, done by the convolution
+        if self.conv.stride[0] > 1:  # with stride 1 SAME is the usual symmetric padding, done by the convolution
             kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
             top, bottom = same_padding(x.shape[2], kernel, stride)
             left, right = same_padding(x.shape[3], kernel, stride)

@@ -133,11 +133,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
     Raises:
         BundleError: names or shapes differ; the error gives the first of them.
     """
-    own = {
-        name: tensor
-        for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    own = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name in [*own, *(name for name in weights if not name.endswith("num_batches_tracked"))]:
         here, there = own.get(name), weights.get(name)
         if here is None or there is None or here.shape != there.shape:

@@ -66,20 +66,12 @@ def build_timm(config: TimmConfig, pretrained: bool) -> TimmEncoder:
     if not timm.is_model(name):
         raise UsageError(f"timm has no backbone called {name}.", "See timm.list_models().")
     if config.weights not in ("pretrained", "random"):
-        raise UsageError(
-            f"encoder.weights can't be a file for {config.name}.", "Use 'pretrained' or 'random'."
-        )
+        raise UsageError(f"encoder.weights can't be a file for {config.name}.", "Use 'pretrained' or 'random'.")
     try:
-        network = timm.create_model(
-            name, pretrained=pretrained and config.weights == "pretrained", num_classes=0
-        )
+        network = timm.create_model(name, pretrained=pretrained and config.weights == "pretrained", num_classes=0)
     except (OSError, RuntimeError) as error:
-        raise BundleError(
-            f"The weights of {config.name} can't be had: {error}", "Check the connection."
-        ) from error
-    preprocessing = config.preprocessing or _published_preprocessing(
-        timm.data.resolve_model_data_config(network)
-    )
+        raise BundleError(f"The weights of {config.name} can't be had: {error}", "Check the connection.") from error
+    preprocessing = config.preprocessing or _published_preprocessing(timm.data.resolve_model_data_config(network))
     return TimmEncoder(config.model_copy(update={"preprocessing": preprocessing}), network)
 
 

@@ -65,9 +65,7 @@ class TransformersEncoder(Encoder):
         try:
             measure(self)
         except ValueError as error:  # a ViT has one position embedding for each cell that it was trained with
-            raise UsageError(
-                f"{config.name} can't see photos of {self.preprocessing.size} pixels: {error}"
-            ) from error
+            raise UsageError(f"{config.name} can't see photos of {self.preprocessing.size} pixels: {error}") from error
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -184,9 +182,7 @@ def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
         )
     resize: Literal["crop", "squash"] = "crop"
     side, fraction = edge, 1.0
-    if "crop_pct" in found or "ConvNext" in str(
-        found.get("image_processor_type", found.get("feature_extractor_type"))
-    ):
+    if "crop_pct" in found or "ConvNext" in str(found.get("image_processor_type", found.get("feature_extractor_type"))):
         # ConvNeXt's processor, ResNet's too: below 384 it crops, from there it squashes.
         fraction, resize = (found.get("crop_pct") or 224 / 256, "crop") if edge < 384 else (1.0, "squash")
     elif isinstance(crop, int) and found.get("do_center_crop", True):

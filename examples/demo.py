@@ -1,0 +1,64 @@
+"""The whole of showtell in a few minutes, with nothing but this repository: `make demo`.
+
+    python examples/demo.py FOLDER
+
+Draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that it has never
+seen, and checks by program whether each caption is true. FOLDER/run/report.html shows how the training went, with what
+the model looked at for each word; FOLDER/scenes.html shows the new scenes.
+"""
+
+import html
+import shutil
+import sys
+from pathlib import Path
+
+import showtell
+from showtell.cli import main as command_line
+from showtell.data import load
+from showtell.explain import panels_html
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "shapes.yaml"
+DATA = "shapes:3000"
+SHOWN = 10
+
+
+def demo(folder: Path) -> None:
+    """Train, caption, check, and write the pages."""
+    shutil.rmtree(folder, ignore_errors=True)
+    code = command_line(["train", str(RECIPE), "--data", DATA, "--out", str(folder / "run")])
+    if code:
+        sys.exit(code)
+
+    captioner = showtell.load(folder / "run")
+    unseen = load(DATA).split("test")
+    images = [example.read() for example in unseen]
+    captions = [found[0] for found in captioner(images, batch_size=64)]
+    true = [example.scene.is_true(caption.text) for example, caption in zip(unseen, captions, strict=True)]
+
+    print("\nNew scenes, what the model says of them, and whether that is true:")
+    for example, caption, right in list(zip(unseen, captions, true, strict=True))[:SHOWN]:
+        print(f"  {example.image_id}  {'true ' if right else 'FALSE'}  {caption.text}")
+    print(f"{sum(true)} of {len(true)} captions of unseen scenes are true ({sum(true) / len(true):.0%}).")
+
+    page = folder / "scenes.html"
+    page.write_text(scenes_page(images[:SHOWN], captions[:SHOWN]), encoding="utf-8")
+    print(f"Look at {page} and {folder / 'run' / 'report.html'}")
+
+
+def scenes_page(images, captions) -> str:
+    """The captions with a panel for each word: where the model looked before it said it."""
+    parts = [
+        f"<h2>{html.escape(caption.text)}</h2>{panels_html(image, caption.words, caption.attention)}"
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        "<title>Unseen scenes</title><style>:root{color-scheme:light dark}"
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "h2{font-size:1.1rem;margin-top:2.5rem}</style>"
+        f"<h1>What the model said of scenes that it had never seen, and where it looked</h1>{''.join(parts)}</html>"
+    )
+
+
+if __name__ == "__main__":
+    demo(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))

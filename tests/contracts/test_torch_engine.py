@@ -1,0 +1,86 @@
+"""The PyTorch engine, held to the contract of every engine, with every variant of every decoder."""
+
+import numpy as np
+import pytest
+import torch
+
+from showtell.engines.torch import TorchEngine
+from showtell.models.captioning_model import CaptioningModel, build_model
+from showtell.models.encoders import encoder_config
+from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
+from showtell.search import SearchOptions, search
+from showtell.tokenizer import Tokenizer
+from tests.contracts.engine_contract import check_engine
+
+V = 23
+DECODERS = {
+    "show_attend_and_tell": ShowAttendAndTellConfig(embedding_width=12, hidden_width=16, attention_width=8),
+    "show_attend_and_tell, row 2": ShowAttendAndTellConfig(
+        embedding_width=12, hidden_width=16, attention_width=8, initial_state="zeros", gate=False, output="hidden"
+    ),
+}
+
+
+@pytest.fixture(params=DECODERS.values(), ids=DECODERS.keys())
+def model(request: pytest.FixtureRequest) -> CaptioningModel:
+    torch.manual_seed(0)
+    encoder = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
+    model = build_model(encoder, request.param, V).eval()
+    for layer in (model.decoder.embedding, model.decoder.output):  # fresh weights like all words alike, whatever
+        layer.weight.data.mul_(15)  # was said before; a search should have to choose
+    return model
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(16, 3, 64, 64)).astype(np.float32)
+
+
+class Words:
+    """A vocabulary of numbers."""
+
+    pad, start, end, unk = Tokenizer.pad, Tokenizer.start, Tokenizer.end, Tokenizer.unk
+
+    def __len__(self) -> int:
+        return V
+
+    def id_of(self, word: str) -> int | None:
+        return int(word)
+
+
+def test_contract(model: CaptioningModel, images: np.ndarray) -> None:
+    check_engine(TorchEngine(model), images[:4], vocabulary_size=V)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SearchOptions(beam=1), SearchOptions(beam=5, num=5), SearchOptions(sample=True, num=3, top_p=0.9, seed=7)],
+    ids=["greedy", "beam", "sample"],
+)
+def test_a_batch_of_16_is_one_image_at_a_time(model: CaptioningModel, options: SearchOptions) -> None:
+    """Beam search over several images at once has been broken in a famous decoder for years: no test had both."""
+    engine = TorchEngine(model)
+    rows, columns = model.encoder.grid
+    grids = np.random.default_rng(1).normal(size=(16, rows * columns, model.encoder.width)).astype(np.float32)
+    model.decoder.output.bias.data[Words.end] += 1
+    together = search(engine, engine.memory_of(grids), options, Words(), attention=True)
+    lengths = set()
+    for i, hypotheses in enumerate(together):
+        one = engine.memory_of(grids[i : i + 1])
+        alone = search(engine, one, options, Words(), attention=True, image_numbers=[i])[0]
+        assert [h.tokens for h in hypotheses] == [h.tokens for h in alone]
+        for a, b in zip(hypotheses, alone, strict=True):
+            assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
+            np.testing.assert_allclose(a.attention, b.attention, atol=1e-4)
+            lengths.add(len(a.tokens))
+    assert len(lengths) > 1, "images must leave the batch at different steps"
+
+
+def test_cached_features_are_live_images(model: CaptioningModel, images: np.ndarray) -> None:
+    """What the cache saves is the encoder's work and nothing else."""
+    engine = TorchEngine(model)
+    with torch.no_grad():
+        grid = model.encoder(torch.from_numpy(images)).numpy()
+    live = search(engine, engine.encode(images), SearchOptions(), Words())
+    cached = search(engine, engine.memory_of(grid), SearchOptions(), Words())
+    assert [h[0].tokens for h in live] == [h[0].tokens for h in cached]
