@@ -13,6 +13,7 @@ ROOT = Path(showtell.__file__).parent
 # Every module and sub-package of showtell. `__init__` and `__main__` are doors: anything may be behind them.
 FLOORS = {
     "errors": 0,
+    "cache": 0,
     "images": 1,
     "tokenizer": 1,
     "data": 1,

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from showtell.cache import cache_folder
 from showtell.errors import DataError, MissingExtraError
 from showtell.metrics.meteor import Match, align, meteor, normalise
 from showtell.metrics.meteor_data import (
     MeteorData,
     build_index,
-    cache_folder,
     load_meteor_data,
     paraphrase_arrays,
 )
@@ -236,13 +236,6 @@ def test_too_many_words_for_the_index() -> None:
     lines = (line for n in range(66_000) for line in ("0.5\n", f"w{n}\n", "x\n"))
     with pytest.raises(DataError, match="more than 65,535 words"):
         paraphrase_arrays(lines, lambda share: None)
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHOWTELL_CACHE", "/somewhere")
-    assert cache_folder() == Path("/somewhere")
-    monkeypatch.delenv("SHOWTELL_CACHE")
-    assert "showtell" in cache_folder().parts
 
 
 def test_arrays_of_an_empty_table() -> None:

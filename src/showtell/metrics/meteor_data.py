@@ -11,9 +11,7 @@ sorted array, and looking up a million phrases is seven calls of `searchsorted`.
 
 import gzip
 import importlib.util
-import os
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections import defaultdict
@@ -25,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from showtell.cache import cache_folder
 from showtell.errors import DataError, MissingExtraError
 
 LONGEST = 7  # words of a phrase
@@ -152,17 +151,6 @@ def load_meteor_data(folder: Path | None = None, progress: Progress | None = Non
 @lru_cache(maxsize=1)
 def _opened(folder: Path) -> MeteorData:
     return MeteorData(folder)
-
-
-def cache_folder() -> Path:
-    """Where showtell keeps what it can build again: SHOWTELL_CACHE, or the system's folder for such."""
-    if own := os.environ.get("SHOWTELL_CACHE"):
-        return Path(own)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "showtell"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "showtell" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "showtell"
 
 
 def build_index(folder: Path, progress: Progress) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from showtell.cache import cache_folder
 from showtell.data.dataset import Example
 from showtell.data.feature_cache import CacheWriter, FeatureCache
 from showtell.errors import ImageError
@@ -154,9 +154,8 @@ def stamp(example: Example) -> str:
 
 def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> Path:
     """A folder in the user's cache folder for these images and this encoder."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     images = hashlib.sha256()
     for example in examples:
         where = example.path.resolve().parent if example.path is not None else ""
         images.update(f"{example.image_id} {where} {stamp(example)}\n".encode())
-    return caches / "showtell" / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"
+    return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"
