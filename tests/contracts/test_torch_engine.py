@@ -26,8 +26,9 @@ def model(request: pytest.FixtureRequest) -> CaptioningModel:
     torch.manual_seed(0)
     encoder = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
     model = build_model(encoder, request.param, V).eval()
-    for layer in (model.decoder.embedding, model.decoder.output):  # fresh weights like all words alike, whatever
-        layer.weight.data.mul_(15)  # was said before; a search should have to choose
+    # Fresh weights like all words alike, whatever they see: a search should have to choose.
+    for layer in (model.decoder.embedding, model.decoder.gates_from_context, model.decoder.output):
+        layer.weight.data.mul_(15)
     return model
 
 
