@@ -6,7 +6,7 @@ import pytest
 
 from showtell.errors import UsageError
 from showtell.training.cross_entropy import CrossEntropy
-from showtell.training.recipe import load_recipe
+from showtell.training.recipe import documented_keys, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = """
@@ -84,3 +84,11 @@ def test_learning_rate_rises_and_falls() -> None:
     assert shares[:11] == sorted(shares[:11])
     assert shares[10:] == sorted(shares[10:], reverse=True)
     assert shares[100] < 1e-9
+
+
+def test_every_key_is_documented() -> None:
+    """`showtell train --keys` is the manual of recipes."""
+    rows = documented_keys()
+    keys = {key for key, _, _ in rows}
+    assert {"encoder.name", "decoder.gate", "stages.0.learning_rate", "search.beam", "seed"} <= keys
+    assert [key for key, _, meaning in rows if not meaning and not key.endswith((".name", ".kind"))] == []

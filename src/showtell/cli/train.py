@@ -16,8 +16,19 @@ if TYPE_CHECKING:
     from showtell.training.trainer import Event
 
 app = typer.Typer()
-NEEDED = ("torch", "safetensors", "accelerate", "tensorboard")
+NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
 SCORES = ("CIDEr", "BLEU-4", "ROUGE_L")
+
+
+def print_keys(wanted: bool) -> None:
+    """Answer ``--keys`` before a recipe is asked for."""
+    if not wanted:
+        return
+    from showtell.training.recipe import documented_keys
+
+    for key, default, meaning in documented_keys():
+        print(f"{key:34} {default:22} {meaning}")
+    raise typer.Exit
 
 
 @app.command(epilog="Ctrl-C saves the run; the same command with --resume goes on with it.")
@@ -37,6 +48,10 @@ def train(
             help="Feature cache to use or build; by default in your cache folder.",
         ),
     ] = None,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", callback=print_keys, is_eager=True, help="List every key of a recipe, and stop."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
 ) -> None:
     """Train a captioner: features are cached once, each epoch ends with captions of the dev images and their scores."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from showtell.errors import UsageError
 
@@ -16,6 +17,9 @@ class SearchOptions:
     Raises:
         UsageError: a value is out of its range, or two options contradict each other.
     """
+
+    # So that pydantic, which reads these options in recipes and models, shows what each one means.
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     beam: int = 3
     """Hypotheses followed at a time, for each image; 1 is greedy search."""

@@ -110,14 +110,40 @@ def _problem(detail: Any) -> str:
     return f"'{where}': {detail['msg'][:1].lower()}{detail['msg'][1:]}{given}"
 
 
+def documented_keys() -> list[tuple[str, str, str]]:
+    """Every key of a recipe as (key, default, what it means), in order; `stages.0` stands for any stage."""
+    schema = Recipe.model_json_schema()
+    rows: list[tuple[str, str, str]] = []
+
+    def walk(part: Json, place: str) -> None:
+        for key, value in part.get("properties", {}).items():
+            options = value.get("oneOf") or value.get("anyOf") or [value]
+            parts = [_referred(schema, one.get("items", one)) for one in options]
+            inner = [one for one in parts if "properties" in one]
+            name = f"{place}{key}{'.0' if value.get('type') == 'array' and inner else ''}"
+            if not inner:
+                default = json.dumps(value["default"]) if "default" in value else "(required)"
+                rows.append((name, default, " ".join(value.get("description", "").split())))
+            for one in inner:
+                walk(one, f"{name}.")
+
+    walk(schema, "")
+    return list(dict.fromkeys(rows))
+
+
+def _referred(schema: Json, part: Json) -> Json:
+    """The definition that a part of a JSON schema refers to, or the part itself."""
+    definition: Json = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+    return definition
+
+
 def _known_keys(place: Sequence[int | str]) -> set[str]:
     """The keys that may stand at a place of a recipe, such as ("stages", 0)."""
     schema = Recipe.model_json_schema()
 
     def resolved(part: Json) -> list[Json]:
         """The schemas that a schema stands for: what it refers to, or each of its alternatives."""
-        if "$ref" in part:
-            return resolved(schema["$defs"][part["$ref"].rsplit("/", 1)[-1]])
+        part = _referred(schema, part)
         alternatives = part.get("anyOf") or part.get("oneOf") or part.get("allOf")
         return [part] if not alternatives else [one for other in alternatives for one in resolved(other)]
 
