@@ -41,7 +41,7 @@ def test_unknown_metric() -> None:
 def test_a_metric_that_can_not_be_computed_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with a column less than asked for looks complete."""
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise MissingExtraError("METEOR", "meteor")
 
     monkeypatch.setattr(report_module, "meteor_statistics", fails)

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TextIO
 
-from showtell.captioner import Caption
 from showtell.errors import UsageError
+
+if TYPE_CHECKING:
+    from showtell.captioner import Caption  # commands that only write files start without it
 
 Format = Literal["text", "jsonl", "csv", "coco"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
@@ -28,7 +30,7 @@ COCO_FILE = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg: i
 class Output(Protocol):
     """Takes the captions of one image after the other."""
 
-    def write(self, name: str, captions: Sequence[Caption]) -> None:
+    def write(self, name: str, captions: "Sequence[Caption]") -> None:
         """Take the captions of the image, best first."""
         ...
 
@@ -40,7 +42,7 @@ class RowOutput:
         self._file = file
         self._format = format
 
-    def write(self, name: str, captions: Sequence[Caption]) -> None:
+    def write(self, name: str, captions: "Sequence[Caption]") -> None:
         """Write the image's rows together."""
         self._file.write("".join(row(self._format, name, caption) for caption in captions))
         self._file.flush()
@@ -52,7 +54,7 @@ class CocoOutput:
     def __init__(self) -> None:
         self._captions: dict[int | str, str] = {}
 
-    def write(self, name: str, captions: Sequence[Caption]) -> None:
+    def write(self, name: str, captions: "Sequence[Caption]") -> None:
         """Keep the best caption: the format knows one for each image."""
         image_id = coco_image_id(name)
         # Files of one name in two folders: the second goes by its whole path.
@@ -98,7 +100,7 @@ def open_output(path: Path | None, format: Format, *, resume: bool = False) -> I
         yield RowOutput(file, format)
 
 
-def row(format: Format, name: str, caption: Caption) -> str:
+def row(format: Format, name: str, caption: "Caption") -> str:
     """One caption as one row, line break included."""
     log_prob = round(caption.log_prob, 4)
     if format == "jsonl":

@@ -6,8 +6,23 @@ whose tokens are joined by one space, as the official tokeniser step leaves them
 
 from showtell.metrics.bleu import bleu
 from showtell.metrics.cider import cider_d
+from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.meteor import meteor
-from showtell.metrics.report import METRICS, Report, score
+from showtell.metrics.report import ALL_METRICS, METRICS, Report, score, signature
 from showtell.metrics.rouge import rouge_l
+from showtell.metrics.spice import spice
 
-__all__ = ["METRICS", "Report", "bleu", "cider_d", "meteor", "rouge_l", "score"]
+__all__ = [
+    "ALL_METRICS",
+    "METRICS",
+    "Diversity",
+    "Report",
+    "bleu",
+    "cider_d",
+    "diversity",
+    "meteor",
+    "rouge_l",
+    "score",
+    "signature",
+    "spice",
+]

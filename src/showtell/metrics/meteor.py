@@ -7,6 +7,7 @@ the matched words, where function words count less, times a penalty for matches 
 Where the program does something else than the paper, we do as the program does; comments say where.
 """
 
+import importlib.metadata
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,18 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from showtell.errors import MissingExtraError
-from showtell.metrics.meteor_data import MeteorData, load_meteor_data
+from showtell.errors import DataError, MissingExtraError
+from showtell.metrics.meteor_data import MeteorData, Progress, load_meteor_data
 
-ALPHA, BETA, GAMMA, DELTA = (
-    0.85,
-    0.2,
-    0.6,
-    0.75,
-)  # recall's weight, the penalty's power and size, content words' weight
+# Recall's weight, the penalty's power and size, content words' weight.
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact, stem, synonym and paraphrase matches
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
+STEMMER = "2.2"  # later ones stem "evening", "universal" and 150 other words in another way
 
 Floats = NDArray[np.float64]
 
@@ -49,20 +47,29 @@ def meteor(
     Raises:
         ValueError: the lengths differ, or an image has no references.
         MissingExtraError: PyStemmer, or pycocoevalcap with METEOR's data, is not installed.
+        DataError: PyStemmer is of another version, or pycocoevalcap lacks its files.
     """
     statistics = meteor_statistics(candidates, references, data)
     return float(meteor_scores(statistics.sum(0))), meteor_scores(statistics)
 
 
 def meteor_statistics(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], data: MeteorData | None = None
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    data: MeteorData | None = None,
+    progress: Progress | None = None,
 ) -> Floats:
-    """What METEOR adds up over images, `[B, 7]`: the `Statistics` of each image with its best reference."""
+    """What METEOR adds up over images, `[B, 7]`: the `Statistics` of each image with its best reference.
+
+    `progress` is told the share done, 0 to 1, when the data are being built.
+    """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
     if not all(references):
         raise ValueError("an image has no references")
-    aligner = Aligner([*candidates, *(r for of_image in references for r in of_image)], data or load_meteor_data())
+    check_stemmer()  # before the data are built, which takes its time
+    texts = [*candidates, *(r for of_image in references for r in of_image)]
+    aligner = Aligner(texts, data or load_meteor_data(progress=progress))
     statistics = np.array(
         [aligner.statistics(c, r) for c, of_image in zip(candidates, references, strict=True) for r in of_image],
         dtype=np.float64,
@@ -74,6 +81,24 @@ def meteor_statistics(
         best.append(begin + int(scores[begin : begin + len(of_image)].argmax()))  # the first of equal ones
         begin += len(of_image)
     return statistics[best]
+
+
+def check_stemmer() -> None:
+    """Refuse a stemmer that gives other stems than the official program's.
+
+    Raises:
+        MissingExtraError: there is none.
+        DataError: it is of another age.
+    """
+    try:
+        version = importlib.metadata.version("PyStemmer")
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingExtraError("METEOR", "meteor") from None
+    if not version.startswith(f"{STEMMER}."):
+        raise DataError(
+            f"PyStemmer {version} is installed, whose stems are not METEOR's.",
+            f"Run: pip install 'PyStemmer=={STEMMER}.*'",
+        )
 
 
 class Statistics(NamedTuple):
@@ -149,10 +174,8 @@ class Aligner:
     """Aligns captions with references; knows all texts beforehand, so that the tables are read once."""
 
     def __init__(self, texts: Sequence[str], data: MeteorData) -> None:
-        try:
-            import Stemmer  # type: ignore[import-not-found]
-        except ImportError:
-            raise MissingExtraError("METEOR", "meteor") from None
+        import Stemmer
+
         self._sentences = {text: Sentence(text) for text in texts}
         sentences = list(self._sentences.values())
         vocabulary = sorted({word for sentence in sentences for word in sentence.words})
