@@ -118,7 +118,7 @@ def print_reward(references: dict[str, list[str]], official: bool) -> None:
     ratio = f"{plain_seconds / seconds:.0f} x, largest difference {difference:.0e}"
     print(f"{'plain':<12}{plain_seconds * 1e3:8.2f} ms  {ratio}")
     if official:
-        from pycocoevalcap.cider.cider_scorer import CiderScorer  # type: ignore
+        from pycocoevalcap.cider.cider_scorer import CiderScorer
 
         def official_way() -> None:
             scorer = CiderScorer(n=4, sigma=6.0)
@@ -133,11 +133,11 @@ def print_reward(references: dict[str, list[str]], official: bool) -> None:
 
 def official_seconds(predictions: dict[str, str], references: dict[str, list[str]]) -> float:
     """All of the official code but SPICE, on the same captions."""
-    from pycocoevalcap.bleu.bleu import Bleu  # type: ignore
-    from pycocoevalcap.cider.cider import Cider  # type: ignore
-    from pycocoevalcap.meteor.meteor import Meteor  # type: ignore
-    from pycocoevalcap.rouge.rouge import Rouge  # type: ignore
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer  # type: ignore
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     begin = time.perf_counter()
     tokenizer = PTBTokenizer()

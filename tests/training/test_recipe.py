@@ -60,6 +60,13 @@ def test_mistakes_are_named(minimal: Path, setting: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_features_of_an_encoder_that_has_learnt_are_refused(minimal: Path) -> None:
+    """They would be those of the encoder before."""
+    minimal.write_text(MINIMAL.replace("stages: [", "stages: [{kind: cross_entropy, encoder_stages: 1}, "))
+    with pytest.raises(UsageError, match="once a stage trains the encoder"):
+        load_recipe(minimal)
+
+
 def test_all_mistakes_are_named_at_once(minimal: Path) -> None:
     with pytest.raises(UsageError, match=r"(?s)epoch.*beem"):
         load_recipe(minimal, ["stages.0.epoch=3", "search.beem=3"])

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import showtell
 from showtell.data import load
 from showtell.errors import DataError, UsageError
+from showtell.training.events import Epoch, Event, LeftOut
 from showtell.training.recipe import Recipe, load_recipe
-from showtell.training.trainer import Epoch, Event, train
+from showtell.training.trainer import train
 
 TINY = """
 name: tiny
@@ -114,6 +116,22 @@ def test_fine_tuning_moves_the_last_stages_only(recipe: Path, tmp_path: Path) ->
     assert moved
     assert not any("running" in name for name in moved)
     assert any("encoder.stem" in name for name in tuned.keys() - moved) or len(moved) < len(tuned) / 2
+
+
+def test_photos_that_cannot_be_read_are_left_out(recipe: Path, tmp_path: Path) -> None:
+    """With cached features and with live pictures: one sentence, and the rest are trained on."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, example in enumerate(load("shapes:30").examples):
+        Image.fromarray(example.read()).save(photos / f"{i}.png")
+        (photos / f"{i}.txt").write_text("\n".join(example.captions))
+    (photos / "3.png").write_bytes(b"no picture")
+    for settings in (["stages.0.epochs=1"], ["stages.0.epochs=1", "stages.0.encoder_stages=1"]):
+        plan = load_recipe(recipe, [*settings, "stages.1.encoder_stages=1"])
+        events: list[Event] = []
+        train(plan, load(f"folder:{photos}"), tmp_path / str(len(settings)), tell=events.append)
+        assert next(event.reason for event in events if isinstance(event, LeftOut)).count("3.png")
+        assert len([event for event in events if isinstance(event, LeftOut)]) == 1
 
 
 def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from showtell.training.checkpoint import Json
-    from showtell.training.trainer import Event
+    from showtell.training.events import Event
 
 app = typer.Typer()
 NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
@@ -102,7 +102,7 @@ class _Screen:
     def show(self, event: "Event") -> None:
         """Show one event of the run."""
         from showtell.data.feature_cache import megabytes
-        from showtell.training.trainer import Encoding, LeftOut
+        from showtell.training.events import Encoding, LeftOut
 
         if isinstance(event, LeftOut):
             print(f"showtell: {event.reason}", file=sys.stderr)

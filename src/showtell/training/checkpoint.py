@@ -106,9 +106,10 @@ def save(
     average: nn.Module | None,
 ) -> None:
     """Write the run's state to `folder`, in place of the one before."""
-    tensors = {f"model/{name}": value for name, value in _learned(model).items()}
+    with_encoder = any(stage["encoder_stages"] for stage in progress.recipe["stages"])
+    tensors = {f"model/{name}": value for name, value in _learned(model, with_encoder).items()}
     if average is not None:
-        tensors |= {f"average/{name}": value for name, value in _learned(average).items()}
+        tensors |= {f"average/{name}": value for name, value in _learned(average, with_encoder).items()}
     for i, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(value) for name, value in slots.items()}
     tensors["random/cpu"] = torch.get_rng_state()
@@ -163,7 +164,6 @@ def restore_tensors(
         torch.cuda.set_rng_state(weights["random"]["cuda"])
 
 
-def _learned(model: nn.Module) -> dict[str, Tensor]:
-    """The state without frozen parameters, which are the pretrained encoder's and come from there again."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+def _learned(model: nn.Module, with_encoder: bool) -> dict[str, Tensor]:
+    """The state, without the encoder's where no stage trains it: that comes from its own weights again."""
+    return {name: value for name, value in model.state_dict().items() if with_encoder or "encoder." not in name}

@@ -12,8 +12,23 @@ from showtell.captioner import READING_THREADS, Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine
-from showtell.errors import ShowtellError
+from showtell.errors import ImageError, ShowtellError
 from showtell.images import Preprocessing, prepare
+
+
+def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
+    """Image ids of the examples that can't be read, with why; reads them all, as no cache has done so before."""
+
+    def problem(example: Example) -> str | None:
+        try:
+            example.read()
+        except ImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
+        problems = threads.map(problem, examples)
+        return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
 
 
 class Inputs(Protocol):

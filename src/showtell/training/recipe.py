@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from showtell.errors import UsageError
 from showtell.models.captioning_model import DecoderConfig
@@ -40,6 +40,14 @@ class Recipe(BaseModel):
     precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="mixed precision of accelerate")
     checkpoint_seconds: float = Field(120, ge=0, description="between two checkpoints; one is also written each epoch")
     seed: int = Field(0, ge=0, description="decides every random choice of the run")
+
+    @model_validator(mode="after")
+    def _features_stay_true(self) -> Self:
+        """A cache holds what the encoder said before it learnt."""
+        learning = [stage.encoder_stages > 0 for stage in self.stages]
+        if learning != sorted(learning):
+            raise ValueError("stages: once a stage trains the encoder (encoder_stages), the later ones must do so too")
+        return self
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:

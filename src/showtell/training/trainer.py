@@ -48,8 +48,9 @@ from showtell.training import checkpoint
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
+from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, LivePictures
+from showtell.training.inputs import CachedGrids, Inputs, LivePictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
@@ -62,42 +63,6 @@ class Interrupted(ShowtellError):
     """Ctrl-C during training, after the run was saved."""
 
     exit_code = 130
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Features are being computed: `done` of the `images` that the cache lacks, `size` bytes in all."""
-
-    done: int
-    images: int
-    size: int
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An image can't be read, and the run goes on without it."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """How far an epoch is; or, with its line of the log, that it has ended."""
-
-    epoch: int
-    """From 1, in the stage."""
-    epochs: int
-    captions: int
-    """Of this epoch, so far."""
-    all_captions: int
-    """Of an epoch."""
-    captions_per_second: float
-    loss: float
-    """Mean over the epoch's words so far, nats a word."""
-    line: Json | None = None
-
-
-Event = Encoding | LeftOut | Epoch
 
 
 @dataclass
@@ -190,10 +155,15 @@ def set_up(
             cache,
             lambda done, images, size: tell(Encoding(done, images, size)),
         )
-        for reason in features.unreadable.values():
-            tell(LeftOut(reason))
-        train_examples = [example for example in train_examples if example.image_id in features]
-        dev_examples = [example for example in dev_examples if example.image_id in features]
+        unreadable = features.unreadable
+    else:
+        unreadable = unreadable_of([*train_examples, *dev_examples])
+    for reason in unreadable.values():
+        tell(LeftOut(reason))
+    train_examples, dev_examples = (
+        [example for example in examples if example.image_id not in unreadable]
+        for examples in (train_examples, dev_examples)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return Run(

@@ -1,0 +1,41 @@
+"""What a training run tells whoever watches it."""
+
+from dataclasses import dataclass
+
+from showtell.training.checkpoint import Json
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Features are being computed: `done` of the `images` that the cache lacks, `size` bytes in all."""
+
+    done: int
+    images: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image can't be read, and the run goes on without it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How far an epoch is; or, with its line of the log, that it has ended."""
+
+    epoch: int
+    """From 1, in the stage."""
+    epochs: int
+    captions: int
+    """Of this epoch, so far."""
+    all_captions: int
+    """Of an epoch."""
+    captions_per_second: float
+    loss: float
+    """Mean over the epoch's words so far, nats a word."""
+    line: Json | None = None
+
+
+Event = Encoding | LeftOut | Epoch
