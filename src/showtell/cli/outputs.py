@@ -8,13 +8,13 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TextIO
 
+from showtell.data.coco import IMAGE_NAME
 from showtell.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ Format = Literal["text", "jsonl", "csv", "coco"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
 RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
 CSV_HEADER = "image,caption,log_prob\n"
-COCO_FILE = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg: image 42 of the official annotations
 
 
 class Output(Protocol):
@@ -152,7 +151,7 @@ def done_images(path: Path, format: Format, num: int) -> set[str]:
 
 def coco_image_id(name: str) -> int | str:
     """The number in the name of a COCO file; another file's name, without its folder."""
-    coco = COCO_FILE.fullmatch(Path(name).stem)
+    coco = IMAGE_NAME.fullmatch(Path(name).stem)
     return int(coco[1]) if coco else writable(Path(name).name)
 
 

@@ -13,21 +13,23 @@ from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files,
 from showtell.data.files import holds_images, not_found, read_json
 from showtell.errors import DataError
 
+IMAGE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg is image 42
 ANNOTATION_FILE = re.compile(r"captions_(?P<split>train|val)(?P<year>\d*)\.json")
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set that `where` names, in one of the three forms above. Raises DataError."""
     path, _, after = where.partition(",")
     if path.endswith(".json"):
         file = Path(path).expanduser()
-        return _load_files([(file, Path(after).expanduser() if after else _images_of(file, file.parent))], [])
+        folder = Path(after).expanduser() if after else _images_of(file, file.parent, needed=photos)
+        return _load_files([(file, folder)], [], photos=photos)
     root, notes = Path(path).expanduser(), list[str]()
     files = _annotation_files(root, after, notes)
-    return _load_files([(file, _images_of(file, root)) for file in files], notes)
+    return _load_files([(file, _images_of(file, root, needed=photos)) for file in files], notes, photos=photos)
 
 
-def _load_files(files: list[tuple[Path, Path]], notes: list[str]) -> Dataset:
+def _load_files(files: list[tuple[Path, Path]], notes: list[str], *, photos: bool) -> Dataset:
     """Annotation files, each with its image folder, as one data set; image ids are COCO's numbers."""
     captions: dict[str, list[str]] = {}
     paths: dict[str, Path] = {}
@@ -44,7 +46,7 @@ def _load_files(files: list[tuple[Path, Path]], notes: list[str]) -> Dataset:
         notes.append(f"{files[0][0].name} is the only file of captions: its images are split 80/10/10.")
     else:
         notes.append("COCO's val is the dev split; there is no test split (Karpathy's has one: 'karpathy:').")
-    return dataset_of_files("coco", captions, splits, paths, notes)
+    return dataset_of_files("coco", captions, splits, paths, notes, photos=photos)
 
 
 def _annotation_files(root: Path, year: str, notes: list[str]) -> list[Path]:
@@ -65,8 +67,8 @@ def _annotation_files(root: Path, year: str, notes: list[str]) -> list[Path]:
     return found[chosen]
 
 
-def _images_of(file: Path, root: Path) -> Path:
-    """The folder of an annotation file's images: `train2014` for `captions_train2014.json`."""
+def _images_of(file: Path, root: Path, *, needed: bool) -> Path:
+    """The folder of an annotation file's images: `train2014` for `captions_train2014.json`; `root` if not needed."""
     name = file.stem.removeprefix("captions_")
     folders = [
         root / name,
@@ -78,6 +80,8 @@ def _images_of(file: Path, root: Path) -> Path:
     for folder in (*folders, root):
         if holds_images(folder):
             return folder
+    if not needed:
+        return root
     raise not_found(root, f"folder of images for {file.name}", [f"{name}/", f"images/{name}/", "images/"])
 
 

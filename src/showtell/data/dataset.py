@@ -88,8 +88,12 @@ def dataset_of_files(
     splits: Mapping[str, Split],
     paths: Mapping[str, Path],
     notes: Iterable[str] = (),
+    *,
+    photos: bool = True,
 ) -> Dataset:
     """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
+
+    Without `photos`, images without a file are kept.
 
     Raises:
         DataError: no image is left.
@@ -100,7 +104,7 @@ def dataset_of_files(
     if captionless:
         told.append(f"Images left out because they have no caption: {captionless:,}.")
     captioned = [image_id for image_id in splits if texts[image_id]]
-    present = files_present(paths[image_id] for image_id in captioned)
+    present = files_present(paths[image_id] for image_id in captioned) if photos else set(paths.values())
     missing = tuple(str(paths[image_id]) for image_id in captioned if paths[image_id] not in present)
     examples = tuple(
         Example(image_id, splits[image_id], texts[image_id], paths[image_id])

@@ -49,16 +49,20 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file} is not JSON: {error}.") from error
 
 
-def image_folder(root: Path, names: Sequence[str]) -> Path:
+def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:
     """The first of the folders `names` in `root` that holds images, itself or one folder deeper.
 
+    Where none does, `root`, or if it is `needed`:
+
     Raises:
-        DataError: none does; the message says what `root` holds instead.
+        DataError: the message says what `root` holds instead.
     """
     for name in names:
         for folder in (root / name, *(root / name / inner for inner in names)):
             if holds_images(folder):
                 return folder
+    if not needed:
+        return root
     raise not_found(root, "folder of images", names)
 
 

@@ -26,11 +26,11 @@ SPLIT_FILES = ("train.txt", "val.txt", "test.txt")
 RESULT_LINE = re.compile(r"\s*(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*(?P<bar>\|?)\s*(?P<caption>.*)")
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `where`. Raises DataError when its layout is none of those above."""
     root = Path(where).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
-    folder = image_folder(root, IMAGE_FOLDERS)
+    folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []
     read = {"results.csv": read_results, "captions.txt": read_csv}.get(file.name, read_tokens)
     captions = read(file, notes)
@@ -38,7 +38,8 @@ def load(where: str) -> Dataset:
     if not splits:
         splits = split_by_image(captions)
         notes.append("There are no split files: images are split 80/10/10, the same way every time.")
-    return dataset_of_files("flickr30k", captions, splits, {name: folder / name for name in splits}, notes)
+    paths = {name: folder / name for name in splits}
+    return dataset_of_files("flickr30k", captions, splits, paths, notes, photos=photos)
 
 
 def read_results(file: Path, notes: list[str]) -> dict[str, list[str]]:

@@ -17,11 +17,11 @@ IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `where`. Raises DataError when its layout is neither of the two."""
     root = Path(where).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
-    folder = image_folder(root, IMAGE_FOLDERS)
+    folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []
     captions = read_csv(file, notes) if file.suffix == ".txt" and file.stem == "captions" else read_tokens(file, notes)
     splits = _official_splits((root, file.parent), notes)
@@ -30,7 +30,8 @@ def load(where: str) -> Dataset:
     else:
         splits = split_by_image(captions)
         notes.append("There are no official split files: images are split 80/10/10, the same way every time.")
-    return dataset_of_files("flickr8k", captions, splits, {name: folder / name for name in splits}, notes)
+    paths = {name: folder / name for name in splits}
+    return dataset_of_files("flickr8k", captions, splits, paths, notes, photos=photos)
 
 
 def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:

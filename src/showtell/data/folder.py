@@ -11,7 +11,7 @@ from showtell.data.files import not_found, read_lines
 from showtell.images import SUFFIXES
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `where`. Raises DataError when no image has a text beside it."""
     root = Path(where).expanduser()
     files = [path for path in sorted(root.rglob("*")) if not path.name.startswith(".")]
@@ -32,7 +32,7 @@ def load(where: str) -> Dataset:
     if not splits:
         splits = split_by_image(captioned)
         notes.append("There are no train, dev and test folders: images are split 80/10/10, always the same way.")
-    return dataset_of_files("folder", captions, splits, captioned, notes)
+    return dataset_of_files("folder", captions, splits, captioned, notes, photos=photos)
 
 
 def _splits_of_folders(image_ids: dict[str, Path]) -> dict[str, Split]:

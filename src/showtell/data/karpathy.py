@@ -13,15 +13,20 @@ from showtell.data.files import read_json
 from showtell.errors import DataError, UsageError
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set of `JSON,IMAGES`. Raises DataError for another kind of file, UsageError for no folder."""
     name, _, folder = where.partition(".json,")
-    if not folder:
+    if photos and not folder:
         raise UsageError(f"karpathy:{where} names no folder of images.", "Write karpathy:FILE.json,IMAGES.")
-    file, root = Path(f"{name}.json").expanduser(), Path(folder).expanduser()
+    file = Path(f"{name.removesuffix('.json')}.json").expanduser()
+    root = Path(folder).expanduser() if folder else file.parent
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", "Name the folder that holds the images.")
-    content = read_json(file)
+    return dataset_of(file, read_json(file), root, photos=photos)
+
+
+def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> Dataset:
+    """The data set of what the file holds; `root` is the folder of images. Raises DataError."""
     captions: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}
     paths: dict[str, Path] = {}
@@ -38,7 +43,7 @@ def load(where: str) -> Dataset:
             f"{file} is not one of Karpathy's data sets{lacks}.",
             "It needs images with filename, split and sentences.",
         ) from error
-    return dataset_of_files(f"karpathy {kind}", captions, splits, paths, _notes(content["images"]))
+    return dataset_of_files(f"karpathy {kind}", captions, splits, paths, _notes(content["images"]), photos=photos)
 
 
 def _folder(root: Path, filepath: str) -> Path:

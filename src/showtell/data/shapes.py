@@ -15,8 +15,11 @@ CAPTIONS = 5
 SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 8 + ("dev", "test")
 
 
-def load(options: str) -> Dataset:
-    """The scenes that a spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError."""
+def load(options: str, *, photos: bool = True) -> Dataset:
+    """The scenes that a spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError.
+
+    They are drawn when they are read, so `photos` makes no difference.
+    """
     count, *settings = options.split(",")
     values = {"count": count, "seed": "0", "pixels": "224"}
     for setting in settings:

@@ -41,33 +41,38 @@ COLUMNS = {
 }
 
 
-def load(where: str) -> Dataset:
+def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set of one table. Raises DataError for its content, UsageError for an unknown setting."""
-    name, *settings = where.split(",")
-    asked = dict(_setting(where, setting) for setting in settings)
-    file = Path(name).expanduser()
-    rows = _rows(file)
-    columns = _columns(file, rows, asked)
+    file, asked = parse(where)
+    rows = read_rows(file)
+    columns = find_columns(file, rows, asked)
     root = Path(asked.get("images", file.parent)).expanduser()
     captions: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}
     skipped = 0
     for number, row in enumerate(rows, start=1):
-        image, texts = row.get(columns["image"]), _captions_of(row.get(columns["caption"]))
+        image, texts = row.get(columns["image"]), captions_of(row.get(columns["caption"]))
         if not image or not texts:
             skipped += 1
             continue
         image_id = _image_name(file, number, image)
         captions.setdefault(image_id, []).extend(texts)
         if "split" in columns:
-            split = _split_of(file, number, row.get(columns["split"]))
+            split = split_of(file, number, row.get(columns["split"]))
             if splits.setdefault(image_id, split) != split:
                 raise DataError(f"{file}, row {number}: {image_id} is in {splits[image_id]} and in {split}.")
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
     if "split" not in columns:
         splits = split_by_image(captions)
         notes.append("There is no split column: images are split 80/10/10, the same way every time.")
-    return dataset_of_files(file.name, captions, splits, {image_id: root / image_id for image_id in splits}, notes)
+    paths = {image_id: root / image_id for image_id in splits}
+    return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos)
+
+
+def parse(where: str) -> tuple[Path, dict[str, str]]:
+    """The table's file and its settings: `FILE,image=COLUMN`. Raises UsageError for an unknown setting."""
+    name, *settings = where.split(",")
+    return Path(name).expanduser(), dict(_setting(where, setting) for setting in settings)
 
 
 def _setting(where: str, setting: str) -> tuple[str, str]:
@@ -78,8 +83,8 @@ def _setting(where: str, setting: str) -> tuple[str, str]:
     return key, value
 
 
-def _rows(file: Path) -> list[Row]:
-    """The table's rows, each a map from column to value."""
+def read_rows(file: Path) -> list[Row]:
+    """A table's rows, each a map from column to value. Raises DataError."""
     suffix = file.suffix.lower()
     if not file.is_file():
         raise DataError(f"{file} is not a file.", "Name a CSV, TSV, JSONL or Parquet file.")
@@ -135,8 +140,12 @@ def _parquet_rows(file: Path) -> list[Row]:
     return rows
 
 
-def _columns(file: Path, rows: list[Row], asked: Mapping[str, str]) -> dict[str, str]:
-    """The names of the image, caption and (if there is one) split columns: asked for, or well known."""
+def find_columns(file: Path, rows: list[Row], asked: Mapping[str, str]) -> dict[str, str]:
+    """The names of the image, caption and (if there is one) split columns: asked for, or well known.
+
+    Raises:
+        DataError: the image or caption column is not found; the message lists those that there are.
+    """
     if not rows:
         raise DataError(f"{file} has no rows.")
     there: Iterable[str] = dict.fromkeys(column for row in rows for column in row)  # JSONL rows may differ
@@ -155,7 +164,7 @@ def _columns(file: Path, rows: list[Row], asked: Mapping[str, str]) -> dict[str,
     return columns
 
 
-def _captions_of(cell: object) -> list[str]:
+def captions_of(cell: object) -> list[str]:
     """A cell's captions: one text, or a list of them, in CSV written as JSON."""
     if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
         try:
@@ -176,7 +185,8 @@ def _image_name(file: Path, number: int, image: object) -> str:
     return image
 
 
-def _split_of(file: Path, number: int, cell: object) -> Split:
+def split_of(file: Path, number: int, cell: object) -> Split:
+    """The split that a cell names. Raises DataError."""
     split = SPLIT_NAMES.get(str(cell).strip().lower())
     if split is None:
         raise DataError(f"{file}, row {number}: '{cell}' is no split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
