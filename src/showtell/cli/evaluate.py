@@ -15,7 +15,7 @@ from showtell.cli import Interrupted
 from showtell.cli import options as shared
 from showtell.cli.caption import report
 from showtell.cli.outputs import check_writable, write_whole
-from showtell.cli.progress import progress_bar
+from showtell.cli.progress import meteor_progress, progress_bar
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.feature_cache import FeatureCache
@@ -51,7 +51,7 @@ def evaluate(
     top_p: shared.TopP = None,
     seed: shared.Seed = None,
 ) -> None:
-    """Caption a split of a data set and score the captions: BLEU, ROUGE-L, CIDEr."""
+    """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
     if output is not None:
         check_writable(output)
     captioner = load(model)
@@ -79,7 +79,8 @@ def evaluate(
     if not captions:
         raise DataError(f"No image of {data} could be captioned.")
     references = {example.image_id: example.captions for example in examples}
-    scored = score({image_id: caption.text for image_id, caption in captions.items()}, references)
+    with meteor_progress() as progress:
+        scored = score({i: caption.text for i, caption in captions.items()}, references, progress=progress)
     print_scores(scored, captioner.config.name, f"{data}, {split}")
     if output is not None:
         results: dict[str, Any] = {
@@ -89,6 +90,7 @@ def evaluate(
             "search": asdict(options),
             "images": len(scored.image_ids),
             "scores": scored.scores,
+            "missing": scored.missing,
             "predictions": predictions(captions, scored),
         }
         write_whole(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -190,3 +192,5 @@ def print_scores(scored: Report, model: str, data: str) -> None:
     print(f"{model} on {data}: {len(scored.image_ids):,} images")
     for metric, value in scored.scores.items():
         print(f"  {metric:<8} {100 * value:6.1f}")
+    for metric, reason in scored.missing.items():
+        print(f"  {metric:<8} missing: {reason}")

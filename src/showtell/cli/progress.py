@@ -1,8 +1,8 @@
-"""A progress bar on stderr, for people only: nothing of it reaches a pipe or a log file."""
+"""Progress on stderr: bars are for people only, and nothing of them reaches a pipe or a log file."""
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -28,3 +28,22 @@ def progress_bar(label: str, total: int, *, shown: bool = True) -> Iterator[Call
             bar.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
+
+
+@contextmanager
+def meteor_progress() -> Iterator[Callable[[float], None]]:
+    """Tell that METEOR's data are built, which takes half a minute, once; yields what to call with the share done."""
+    percent = 0
+    with ExitStack() as shown:
+        advance: Callable[[], None] | None = None
+
+        def progress(share: float) -> None:
+            nonlocal advance, percent
+            if advance is None:
+                print("showtell: building METEOR's index in the cache folder, once for all.", file=sys.stderr)
+                advance = shown.enter_context(progress_bar("percent", 100))
+            while percent < int(100 * share):
+                percent += 1
+                advance()
+
+        yield progress
