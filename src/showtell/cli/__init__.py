@@ -21,6 +21,8 @@ COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
     "train": "Train a captioner from a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
+    "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",
+    "compare": "Compare two systems: is the difference more than chance?",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "models": "Look at a model folder: what it is, and how good.",

@@ -163,7 +163,7 @@ def rows_of(metrics: Sequence[str]) -> list[str]:
 
 def scores_table(report: Report, metrics: Sequence[str]) -> "Table":
     """A row a score, of those too that can't be had."""
-    table = _table("metric", "score")
+    table = plain_table("metric", "score")
     for name in rows_of(metrics):
         table.add_row(name, f"{report.scores[name]:.4f}" if name in report.scores else "missing")
     return table
@@ -175,7 +175,7 @@ def diversity_table(system: Diversity, people: Diversity) -> "Table":
     def percent(share: float | None) -> str:
         return "–" if share is None else f"{100 * share:.1f} %"
 
-    table = _table("captions", "system", "people")
+    table = plain_table("captions", "system", "people")
     for label, shown in (
         ("words used", [f"{d.vocabulary:,}" for d in (system, people)]),
         ("words a caption", [f"{d.mean_length:.1f}" for d in (system, people)]),
@@ -190,7 +190,8 @@ def diversity_table(system: Diversity, people: Diversity) -> "Table":
     return table
 
 
-def _table(*headings: str) -> "Table":
+def plain_table(*headings: str) -> "Table":
+    """An empty table whose first column is text and whose others are numbers."""
     from rich import box
     from rich.table import Table
 
@@ -207,13 +208,17 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
         ("in PRED have no references", report.without_references),
     ):
         if ids:
-            named = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
-            print(f"showtell: {len(ids):,} images {what}; they are not scored: {named}", file=sys.stderr)
+            print(f"showtell: {len(ids):,} images {what}; they are not scored: {first_few(ids)}", file=sys.stderr)
     if predictions.spare:
         print(
             f"showtell: {pred} has {predictions.spare:,} further captions of its images; the first counts.",
             file=sys.stderr,
         )
+
+
+def first_few(ids: Sequence[str]) -> str:
+    """Some ids, and how many more there are."""
+    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
 
 
 def facts(report: Report, predictions: Predictions, system: Diversity, people: Diversity, mark: str) -> dict[str, Any]:
