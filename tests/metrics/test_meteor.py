@@ -1,9 +1,8 @@
 """METEOR on small tables that the test makes; test_official_scores.py holds it against the Java program."""
 
-import gzip
+import importlib.metadata
 import multiprocessing
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +19,15 @@ from showtell.metrics.meteor_data import (
     load_meteor_data,
     paraphrase_arrays,
 )
+from tests.fake_pycocoevalcap import PAIRS, write_package
 
 pytest.importorskip("Stemmer")
-
-PAIRS = [
-    ("a man", "a guy"), ("on top of", "on"), ("dog", "puppy"), ("puppy", "dog"), ("dog", "hound"),
-    ("large", "big dog"), ("one two three four five six seven", "all"), ("on top", "above"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a package of the real one's name and layout."""
-    home = tmp_path_factory.mktemp("site")
-    meteor_folder = home / "pycocoevalcap" / "meteor"
-    (meteor_folder / "data").mkdir(parents=True)
-    (home / "pycocoevalcap" / "__init__.py").write_text("")
-    with zipfile.ZipFile(meteor_folder / "meteor-1.5.jar", "w") as jar:
-        jar.writestr("function/english.words", "the\na\nof\non\n")
-        jar.writestr("synonym/english.synsets", "man\n1 2\nfellow\n2\nrun\n7\nsprint\n7 8\nbu\n1")
-        jar.writestr("synonym/english.exceptions", "man\nmen\nrun\nran running")
-        jar.writestr("synonym/COPYING.WORDNET", "free")
-    with gzip.open(meteor_folder / "data" / "paraphrase-en.gz", "wt", encoding="utf-8") as table:
-        table.writelines(f"0.5\n{a}\n{b}\n" for a, b in PAIRS)
-    return home
+    return write_package(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -215,6 +199,29 @@ def test_an_interrupted_build_leaves_nothing(installed: None) -> None:
     with pytest.raises(KeyboardInterrupt):
         load_meteor_data(progress=stop)
     assert list(cache_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "told"),
+    [
+        (None, MissingExtraError, r"showtell\[meteor\]"),
+        ("3.0.0", DataError, r"PyStemmer 3\.0\.0 .* 'PyStemmer==2\.2\.\*'"),
+    ],
+)
+def test_another_stemmer_is_refused_before_the_index_is_built(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, error: type[Exception], told: str
+) -> None:
+    """A newer stemmer gives other scores, and half a minute of work is for nothing without any."""
+
+    def installed_version(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr("importlib.metadata.version", installed_version)
+    monkeypatch.setattr(sys.modules["showtell.metrics.meteor"], "load_meteor_data", lambda **_: pytest.fail("loaded"))
+    with pytest.raises(error, match=told):
+        meteor(["a dog"], [["a dog"]])
 
 
 def test_package_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

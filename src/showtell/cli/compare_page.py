@@ -46,7 +46,7 @@ def comparison_page(found: Comparison) -> str:
 <body>
 <header>
 <p class="eyebrow">Comparison of two systems</p>
-<h1><span class="a">{first}</span> <small>and</small> <span class="b">{second}</span></h1>
+<h1><small>A</small> <span class="a">{first}</span> <small>and B</small> <span class="b">{second}</span></h1>
 {_summary(found)}
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
@@ -133,7 +133,7 @@ def interval_chart(differences: list[Difference], confidence: float) -> str:
         return _note("A scores 0: there is no percentage to draw.")
     parts = {d.metric: [100 * x / d.first for x in (d.interval[0], d.difference, d.interval[1])] for d in drawn}
     most = max(1e-9, *(abs(x) for values in parts.values() for x in values))
-    left, right, height = 80, 520, 30
+    left, right, height = 72, 350, 26
     middle = (left + right) / 2
 
     def place(percent: float) -> float:
@@ -141,13 +141,13 @@ def interval_chart(differences: list[Difference], confidence: float) -> str:
 
     rows = []
     for n, (metric, (low, value, high)) in enumerate(parts.items()):
-        y = height * n + 22
+        y = height * n + 18
         kind = "line-1" if value > 0 else "line-0"
         rows.append(
             f'<text x="0" y="{y + 4}">{metric}</text><g class="{kind}">'
             f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{place(value):.1f}" cy="{y}" r="5"/></g>'
-            f'<text x="{right + 70}" y="{y + 4}" text-anchor="end">{_signed(value, 1)} %</text>'
+            f'<text x="{right + 66}" y="{y + 4}" text-anchor="end">{_signed(value, 1)} %</text>'
         )
     bottom = height * len(parts) + 10
     told = "; ".join(
@@ -155,11 +155,11 @@ def interval_chart(differences: list[Difference], confidence: float) -> str:
         for metric, (low, value, high) in parts.items()
     )
     ticks = "".join(
-        f'<text x="{place(share * most):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(share * most, 1)}</text>'
+        f'<text x="{place(share * most):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(share * most, 1) if share else "0"}</text>'
         for share in (-1, 0, 1)
     )
     return (
-        f'<svg class="intervals" viewBox="0 0 {right + 70} {bottom + 26}" role="img" aria-label="{escape(told)}">'
+        f'<svg class="intervals" viewBox="0 0 {right + 66} {bottom + 26}" role="img" aria-label="{escape(told)}">'
         f'<line class="best" x1="{middle}" x2="{middle}" y1="4" y2="{bottom}"/>{"".join(rows)}{ticks}</svg>'
     )
 
