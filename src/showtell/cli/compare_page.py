@@ -98,7 +98,7 @@ def _scores(found: Comparison) -> str:
     heads = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     rows = "\n".join(_row(difference, found.confidence) for difference in found.differences)
     missing = "".join(_note(f"{name} is missing: {reason}") for name, reason in found.missing.items())
-    chart = interval_chart(found.differences, found.confidence)
+    chart = interval_chart(found.differences)
     return f"""<figure class="chart"><figcaption>B − A, in percent of A<span>Dots are the difference, lines its
 {percent} interval; a line that crosses zero may be chance</span></figcaption>{chart}</figure>
 <div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
@@ -126,7 +126,7 @@ def _row(difference: Difference, confidence: float) -> str:
     return f'{start}<th scope="row">{difference.metric}{mark}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
 
 
-def interval_chart(differences: list[Difference], confidence: float) -> str:
+def interval_chart(differences: list[Difference]) -> str:
     """A dot and a line for each metric, to one scale: percent of the first system's score."""
     drawn = [d for d in differences if d.first > 0]
     if not drawn:
@@ -155,8 +155,8 @@ def interval_chart(differences: list[Difference], confidence: float) -> str:
         for metric, (low, value, high) in parts.items()
     )
     ticks = "".join(
-        f'<text x="{place(share * most):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(share * most, 1) if share else "0"}</text>'
-        for share in (-1, 0, 1)
+        f'<text x="{place(at):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(at, 1) if at else "0"}</text>'
+        for at in (-most, 0, most)
     )
     return (
         f'<svg class="intervals" viewBox="0 0 {right + 66} {bottom + 26}" role="img" aria-label="{escape(told)}">'
