@@ -22,7 +22,7 @@ COMMANDS = {
     "train": "Train a captioner from a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
     "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",
-    "compare": "Compare two systems: is the difference more than chance?",
+    "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "models": "Look at a model folder: what it is, and how good.",

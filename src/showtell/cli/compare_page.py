@@ -146,7 +146,7 @@ def interval_chart(differences: list[Difference]) -> str:
         rows.append(
             f'<text x="0" y="{y + 4}">{metric}</text><g class="{kind}">'
             f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{place(value):.1f}" cy="{y}" r="5"/></g>'
+            f'<circle cx="{place(value):.1f}" cy="{y}" r="3.5"/></g>'
             f'<text x="{right + 66}" y="{y + 4}" text-anchor="end">{_signed(value, 1)} %</text>'
         )
     bottom = height * len(parts) + 10
