@@ -9,6 +9,8 @@ import pytest
 
 from showtell.cli import main
 from showtell.data.feature_cache import CacheWriter
+from showtell.errors import MissingExtraError
+from showtell.metrics import report as report_module
 from showtell.metrics.report import score
 from showtell.search.options import SearchOptions
 from tests.fake_model import picture, save_fake_model, use_fake_engine
@@ -71,6 +73,19 @@ def test_scores_and_predictions(place, capsys):
     assert out.splitlines()[0] == "fake on table:t.jsonl, test: 4 images"
     for metric, value in expected.scores.items():
         assert f"  {metric:<8} {100 * value:6.1f}\n" in out
+
+
+def test_a_metric_that_can_not_be_had_is_told(place, capsys, monkeypatch):
+    """A file of scores without METEOR would look as if nobody had asked for it."""
+
+    def no_meteor(*_, **__):
+        raise MissingExtraError("METEOR", "meteor")
+
+    monkeypatch.setattr(report_module, "meteor_statistics", no_meteor)
+    code, out, _ = run(capsys, "-o", "results.json")
+    assert code == 0
+    assert "  METEOR   missing: METEOR needs packages that are not installed." in out
+    assert json.loads(Path("results.json").read_text())["missing"].keys() == {"METEOR"}
 
 
 def test_search_options_are_applied_and_recorded(place, capsys):

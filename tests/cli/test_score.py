@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from showtell.cli import main
@@ -160,6 +162,23 @@ def test_a_metric_that_is_named_must_be_had(place: Path, capsys: pytest.CaptureF
     code, _, error = run(capsys, "pred.json", "ref.json", "--metric", "BLUE")
     assert code == 2
     assert "There is no metric BLUE. Choose from: BLEU, METEOR, ROUGE_L, CIDEr, SPICE." in error
+
+
+def test_building_meteors_index_is_told_once(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a minute of silence looks like a hang; stdout stays what a script expects."""
+
+    def built(candidates: list[str], references: object, *, progress: Callable[[float], None]) -> np.ndarray:
+        for share in (0.1, 0.5, 1.0):
+            progress(share)
+        return np.ones((len(candidates), 7))
+
+    monkeypatch.setattr(report_module, "meteor_statistics", built)
+    code, out, error = run(capsys, "pred.json", "ref.json", "--metric", "METEOR", "--json")
+    assert code == 0
+    assert json.loads(out)["missing"] == {}
+    assert error == "showtell: building METEOR's index in the cache folder, once for all.\n"
 
 
 def test_several_captions_an_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,10 +215,10 @@ def _method(found: Comparison) -> str:
     signatures = escape("\n".join(f"{letter} {mark}" for letter, mark in zip("AB", found.signatures, strict=True)))
     return f"""<p class="note">The interval: {found.draws:,} sets of {found.images:,} images are drawn with
 replacement, both systems are scored anew on each (CIDEr’s n-grams weigh what they do in the whole set), and the
-interval holds the differences from the {100 * low:g} % to the {100 * high:g} % quantile. p, bootstrap: how many of these sets lie as far from their mean as
-the observed difference lies from zero (Koehn 2004). p, swaps: how many of {found.draws:,} random swaps of the two
-captions of each image give a difference as large (approximate randomisation, Noreen 1989). Seed {found.seed}.
-No correction is made for looking at several metrics.</p>
+interval holds the differences from the {100 * low:g} % to the {100 * high:g} % quantile.
+p, bootstrap: how many of these sets lie as far from their mean as the observed difference lies from zero (Koehn 2004).
+p, swaps: how many of {found.draws:,} random swaps of the two captions of each image give a difference as large
+(approximate randomisation, Noreen 1989). Seed {found.seed}. No correction is made for looking at several metrics.</p>
 {left_out}<pre tabindex="0"><code>{signatures}</code></pre>"""
 
 
