@@ -111,14 +111,14 @@ def test_default_folder_is_of_these_images_and_this_encoder(
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two folders of photos with the same names must not share a cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path))
     folders = {
         default_folder("photos", photos(tmp_path / "one", 2), encoder),
         default_folder("photos", photos(tmp_path / "two", 2), encoder),
         default_folder("photos", photos(tmp_path / "one", 2), build_encoder(LITE)),
     }
     assert len(folders) == 3
-    assert all(folder.parent == tmp_path / "showtell" / "features" for folder in folders)
+    assert all(folder.parent == tmp_path / "features" for folder in folders)
 
 
 def test_reading_stays_a_few_batches_ahead(tmp_path: Path, encoder: Encoder) -> None:

@@ -44,7 +44,7 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random encoders differ from run to run unless the cache is theirs alone; and a test leaves nothing behind."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
 
 
 def run(recipe: Recipe, folder: Path, **options: object) -> list[Event]:
