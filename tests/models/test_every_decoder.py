@@ -113,3 +113,15 @@ def test_a_batch_of_one_image_can_be_learnt_from(decoder: Any, batch: tuple[Tens
     grid, tokens = batch
     decoder.train()
     assert decoder(decoder.memory(grid[:1]), tokens[:1]).isfinite().all()
+
+
+def test_mixed_precision_is_nearly_the_same(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """`precision: bf16` of a recipe: no mixture of types inside stops the forward or the backward pass."""
+    grid, tokens = batch
+    exact = decoder(decoder.memory(grid), tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = decoder.memory(grid)
+        mixed = decoder(memory, tokens)
+        decoder.step(memory, decoder.start(memory), tokens[:, :1, 0])
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)
+    mixed.float().square().mean().backward()

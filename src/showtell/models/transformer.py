@@ -339,4 +339,4 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
     """Each pair of `[B, heads, R, d]` turned by its angle, `[R, d / 2]`."""
     cos, sin = angles.cos(), angles.sin()
     even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).type_as(x)
