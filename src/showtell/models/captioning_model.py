@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from showtell.errors import UsageError
 from showtell.models.encoders import Encoder, EncoderConfig, build_encoder
-from showtell.models.packing import Packing
+from showtell.models.packing import Forced, Packing
 from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
 from showtell.models.transformer import Transformer, TransformerConfig
@@ -21,18 +21,6 @@ DECODERS: dict[str, tuple[type[BaseModel], Callable[[Any, int, int], nn.Module]]
     "transformer": (TransformerConfig, Transformer),
 }
 """A decoder's name, its config, and the module that is built from the config, D and V."""
-
-
-class Forced(Protocol):
-    """What teacher forcing returns, on the packed axis P."""
-
-    @property
-    def logits(self) -> Tensor:
-        """`[B, P, V]`"""
-
-    @property
-    def attention(self) -> Tensor | None:
-        """`[B, P, N]`, or None for a decoder that has none or computes none in training."""
 
 
 class Decoder(Protocol):

@@ -76,4 +76,4 @@ class Forced(NamedTuple):
     logits: Tensor
     """`[B, P, V]`"""
     attention: Tensor | None = None
-    """`[B, P, N]`; None from a decoder that has none, or computes none in training."""
+    """`[B, P, N]`, sums to 1 over N; None from a decoder that has none, or computes none in training."""
