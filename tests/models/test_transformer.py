@@ -57,6 +57,7 @@ def paper(model: Transformer, grid: Tensor, words: Tensor) -> tuple[Tensor, Tens
         "d_model": E, "nhead": c.heads, "dim_feedforward": c.feed_forward_width, "dropout": 0.0,
         "activation": c.activation, "batch_first": True, "norm_first": c.norm == "pre",
     }  # fmt: skip
+    last_norm = nn.LayerNorm(E) if c.norm == "pre" else nn.Identity()
     neck = F.conv2d(grid.T.reshape(1, D, 3, 3), model.neck[0].weight[..., None], model.neck[0].bias)
     neck = F.batch_norm(neck, model.neck[1].running_mean, model.neck[1].running_var, eps=1e-5).relu()
     image = F.adaptive_avg_pool2d(neck, (4, 4)).flatten(2).mT + model.cell_positions
@@ -64,7 +65,7 @@ def paper(model: Transformer, grid: Tensor, words: Tensor) -> tuple[Tensor, Tens
         theirs = nn.TransformerEncoderLayer(**options)
         copied(theirs, layer)
         image = theirs(image)
-    image = model.encoder_norm(image)
+    image = last_norm(image)
     position = torch.tensor([
         [(torch.sin if i % 2 == 0 else torch.cos)(torch.tensor(t / 10000 ** (i // 2 * 2 / E))) for i in range(E)]
         for t in range(len(words))
@@ -81,7 +82,7 @@ def paper(model: Transformer, grid: Tensor, words: Tensor) -> tuple[Tensor, Tens
             or (looked["output"], None)
         )
         x = theirs(x, image, tgt_mask=nn.Transformer.generate_square_subsequent_mask(len(words)))
-    x = model.decoder_norm(x)
+    x = last_norm(x)
     return (x @ model.embedding.weight.T + model.output_bias)[0], looked["weights"][0]
 
 
