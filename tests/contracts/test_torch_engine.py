@@ -7,17 +7,32 @@ import torch
 from showtell.engines.torch import TorchEngine
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.models.encoders import encoder_config
+from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
+from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
 from tests.contracts.engine_contract import check_engine
 
 V = 23
+TRANSFORMER = {"width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 1, "decoder_layers": 2}
 DECODERS = {
+    "show_and_tell": ShowAndTellConfig(embedding_width=12, hidden_width=16, layers=2),
     "show_attend_and_tell": ShowAttendAndTellConfig(embedding_width=12, hidden_width=16, attention_width=8),
     "show_attend_and_tell, row 2": ShowAttendAndTellConfig(
         embedding_width=12, hidden_width=16, attention_width=8, initial_state="zeros", gate=False, output="hidden"
     ),
+    "transformer": TransformerConfig(**TRANSFORMER, encode_size=5),
+    "transformer, modern": TransformerConfig(
+        **TRANSFORMER, encode_size=4, norm="pre", activation="gelu", positions="rotary"
+    ),
+}
+# Fresh weights like all words alike, whatever they see, and a search should have to choose: which weights are
+# multiplied by how much, and what is added to the logit of <end>, so that captions differ in words and length.
+LOUDER = {
+    "show_and_tell": ("", 6, 1),
+    "show_attend_and_tell": (("embedding", "gates_from_context", "output"), 15, 1),
+    "transformer": ("", 3, 3),
 }
 
 
@@ -26,9 +41,10 @@ def model(request: pytest.FixtureRequest) -> CaptioningModel:
     torch.manual_seed(0)
     encoder = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
     model = build_model(encoder, request.param, V).eval()
-    # Fresh weights like all words alike, whatever they see: a search should have to choose.
-    for layer in (model.decoder.embedding, model.decoder.gates_from_context, model.decoder.output):
-        layer.weight.data.mul_(15)
+    parts, factor, _ = LOUDER[request.param.name]
+    for name, weight in model.decoder.named_parameters():
+        if weight.ndim > 1 and name.startswith(parts):
+            weight.data.mul_(factor)
     return model
 
 
@@ -63,7 +79,8 @@ def test_a_batch_of_16_is_one_image_at_a_time(model: CaptioningModel, options: S
     engine = TorchEngine(model)
     rows, columns = model.encoder.grid
     grids = np.random.default_rng(1).normal(size=(16, rows * columns, model.encoder.width)).astype(np.float32)
-    model.decoder.output.bias.data[Words.end] += 1
+    (bias,) = (p for name, p in model.decoder.named_parameters() if name in ("output.bias", "output_bias"))
+    bias.data[Words.end] += LOUDER[model.decoder.config.name][2]
     together = search(engine, engine.memory_of(grids), options, Words(), attention=True)
     lengths = set()
     for i, hypotheses in enumerate(together):
@@ -72,7 +89,9 @@ def test_a_batch_of_16_is_one_image_at_a_time(model: CaptioningModel, options: S
         assert [h.tokens for h in hypotheses] == [h.tokens for h in alone]
         for a, b in zip(hypotheses, alone, strict=True):
             assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
-            np.testing.assert_allclose(a.attention, b.attention, atol=1e-4)
+            assert (a.attention is None) == (b.attention is None) == isinstance(model.decoder, ShowAndTell)
+            if a.attention is not None:
+                np.testing.assert_allclose(a.attention, b.attention, atol=1e-4)
             lengths.add(len(a.tokens))
     assert len(lengths) > 1, "images must leave the batch at different steps"
 

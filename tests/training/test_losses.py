@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from showtell.models.show_attend_and_tell import Forced
+from showtell.models.packing import Forced
 from showtell.training.batches import Batch, batch_of
 from showtell.training.losses import loss_terms, with_own_words, word_loss
 

@@ -8,24 +8,34 @@ import torch
 
 from showtell.data import load
 from showtell.engines.torch import TorchEngine
-from showtell.models.captioning_model import CaptioningModel, build_decoder
+from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
 from showtell.models.encoders import build_encoder
+from showtell.models.show_and_tell import ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
+from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import batch_of
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
 
-SIZES = {"embedding_width": 32, "hidden_width": 64, "attention_width": 32, "dropout": 0.0}
+LSTM = {"embedding_width": 32, "hidden_width": 64, "dropout": 0.0}
+TRANSFORMER = {"width": 64, "heads": 4, "feed_forward_width": 64, "encoder_layers": 1, "decoder_layers": 2}
 DECODERS = {
-    "show_attend_and_tell": ShowAttendAndTellConfig(**SIZES),
-    "row 2 of the design": ShowAttendAndTellConfig(**SIZES, initial_state="zeros", gate=False, output="hidden"),
+    "show_and_tell": ShowAndTellConfig(**LSTM, layers=2),
+    "show_attend_and_tell": ShowAttendAndTellConfig(**LSTM, attention_width=32),
+    "row 2 of the design": ShowAttendAndTellConfig(
+        **LSTM, attention_width=32, initial_state="zeros", gate=False, output="hidden"
+    ),
+    "transformer": TransformerConfig(**TRANSFORMER, encode_size=4, dropout=0.0),
+    "transformer, modern": TransformerConfig(
+        **TRANSFORMER, encode_size=3, dropout=0.0, norm="pre", activation="gelu", positions="rotary"
+    ),
 }
 D, N, STEPS = 24, 9, 300
 
 
 @pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
-def test_repeats_eight_captions_word_for_word(config: ShowAttendAndTellConfig) -> None:
+def test_repeats_eight_captions_word_for_word(config: DecoderConfig) -> None:
     torch.manual_seed(0)
     captions: Sequence[str] = [example.captions[0] for example in load("shapes:8").examples]
     tokenizer = Tokenizer.train(captions, TokenizerConfig(min_count=1))

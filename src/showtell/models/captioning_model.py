@@ -1,29 +1,26 @@
 """An encoder and a decoder put together: the one module that is trained, saved and searched with."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from showtell.errors import UsageError
 from showtell.models.encoders import Encoder, EncoderConfig, build_encoder
-from showtell.models.packing import Packing
+from showtell.models.packing import Forced, Packing
+from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
+from showtell.models.transformer import Transformer, TransformerConfig
 
 Arrays = dict[str, Tensor]
-DecoderConfig = ShowAttendAndTellConfig
-
-
-class Forced(Protocol):
-    """What teacher forcing returns, on the packed axis P."""
-
-    @property
-    def logits(self) -> Tensor:
-        """`[B, P, V]`"""
-
-    @property
-    def attention(self) -> Tensor | None:
-        """`[B, P, N]`, or None for a decoder that has none."""
+DecoderConfig = Annotated[ShowAndTellConfig | ShowAttendAndTellConfig | TransformerConfig, Field(discriminator="name")]
+DECODERS: dict[str, tuple[type[BaseModel], Callable[[Any, int, int], nn.Module]]] = {
+    "show_and_tell": (ShowAndTellConfig, ShowAndTell),
+    "show_attend_and_tell": (ShowAttendAndTellConfig, ShowAttendAndTell),
+    "transformer": (TransformerConfig, Transformer),
+}
+"""A decoder's name, its config, and the module that is built from the config, D and V."""
 
 
 class Decoder(Protocol):
@@ -85,7 +82,7 @@ def parse_model_config(encoder: dict[str, Any], decoder: dict[str, Any]) -> Mode
 
 def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) -> nn.Module:
     """The decoder that a config names, with fresh weights."""
-    return ShowAttendAndTell(config, feature_width, vocabulary)
+    return DECODERS[config.name][1](config, feature_width, vocabulary)
 
 
 def build_model(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,3 +68,12 @@ class Packing:
         unpacked = values.new_full((batch, self.running[0], len(self.running), *rest), fill)
         unpacked[:, self.captions.to(values.device), self.steps.to(values.device)] = values
         return unpacked
+
+
+class Forced(NamedTuple):
+    """What teacher forcing returns, on the packed axis P."""
+
+    logits: Tensor
+    """`[B, P, V]`"""
+    attention: Tensor | None = None
+    """`[B, P, N]`, sums to 1 over N; None from a decoder that has none, or computes none in training."""

@@ -21,6 +21,9 @@ class RecurrentLinear:
     def __init__(self, weight: Tensor) -> None:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
+        device = weight.device.type
+        if torch.is_autocast_enabled(device):  # once, instead of at each step and unseen by the backward pass
+            weight = weight.to(torch.get_autocast_dtype(device))
         self.weight: Tensor = (
             _GatherGradient.apply(weight, self) if weight.requires_grad and torch.is_grad_enabled() else weight
         )
@@ -29,7 +32,7 @@ class RecurrentLinear:
         """`[..., in]` -> `[..., out]`."""
         if not self.weight.requires_grad:
             return torch.nn.functional.linear(x, self.weight)
-        product: Tensor = _KeepGradient.apply(x, self.weight, self)
+        product: Tensor = _KeepGradient.apply(x.to(self.weight.dtype), self.weight, self)
         return product
 
 

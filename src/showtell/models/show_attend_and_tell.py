@@ -12,14 +12,14 @@ B images, K captions of each, T steps, P packed positions, N cells; widths: D fe
 V words in the vocabulary.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from showtell.models.packing import Packing
+from showtell.models.packing import Forced, Packing
 from showtell.models.recurrence import RecurrentLinear, additive_scores
 
 Arrays = dict[str, Tensor]
@@ -42,15 +42,6 @@ class ShowAttendAndTellConfig(BaseModel):
     initial_state: Literal["mean", "zeros"] = Field("mean", description="h0 and c0: from the mean feature, or zeros")
     gate: bool = Field(True, description="the scalar beta on the context vector (section 4.2.1)")
     output: Literal["deep", "hidden"] = Field("deep", description="equation 7, or the hidden state alone")
-
-
-class Forced(NamedTuple):
-    """What teacher forcing returns, on the packed axis P."""
-
-    logits: Tensor
-    """`[B, P, V]`"""
-    attention: Tensor
-    """alpha, `[B, P, N]`; sums to 1 over N"""
 
 
 class ShowAttendAndTell(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.models.captioning_model import Forced
+from showtell.models.packing import Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.training.batches import Batch
 

@@ -108,14 +108,20 @@ def _apply(data: dict[str, Any], setting: str) -> None:
 
 def _problem(detail: Any) -> str:
     """One wrong key or value, in words."""
-    where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        nearest = difflib.get_close_matches(
-            str(detail["loc"][-1]), sorted(_known_keys(detail["loc"][:-1])), 1, cutoff=0
-        )
-        return f"'{where}' is no known key; the nearest is '{nearest[0]}'"
+        *before, last = detail["loc"]
+        steps, parts = _walked(before)
+        known = sorted({key for part in parts for key in part.get("properties", {})})
+        nearest = difflib.get_close_matches(str(last), known, 1, cutoff=0)
+        return f"'{_dotted([*steps, last])}' is no known key; the nearest is '{nearest[0]}'"
+    where = _dotted(_walked(detail["loc"])[0])
+    if detail["type"] == "union_tag_invalid":
+        return f"'{where}.name': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
+    if detail["type"] == "union_tag_not_found":
+        return f"'{where}.name' is missing"
+    message = detail["msg"].removeprefix("Value error, ")
     given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
-    return f"'{where}': {detail['msg'][:1].lower()}{detail['msg'][1:]}{given}"
+    return f"'{where}': {message[:1].lower()}{message[1:]}{given}"
 
 
 def documented_keys() -> list[tuple[str, str, str]]:
@@ -145,8 +151,17 @@ def _referred(schema: Json, part: Json) -> Json:
     return definition
 
 
-def _known_keys(place: Sequence[int | str]) -> set[str]:
-    """The keys that may stand at a place of a recipe, such as ("stages", 0)."""
+def _dotted(steps: Sequence[int | str]) -> str:
+    return ".".join(map(str, steps))
+
+
+def _walked(place: Sequence[int | str]) -> tuple[list[int | str], list[Json]]:
+    """Where pydantic found a problem, such as ("decoder", "transformer", "heads"), step by step through the schema.
+
+    Returns:
+        The steps that stand in a recipe, without pydantic's names for alternatives ("transformer"), and the schemas
+        that may hold there.
+    """
     schema = Recipe.model_json_schema()
 
     def resolved(part: Json) -> list[Json]:
@@ -155,9 +170,12 @@ def _known_keys(place: Sequence[int | str]) -> set[str]:
         alternatives = part.get("anyOf") or part.get("oneOf") or part.get("allOf")
         return [part] if not alternatives else [one for other in alternatives for one in resolved(other)]
 
-    parts = [schema]
+    steps, parts = list[int | str](), [schema]
     for step in place:
         inner = [part["items"] if isinstance(step, int) else part.get("properties", {}).get(step) for part in parts]
-        # A step that is no key is pydantic's name for one of the alternatives: stay where we are.
-        parts = [one for part in inner if part for one in resolved(part)] or parts
-    return {key for part in parts for key in part.get("properties", {})}
+        found = [one for part in inner if part for one in resolved(part)]
+        named = [one for one in parts if any(key.get("const") == step for key in one.get("properties", {}).values())]
+        if found:
+            steps.append(step)
+        parts = found or named or parts
+    return steps, parts

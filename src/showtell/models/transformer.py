@@ -1,0 +1,342 @@
+"""The CNN-Transformer: Attention Is All You Need (Vaswani et al. 2017, arXiv:1706.03762v7), reading an image.
+
+The encoder's grid goes through a neck, is resized to M = encode_size ** 2 cells with learned positions, and through
+Transformer encoder layers; a Transformer decoder writes the caption. Section numbers below are the paper's. What
+differs from it:
+
+- The encoder's feed-forward network is two 1-D convolutions over the cells; of kernel size 1 they are the paper's.
+- Dropout is on embeddings, sub-layers and inside the feed-forward network, not on attention weights.
+- The image is encoded once for its K captions: each layer's keys and values of it, `[B, heads, M, d]`, meet the
+  captions' P packed positions as so many queries. Among themselves, the positions see those of the same caption
+  up to their own step; as a caption's padding comes after it, that mask is all that padding needs.
+- In search the keys and values of the words so far are the state, one array a layer that grows along t.
+
+The modern variant is a matter of options: norm "pre", activation "gelu", positions "rotary" (Su et al. 2021) or
+"learned". The attention that is returned is the last decoder layer's attention to the image, the mean of its heads.
+
+B images, K captions of each, T steps, P packed positions, N cells of the grid, M of them after resizing, t words so
+far; widths: D features, E everywhere else, d = E / heads; V words in the vocabulary.
+"""
+
+import math
+from typing import Literal, Self, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from showtell.errors import UsageError
+from showtell.models.packing import Forced, Packing
+
+Arrays = dict[str, Tensor]
+attend = F.scaled_dot_product_attention  # equation 1, fused
+
+
+class TransformerConfig(BaseModel):
+    """Sizes and options of the encoder layers and the decoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["transformer"] = "transformer"
+    width: int = Field(512, gt=0, description="E, width of every layer and of a word's embedding")
+    heads: int = Field(8, gt=0, description="attention heads; they divide the width")
+    feed_forward_width: int = Field(2048, gt=0, description="hidden width of the feed-forward networks")
+    encoder_layers: int = Field(3, ge=0, description="layers over the image's cells")
+    decoder_layers: int = Field(3, gt=0, description="layers over the words")
+    encode_size: int = Field(
+        16, gt=0, description="the grid is resized to so many cells a side; its own number leaves it as it is"
+    )
+    kernel: int = Field(1, gt=0, description="cells that the convolutions of the encoder's feed-forward see; odd")
+    norm: Literal["post", "pre"] = Field("post", description="layer norm after each sub-layer, as the paper, or before")
+    activation: Literal["relu", "gelu"] = Field("relu", description="of the feed-forward networks")
+    positions: Literal["sinusoidal", "learned", "rotary"] = Field(
+        "sinusoidal", description="how the decoder knows the order of words"
+    )
+    max_positions: int = Field(64, gt=0, description="how many words learned positions are for; others have no end")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of embeddings and of sub-layers' units dropped")
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice heads {self.heads}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} must be odd")
+        return self
+
+
+class SubLayer(nn.Module):
+    """What stands around attention and feed-forward networks: residual, dropout, and layer norm (section 5.4)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the sub-layer reads."""
+        normed: Tensor = self.norm(x) if self.pre else x
+        return normed
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        """What comes out, from what came in and what the sub-layer made of it."""
+        x = x + self.dropout(y)
+        return x if self.pre else self.norm(x)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention of the cells, then convolutions over them: `[B, M, E]` -> `[B, M, E]` (section 3.1)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.around_attention, self.around_feed_forward = SubLayer(config), SubLayer(config)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.attention_output = nn.Linear(config.width, config.width)
+        self.feed_forward = nn.Sequential(
+            nn.Conv1d(config.width, config.feed_forward_width, config.kernel, padding="same"),
+            activation(config),
+            nn.Dropout(config.dropout),
+            nn.Conv1d(config.feed_forward_width, config.width, config.kernel, padding="same"),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One layer."""
+        query, key, value = in_heads(self.query_key_value(self.around_attention.before(x)), 3, self.heads)
+        x = self.around_attention.after(x, self.attention_output(merged(attend(query, key, value))))
+        cells = self.around_feed_forward.before(x).transpose(1, 2)  # [B, E, M]
+        return self.around_feed_forward.after(x, self.feed_forward(cells).transpose(1, 2))
+
+
+class DecoderLayer(nn.Module):
+    """Attention to the words so far, attention to the image, feed-forward (section 3.1), for rows `[B, R, E]`.
+
+    R rows are the P positions of teacher forcing or the K hypotheses of search. Which words a row may look back at
+    is all that differs, so it stands outside, between `ask` and `look`.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.around_words, self.around_image, self.around_feed_forward = (SubLayer(config) for _ in range(3))
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.words_output = nn.Linear(config.width, config.width)
+        self.image_query = nn.Linear(config.width, config.width)
+        self.image_key_value = nn.Linear(config.width, 2 * config.width)
+        self.image_output = nn.Linear(config.width, config.width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.width, config.feed_forward_width),
+            activation(config),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feed_forward_width, config.width),
+        )
+
+    def remember(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image's keys and values, each `[B, heads, M, d]`, from its cells `[B, M, E]`."""
+        key, value = in_heads(self.image_key_value(image), 2, self.heads)
+        return key, value
+
+    def ask(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows' queries, keys and values of the self-attention, each `[B, heads, R, d]`."""
+        return in_heads(self.query_key_value(self.around_words.before(x)), 3, self.heads)
+
+    def look(self, x: Tensor, words: Tensor, image_key: Tensor, image_value: Tensor) -> tuple[Tensor, Tensor]:
+        """The rest of the layer, once the self-attention has found `words` `[B, heads, R, d]`.
+
+        Returns:
+            The rows `[B, R, E]`, and what they asked of the image, `[B, heads, R, d]`.
+        """
+        x = self.around_words.after(x, self.words_output(merged(words)))
+        (query,) = in_heads(self.image_query(self.around_image.before(x)), 1, self.heads)
+        x = self.around_image.after(x, self.image_output(merged(attend(query, image_key, image_value))))
+        return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x))), query
+
+
+class Transformer(nn.Module):
+    """Encoder layers and decoder of the captioning Transformer.
+
+    Memory is, for each decoder layer l, {l.image_key, l.image_value `[B, heads, M, d]`}, and cells `[B, M, N]` if the
+    grid was resized; state is {l.key, l.value `[B, K, heads, t, d]`}.
+    """
+
+    def __init__(self, config: TransformerConfig, feature_width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.neck = nn.Sequential(
+            nn.Conv1d(feature_width, config.width, 1),  # over N cells in a row: a 1 x 1 convolution over the grid
+            nn.BatchNorm1d(config.width),
+            nn.ReLU(),
+        )
+        self.cell_positions = nn.Parameter(torch.empty(config.encode_size**2, config.width))
+        encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.encoder_layers = cast(list[EncoderLayer], encoder_layers)
+        self.encoder_norm = self.last_norm()
+        self.embedding = nn.Embedding(vocabulary, config.width)
+        if config.positions == "learned":
+            self.word_positions = nn.Embedding(config.max_positions, config.width)
+        decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.decoder_layers = cast(list[DecoderLayer], decoder_layers)
+        self.decoder_norm = self.last_norm()
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary))  # the weight is the embedding's (section 3.4)
+        self.dropout = nn.Dropout(config.dropout)
+        self.reset_parameters()
+
+    def last_norm(self) -> nn.Module:
+        """With norms before the sub-layers, the last sum has had none."""
+        return nn.LayerNorm(self.config.width) if self.config.norm == "pre" else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        """Glorot's weights; words that are of unit size once they are multiplied by the root of E."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        nn.init.normal_(self.embedding.weight, std=self.config.width**-0.5)
+        nn.init.normal_(self.cell_positions, std=0.02)
+        if self.config.positions == "learned":
+            nn.init.normal_(self.word_positions.weight, std=0.02)
+
+    # ---------------------------------------------------------------- an image, once
+
+    def memory(self, grid: Tensor) -> Arrays:
+        """Each decoder layer's keys and values of the image, from its grid `[B, N, D]`."""
+        cells = self.resized(self.neck(grid.transpose(1, 2)).transpose(1, 2))  # [B, M, E]
+        image = self.dropout(cells + self.cell_positions)
+        for encoder_layer in self.encoder_layers:
+            image = encoder_layer(image)
+        image = self.encoder_norm(image)
+        memory: Arrays = {}
+        for n, layer in enumerate(self.decoder_layers):
+            memory[f"{n}.image_key"], memory[f"{n}.image_value"] = layer.remember(image)
+        if grid.shape[1] != cells.shape[1]:
+            one_hot = torch.eye(grid.shape[1], dtype=cells.dtype, device=cells.device)[None]
+            memory["cells"] = self.resized(one_hot).expand(len(grid), -1, -1)
+        return memory
+
+    def resized(self, cells: Tensor) -> Tensor:
+        """The adaptive resize: cells `[B, N, E]` of a square grid -> `[B, M, E]`, each the mean of those it covers."""
+        side = math.isqrt(cells.shape[1])
+        if side == self.config.encode_size:
+            return cells
+        maps = cells.transpose(1, 2).unflatten(2, (side, side))
+        return F.adaptive_avg_pool2d(maps, self.config.encode_size).flatten(2).transpose(1, 2)
+
+    def start(self, memory: Arrays) -> Arrays:
+        """The state before the first word: no keys and no values, `[B, 1, heads, 0, d]`."""
+        values = memory["0.image_value"]
+        nothing = values.new_empty(len(values), 1, self.config.heads, 0, values.shape[-1])
+        return {f"{n}.{part}": nothing for n in range(self.config.decoder_layers) for part in ("key", "value")}
+
+    # ---------------------------------------------------------------- words
+
+    def embedded(self, tokens: Tensor, steps: Tensor) -> Tensor:
+        """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`."""
+        words = self.embedding(tokens) * math.sqrt(self.config.width)
+        if self.config.positions == "sinusoidal":
+            angles = angles_at(steps, self.config.width)
+            words = words + torch.stack([angles.sin(), angles.cos()], -1).flatten(1)  # section 3.5
+        elif self.config.positions == "learned":
+            if len(steps) and int(steps[-1]) >= self.config.max_positions:
+                raise UsageError(
+                    f"This model has positions for captions of {self.config.max_positions} words and no more.",
+                    "Lower max_words, or train with a higher decoder.max_positions.",
+                )
+            words = words + self.word_positions(steps)
+        embedded: Tensor = self.dropout(words)
+        return embedded
+
+    def turned(self, query: Tensor, key: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys `[B, heads, R, d]` turned by their steps `[R]`, with rotary positions."""
+        if self.config.positions != "rotary":
+            return query, key
+        angles = angles_at(steps, query.shape[-1])
+        return rotated(query, angles), rotated(key, angles)
+
+    def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor, Arrays]:
+        """One word more for K hypotheses of each image.
+
+        Args:
+            memory: the image.
+            state: `[B, K, ...]`, one row a hypothesis.
+            tokens: the last word of each, int64 `[B, K]`.
+
+        Returns:
+            Logits of the next word `[B, K, V]`, attention `[B, K, N]`, and the state after the word.
+        """
+        batch, hypotheses = tokens.shape
+        now = torch.full((1,), state["0.key"].shape[3], device=tokens.device)
+        x, longer = self.embedded(tokens, now), {}
+        for n, layer in enumerate(self.decoder_layers):
+            query, key, value = layer.ask(x)  # [B, heads, K, d]
+            query, key = self.turned(query, key, now)
+            for part, added in (("key", key), ("value", value)):
+                longer[f"{n}.{part}"] = torch.cat([state[f"{n}.{part}"], added.transpose(1, 2)[:, :, :, None]], 3)
+            words = attend(
+                query.transpose(1, 2).reshape(batch * hypotheses, self.config.heads, 1, -1),
+                longer[f"{n}.key"].flatten(0, 1),
+                longer[f"{n}.value"].flatten(0, 1),
+            ).view(batch, hypotheses, self.config.heads, -1)
+            image_key = memory[f"{n}.image_key"]
+            x, query = layer.look(x, words.transpose(1, 2), image_key, memory[f"{n}.image_value"])
+        # The last layer's weights once more, unfused. [B, heads, K, M] -> [B, K, M]
+        alpha = (query @ image_key.mT / math.sqrt(query.shape[-1])).softmax(-1).mean(1)
+        # A resized cell is the mean of cells of the grid, which share its weight.
+        return self.logits(x), alpha @ memory["cells"] if "cells" in memory else alpha, longer
+
+    def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
+        """Logits after every word of K captions an image, the words given; fused attention returns no weights.
+
+        Args:
+            memory: the image.
+            tokens: `<start>` and the words, int64 `[B, K, T]`, longest captions first.
+            packing: the positions to compute.
+        """
+        captions, steps = packing.captions.to(tokens.device), packing.steps.to(tokens.device)
+        visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # [P, P]: own caption, up to this word
+        x = self.embedded(packing.pack(tokens), steps)
+        for n, layer in enumerate(self.decoder_layers):
+            query, key, value = layer.ask(x)  # [B, heads, P, d]
+            query, key = self.turned(query, key, steps)
+            words = attend(query, key, value, attn_mask=visible)
+            x, _ = layer.look(x, words, memory[f"{n}.image_key"], memory[f"{n}.image_value"])
+        return Forced(self.logits(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`[B, R, E]` -> `[B, R, V]`."""
+        return F.linear(self.decoder_norm(x), self.embedding.weight, self.output_bias)
+
+    def forward(self, memory: Arrays, tokens: Tensor) -> Tensor:
+        """Teacher-forced logits `[B, K, T, V]` for tokens `[B, K, T]`: `forced` without a packing to think of."""
+        packing = Packing.full(*tokens.shape[1:])
+        return packing.unpack(self.forced(memory, tokens, packing).logits)
+
+
+def activation(config: TransformerConfig) -> nn.Module:
+    """The feed-forward networks' non-linearity."""
+    return nn.GELU() if config.activation == "gelu" else nn.ReLU()
+
+
+def in_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """`[B, R, parts * E]` -> so many of `[B, heads, R, d]` (section 3.2.2)."""
+    of_parts: tuple[Tensor, ...] = x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return of_parts
+
+
+def merged(x: Tensor) -> Tensor:
+    """`[B, heads, R, d]` -> `[B, R, E]`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def angles_at(steps: Tensor, width: int) -> Tensor:
+    """Angles `[R, width / 2]` that turn slower from pair to pair (section 3.5; rotary positions use the same)."""
+    frequencies = torch.exp(torch.arange(0, width, 2, device=steps.device) * (-math.log(10000) / width))
+    return steps[:, None] * frequencies
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Each pair of `[B, heads, R, d]` turned by its angle, `[R, d / 2]`."""
+    cos, sin = angles.cos(), angles.sin()
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).type_as(x)

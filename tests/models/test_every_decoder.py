@@ -1,0 +1,127 @@
+"""What every decoder promises training and search, whatever it is inside: see `captioning_model.Decoder`."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from showtell.models.captioning_model import DECODERS, DecoderConfig, build_decoder
+from showtell.models.packing import Packing
+from showtell.models.show_and_tell import ShowAndTellConfig
+from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
+from showtell.models.transformer import TransformerConfig
+
+B, K, T, N, D, V = 3, 4, 6, 9, 10, 17
+LSTM = {"embedding_width": 8, "hidden_width": 7}
+SMALL = {"width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 2, "decoder_layers": 2, "encode_size": 3}
+CONFIGS: dict[str, Any] = {
+    "show_and_tell": ShowAndTellConfig(**LSTM),
+    "show_and_tell, 3 layers": ShowAndTellConfig(**LSTM, layers=3),
+    "show_attend_and_tell": ShowAttendAndTellConfig(**LSTM, attention_width=6),
+    "transformer": TransformerConfig(**SMALL),
+    "transformer, resized": TransformerConfig(**{**SMALL, "encode_size": 4}),
+    "transformer, modern": TransformerConfig(**SMALL, norm="pre", activation="gelu", positions="rotary"),
+    "transformer, learned positions": TransformerConfig(**SMALL, positions="learned", kernel=3),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def decoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return build_decoder(request.param, D, V).eval()  # batch norm in training makes images feel each other
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(B, N, D), torch.randint(0, V, (B, K, T))
+
+
+def test_decoders_are_those_that_a_recipe_may_name() -> None:
+    """A decoder that is in one of the two lists only can't be built or can't be asked for."""
+    union = get_args(get_args(DecoderConfig)[0])
+    assert {config.model_fields["name"].default: config for config in union} == {
+        name: config for name, (config, _) in DECODERS.items()
+    }
+
+
+def test_repeated_step_is_forward(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    grid, tokens = batch
+    memory = decoder.memory(grid)
+    whole = decoder(memory, tokens)
+    state = {name: value[:, [0] * K] for name, value in decoder.start(memory).items()}
+    for t in range(T):
+        logits, alpha, state = decoder.step(memory, state, tokens[:, :, t])
+        torch.testing.assert_close(logits, whole[:, :, t], rtol=1e-5, atol=1e-5)
+        assert {value.shape[:2] for value in state.values()} == {(B, K)}
+        if alpha is not None:
+            assert alpha.shape == (B, K, N)
+            torch.testing.assert_close(alpha.sum(-1), torch.ones(B, K))
+
+
+def test_words_to_come_are_not_seen(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """Guards the causal mask: logits up to a word don't feel what follows it."""
+    grid, tokens = batch
+    memory = decoder.memory(grid)
+    changed = tokens.clone()
+    changed[:, :, 3:] = (tokens[:, :, 3:] + 1) % V
+    torch.testing.assert_close(decoder(memory, tokens)[:, :, :3], decoder(memory, changed)[:, :, :3])
+
+
+def test_shared_image_is_k_copies(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """Values and gradients: an image with K captions is K images with one caption each."""
+    grid, tokens = batch
+    results = []
+    for shared in (True, False):
+        decoder.zero_grad()
+        g = grid if shared else grid.repeat_interleave(K, 0)
+        t = tokens if shared else tokens.reshape(B * K, 1, T)
+        logits = decoder(decoder.memory(g), t).reshape(B, K, T, V)
+        logits.square().mean().backward()
+        results.append([logits, *(p.grad for p in decoder.parameters() if p.grad is not None)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_packed_is_the_rectangle_without_its_padding(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    grid, tokens = batch
+    packing = Packing.of_widths([6, 4, 3, 1])
+    memory = decoder.memory(grid)
+    packed = packing.unpack(decoder.forced(memory, tokens, packing).logits)
+    whole = decoder(memory, tokens)
+    for k, width in enumerate((6, 4, 3, 1)):
+        torch.testing.assert_close(packed[:, k, :width], whole[:, k, :width], rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_learns(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """A parameter without a gradient is one that the model does not use."""
+    grid, tokens = batch
+    decoder(decoder.memory(grid), tokens).square().mean().backward()
+    silent = [name for name, p in decoder.named_parameters() if p.numel() and (p.grad is None or not p.grad.any())]
+    assert silent == []
+
+
+def test_memory_is_never_repeated_for_captions(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """And it is one row an image, which is how engines count and drop images."""
+    memory = decoder.memory(batch[0])
+    assert {len(value) for value in memory.values()} == {B}
+
+
+def test_a_batch_of_one_image_can_be_learnt_from(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """The last batch of an epoch may hold a single image, whose mean feature has no variance."""
+    grid, tokens = batch
+    decoder.train()
+    assert decoder(decoder.memory(grid[:1]), tokens[:1]).isfinite().all()
+
+
+def test_mixed_precision_is_nearly_the_same(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """`precision: bf16` of a recipe: no mixture of types inside stops the forward or the backward pass."""
+    grid, tokens = batch
+    exact = decoder(decoder.memory(grid), tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = decoder.memory(grid)
+        mixed = decoder(memory, tokens)
+        decoder.step(memory, decoder.start(memory), tokens[:, :1, 0])
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)
+    mixed.float().square().mean().backward()
