@@ -185,11 +185,20 @@ def test_who_asks_for_five_captions_gets_five(captioner):
     assert len(captioner(picture("red"), num=5, sample=True)) == 5
 
 
+def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
+    """The model's own beam of 3 must not make groups=2 an error; a beam that was asked for is kept."""
+    assert captioner.options(groups=2).beam == 4
+    assert captioner.options(groups=2, num=5).beam == 6
+    assert len({caption.text for caption in captioner(picture("red"), num=5, groups=2)}) == 5
+    with pytest.raises(UsageError, match="A beam of 3 can't be split into 2 equal groups"):
+        captioner.options(groups=2, beam=3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
-        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, sample, num,"),
+        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, groups, diversity, sample, num,"),
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),

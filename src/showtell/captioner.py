@@ -159,10 +159,11 @@ class Captioner:
         if isinstance(prefix, str | list | tuple):
             text = prefix if isinstance(prefix, str) else " ".join(prefix)
             changes["prefix"] = tuple(self.tokenizer.words(text))
-        num = changes.get("num")
+        num, groups = (changes.get(name, getattr(self.config.search, name)) for name in ("num", "groups"))
         sample = changes.get("sample", self.config.search.sample)
-        if isinstance(num, int) and "beam" not in changes and not sample:
-            changes["beam"] = max(num, self.config.search.beam)  # who asks for five captions gets five
+        if isinstance(num, int) and isinstance(groups, int) and groups > 0 and "beam" not in changes and not sample:
+            # Who asks for five captions gets five, and who asks for two groups gets equal ones.
+            changes["beam"] = -(-max(num, self.config.search.beam) // groups) * groups
         options = replace(self.config.search, **changes)
         rules_for(options, self.tokenizer)  # refuses words that the model lacks now, not at the first image
         return options

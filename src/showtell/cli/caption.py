@@ -52,6 +52,8 @@ def caption(
     ] = False,
     batch_size: shared.BatchSize = 16,
     beam: shared.Beam = None,
+    groups: shared.Groups = None,
+    diversity: shared.Diversity = None,
     num: shared.Num = None,
     length_penalty: shared.LengthPenalty = None,
     min_words: shared.MinWords = None,
@@ -76,6 +78,8 @@ def caption(
     captioner = load(model)
     search_options = shared.given(
         beam=beam,
+        groups=groups,
+        diversity=diversity,
         num=num,
         length_penalty=length_penalty,
         min_words=min_words,

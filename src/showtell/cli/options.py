@@ -19,6 +19,16 @@ Beam = Annotated[
     int | None,
     typer.Option("--beam", metavar="K", help="Captions followed at a time; 1 is greedy.", rich_help_panel=SEARCH),
 ]
+Groups = Annotated[
+    int | None,
+    typer.Option("--groups", metavar="G", help="Groups of the beam that say different things.", rich_help_panel=SEARCH),
+]
+Diversity = Annotated[
+    float | None,
+    typer.Option(
+        "--diversity", metavar="D", help="How much groups avoid each other's words: 0.2 to 0.8.", rich_help_panel=SEARCH
+    ),
+]
 Num = Annotated[
     int | None,
     typer.Option("--num", "-n", metavar="N", help="Captions for each image, best first.", rich_help_panel=SEARCH),
