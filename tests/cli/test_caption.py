@@ -237,6 +237,11 @@ def test_help_mentions_all_options(capsys):
         assert format in text
 
 
+def test_several_models_caption_as_one(place, capsys):
+    save_fake_model(place / "other")
+    assert run(capsys, "photos/a.png", "-m", "other") == (0, f"photos/a.png\t{SAID['red']}\n", "")
+
+
 def test_ban(place, capsys):
     assert "red" not in run(capsys, "photos/a.png", "--ban", "Red")[1].split("\t")[1]
 

@@ -7,8 +7,8 @@ import typer
 SEARCH, SAMPLING = "Search", "Sampling"
 
 Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="DIR", help="Model folder, or the folder of a training run."),
+    list[str] | None,
+    typer.Option("--model", "-m", metavar="DIR", help="Model or training run; repeated, models that caption as one."),
 ]
 BatchSize = Annotated[
     int,
