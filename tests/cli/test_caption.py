@@ -201,7 +201,7 @@ def test_options_reach_the_search(place, capsys, monkeypatch):
     """Every search option of the command line is one of SearchOptions, and arrives as what was typed."""
     seen = {}
 
-    def stream(self, images, *, batch_size, numbers, **search_options):
+    def stream(self, images, *, batch_size, numbers, attention, **search_options):
         seen.update(search_options, batch_size=batch_size)
         return iter([[]] * 0)
 
@@ -230,7 +230,7 @@ def test_help_mentions_all_options(capsys):
         "--model --batch-size --beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram"
     )
     sampling = "--ban --prefix --sample --temperature --top-k --top-p --seed"
-    own = "INPUT --list --format --output --resume --num -m -o -f -n -h"
+    own = "INPUT --list --format --output --resume --explain --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option
     for format in ("text", "jsonl", "csv", "coco"):
