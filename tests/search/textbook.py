@@ -86,8 +86,8 @@ def diverse_beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> 
                 for word in np.argsort(-log_probs, kind="stable").tolist():
                     if word in allowed_words(engine, options, words):
                         less = 0.0 if word == END else options.diversity * said.count(word)
-                        rank = total + (log_probs[word] - less)
-                        candidates.append((rank, (*words, word), total + log_probs[word]))
+                        after = total + log_probs[word]
+                        candidates.append((after - less, (*words, word), after))
             candidates.sort(key=lambda candidate: -candidate[0])
             going_on: list[tuple[tuple[int, ...], float]] = []
             ended = set()

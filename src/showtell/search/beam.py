@@ -22,6 +22,7 @@ groups K is a group's share, and the words that other groups say are further one
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from showtell.search.engine import BoolArray, Engine, FloatArray, IntArray, Memo
 from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
 from showtell.search.options import SearchOptions
 from showtell.search.rules import Past, Rule, lowered, most_lowered
+
+Array = TypeVar("Array", IntArray, FloatArray)
 
 
 def beam_search(
@@ -85,12 +88,10 @@ def beam_search(
             break
         was_one_row = tokens.shape[1] == 1
         rows = _slices(each.tokens.shape[1] for each in chosen)
-        tokens = np.concatenate([each.tokens for each in chosen], axis=1)
-        totals = np.concatenate(
-            [np.where(over[:, [group]], -np.inf, each.totals) for group, each in enumerate(chosen)], axis=1
-        )
+        tokens = _side_by_side([each.tokens for each in chosen])
+        totals = _side_by_side([np.where(over[:, [g]], -np.inf, each.totals) for g, each in enumerate(chosen)])
         greedy = was_one_row and tokens.shape[1] == 1
-        parents = None if greedy else np.concatenate([each.parents for each in chosen], axis=1)
+        parents = None if greedy else _side_by_side([each.parents for each in chosen])
         if done.any():
             staying = np.flatnonzero(~done)
             memory, state = engine.select(memory, state, staying)
@@ -148,11 +149,8 @@ def _choose_in_turn(
     chosen: list[_Chosen] = []
     for of_group in rows:
         group_ids, group_log_probs = ids[:, of_group], log_probs[:, of_group]
-        ranked_by = group_log_probs
-        if said is not None:
-            image = np.arange(len(ids))[:, None, None]
-            ranked_by = group_log_probs - diversity * said[image, group_ids]
-        each = _choose(totals[:, of_group], group_ids, group_log_probs, ranked_by, of_group.start, beam, end)
+        less = None if said is None else diversity * said[np.arange(len(ids))[:, None, None], group_ids]
+        each = _choose(totals[:, of_group], group_ids, group_log_probs, less, of_group.start, beam, end)
         chosen.append(each)
         if diversity and len(chosen) < len(rows):
             said = np.zeros((len(ids), vocabulary_size)) if said is None else said
@@ -164,7 +162,7 @@ def _choose(
     totals: FloatArray,
     ids: IntArray,
     log_probs: FloatArray,
-    ranked_by: FloatArray,
+    less: FloatArray | None,
     first_row: int,
     beam: int,
     end: int,
@@ -172,13 +170,12 @@ def _choose(
     """Walk down each image's candidates until `beam` of them live.
 
     Takes totals `[B, R]`, of rows `first_row` and up; ids and log-probabilities `[B, R, top]` after the rules;
-    and the log-probabilities that candidates are ranked by, which other groups may have lowered.
+    and how much less than that a word counts because of other groups, or None.
     """
     batch, rows, top = ids.shape
     log_probs = log_probs.reshape(batch, rows * top)
-    before = np.repeat(totals, top, axis=1)
-    candidates = before + log_probs  # [B, R * top]
-    ranks = before + ranked_by.reshape(batch, rows * top)
+    candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, R * top]
+    ranks = candidates if less is None else candidates - less.reshape(batch, rows * top)
     # At most `rows` ends stand before the last one that lives. The order of equals is the proposals' order.
     order = np.argsort(-ranks, axis=1, kind="stable")[:, : beam + rows]
     image = np.arange(batch)[:, None]
@@ -225,7 +222,7 @@ def _layer(chosen: Sequence[_Chosen], rows: Sequence[slice], end: int) -> tuple[
             tokens.append(np.full(ends.shape, end))
             parents.append(np.broadcast_to(np.arange(of_group.start, of_group.stop), ends.shape))
             log_probs.append(ends)
-    return np.concatenate(tokens, axis=1), np.concatenate(parents, axis=1), np.concatenate(log_probs, axis=1)
+    return _side_by_side(tokens), _side_by_side(parents), _side_by_side(log_probs)
 
 
 def _add_ended(
@@ -238,6 +235,11 @@ def _add_ended(
             scores = each.end_totals / (length + 1) ** options.length_penalty
             best.add(images, scores, length + 1, first_row)
         first_row += each.end_totals.shape[1]
+
+
+def _side_by_side(arrays: Sequence[Array]) -> Array:
+    """Return the rows of several arrays `[B, R]` in one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
 
 
 def _slices(widths: Iterable[int]) -> list[slice]:
