@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import showtell
 from showtell import captioner as captioner_module
+from showtell.bundle import save_bundle
 from showtell.captioner import Caption, Captioner, load
 from showtell.errors import BundleError, ImageError, MissingExtraError, UsageError
 from showtell.search import Hypothesis
@@ -185,11 +186,20 @@ def test_who_asks_for_five_captions_gets_five(captioner):
     assert len(captioner(picture("red"), num=5, sample=True)) == 5
 
 
+def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
+    """The model's own beam of 3 must not make groups=2 an error; a beam that was asked for is kept."""
+    assert captioner.options(groups=2).beam == 4
+    assert captioner.options(groups=2, num=5).beam == 6
+    assert len({caption.text for caption in captioner(picture("red"), num=5, groups=2)}) == 5
+    with pytest.raises(UsageError, match="A beam of 3 can't be split into 2 equal groups"):
+        captioner.options(groups=2, beam=3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
-        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, sample, num,"),
+        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, groups, diversity, sample, num,"),
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
@@ -226,6 +236,41 @@ def test_load(tmp_path, monkeypatch):
     folder = save_fake_model(tmp_path / "run" / "model")
     for where in (folder, str(folder), tmp_path / "run"):
         assert showtell.load(where)(png("lime"))[0].text == "a green picture of nothing"
+
+
+def test_several_models_caption_as_one(tmp_path, monkeypatch):
+    use_fake_engine(monkeypatch)
+    own, other = SearchOptions(beam=2, max_words=9), SearchOptions(beam=5)
+    save_fake_model(tmp_path / "a", name="a", search=own, scores={"CIDEr": 1.0}, training={"feature_fingerprint": "x"})
+    save_fake_model(tmp_path / "b", name="b", search=other, training={"feature_fingerprint": "x"})
+    save_fake_model(tmp_path / "c", name="c", training={"feature_fingerprint": "y"})
+    both = load([tmp_path / "a", str(tmp_path / "b")])
+    [[caption]] = both([picture("lime")])
+    [[alone]] = load([tmp_path / "a"])([picture("lime")])
+    assert caption.text == alone.text == "a green picture of nothing"
+    assert caption.log_prob == pytest.approx(alone.log_prob, abs=1e-5)
+    np.testing.assert_allclose(caption.attention, alone.attention)
+    assert (both.config.name, both.config.search, both.config.scores) == ("a + b", own, {})
+    # Features of one encoder are not taken for those of another.
+    assert both.config.training == {"feature_fingerprint": "x"}
+    assert load([tmp_path / "a", tmp_path / "c"]).config.training["feature_fingerprint"] not in "xy"
+
+
+def test_models_that_can_not_caption_as_one_are_both_named(tmp_path, monkeypatch):
+    use_fake_engine(monkeypatch)
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    save_fake_model(a)
+    save_bundle(b, fake_config(), fake_tokenizer("bpe"), {"w": np.zeros(1, np.float32)}, "")
+    save_fake_model(c, preprocessing=fake_config().preprocessing.model_copy(update={"size": 9}))
+    with pytest.raises(UsageError) as error:
+        load([a, b])
+    assert str(error.value) == (
+        f"{a} and {b} have different words (tokenizer.json), and can't caption as one. "
+        "Train both on the same captions with the same tokenizer settings."
+    )
+    with pytest.raises(UsageError) as error:
+        load([a, c])
+    assert str(error.value).startswith(f"{a} and {c} see images differently (preprocessing in config.json), and")
 
 
 def test_load_without_a_model():

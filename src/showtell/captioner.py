@@ -4,6 +4,7 @@ captioner = showtell.load("runs/sat/model")
 best = captioner("dog.jpg")[0]                        # one image: its captions, best first
 lists = captioner(["dog.jpg", "cat.png"], beam=5)     # many images: a list of captions for each
 for captions in captioner.stream(paths): ...          # a folder of any size, in constant memory
+together = showtell.load(["runs/a", "runs/b"])        # an ensemble: models that share a vocabulary
 """
 
 from collections import deque
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from showtell.bundle import Bundle, BundleConfig, load_bundle
+from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
 from showtell.images import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
@@ -159,10 +161,11 @@ class Captioner:
         if isinstance(prefix, str | list | tuple):
             text = prefix if isinstance(prefix, str) else " ".join(prefix)
             changes["prefix"] = tuple(self.tokenizer.words(text))
-        num = changes.get("num")
+        num, groups = (changes.get(name, getattr(self.config.search, name)) for name in ("num", "groups"))
         sample = changes.get("sample", self.config.search.sample)
-        if isinstance(num, int) and "beam" not in changes and not sample:
-            changes["beam"] = max(num, self.config.search.beam)  # who asks for five captions gets five
+        if isinstance(num, int) and isinstance(groups, int) and groups > 0 and "beam" not in changes and not sample:
+            # Who asks for five captions gets five, and who asks for two groups gets equal ones.
+            changes["beam"] = -(-max(num, self.config.search.beam) // groups) * groups
         options = replace(self.config.search, **changes)
         rules_for(options, self.tokenizer)  # refuses words that the model lacks now, not at the first image
         return options
@@ -255,23 +258,61 @@ class Captioner:
         )
 
 
-def load(where: str | Path | None = None) -> Captioner:
-    """A captioner from a model folder, or from the folder of a training run.
+def load(where: str | Path | Sequence[str | Path] | None = None) -> Captioner:
+    """A captioner from a model folder, or from the folder of a training run; from several, an ensemble.
 
     Args:
-        where: the folder; None is the model that comes with the package.
+        where: the folder; several folders are models that caption as one, their next words' probabilities
+            averaged, and searched as the first one says; None is the model that comes with the package.
 
     Raises:
         BundleError: there is no model.
+        UsageError: models of an ensemble differ in their words or in how they see an image.
         MissingExtraError: the model needs packages that are not installed.
     """
-    if where is None:
+    folders = [where] if isinstance(where, str | Path) else list(where or [])
+    if not folders:
         raise BundleError(
             "This version of showtell comes without a model.",
             "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
         )
-    bundle = load_bundle(where)
-    return Captioner(_engine(bundle), bundle.tokenizer, bundle.config)
+    first, *others = bundles = [load_bundle(folder) for folder in folders]
+    if not others:
+        return Captioner(_engine(first), first.tokenizer, first.config)
+    for other in others:
+        _refuse_unless_alike(first, other)
+    engine = EnsembleEngine([_engine(bundle) for bundle in bundles], len(first.tokenizer))
+    return Captioner(engine, first.tokenizer, _ensemble_config([bundle.config for bundle in bundles]))
+
+
+def _refuse_unless_alike(first: Bundle, other: Bundle) -> None:
+    """Models caption as one when ids mean the same words, and pixels the same picture."""
+    if first.tokenizer.to_json() != other.tokenizer.to_json():
+        raise UsageError(
+            f"{first.path} and {other.path} have different words (tokenizer.json), and can't caption as one.",
+            "Train both on the same captions with the same tokenizer settings.",
+        )
+    if first.config.preprocessing != other.config.preprocessing:
+        raise UsageError(
+            f"{first.path} and {other.path} see images differently (preprocessing in config.json), "
+            "and can't caption as one.",
+            "Train both with the same image size.",
+        )
+
+
+def _ensemble_config(members: Sequence[BundleConfig]) -> BundleConfig:
+    """The first member's config, less what is true of it alone."""
+    fingerprints = {config.training.get("feature_fingerprint") for config in members}
+    # Cached features are checked against this one; those of one member's encoder are not the others'.
+    fingerprint = fingerprints.pop() if len(fingerprints) == 1 else "several that differ"
+    changes = {
+        "name": " + ".join(config.name for config in members),
+        "encoder": {"ensemble": [config.encoder for config in members]},
+        "decoder": {"ensemble": [config.decoder for config in members]},
+        "scores": {},
+        "training": {"feature_fingerprint": fingerprint},
+    }
+    return members[0].model_copy(update=changes)
 
 
 def is_one_image(images: object) -> bool:

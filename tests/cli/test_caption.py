@@ -201,35 +201,45 @@ def test_options_reach_the_search(place, capsys, monkeypatch):
     """Every search option of the command line is one of SearchOptions, and arrives as what was typed."""
     seen = {}
 
-    def stream(self, images, *, batch_size, numbers, **search_options):
+    def stream(self, images, *, batch_size, numbers, attention, **search_options):
         seen.update(search_options, batch_size=batch_size)
         return iter([[]] * 0)
 
     monkeypatch.setattr("showtell.captioner.Captioner.stream", stream)
     monkeypatch.setattr(caption_module, "find_inputs", lambda names: ([], []))
-    typed = {
-        "beam": 4, "sample": True, "num": 2, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "seed": 9,
-        "length_penalty": 0.25, "min_words": 2, "max_words": 8, "no_repeat_ngram": 3, "prefix": "a picture",
-    }  # fmt: skip
-    arguments = ["photos", "--ban", "red", "--ban", "blue", "--batch-size", "3"]
-    for name, value in typed.items():
-        arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-    assert run(capsys, *arguments)[0] == 0
-    assert seen == typed | {"banned_words": ["red", "blue"], "batch_size": 3}
-    left = {field.name for field in fields(SearchOptions)} - set(seen)
+    rules = {"length_penalty": 0.25, "min_words": 2, "max_words": 8, "no_repeat_ngram": 3, "prefix": "a picture"}
+    beam = {"beam": 4, "num": 2, "groups": 2, "diversity": 0.25}
+    sampling = {"sample": True, "num": 2, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "seed": 9}
+    reached: set[str] = set()
+    for typed in (rules | beam, rules | sampling):
+        seen.clear()
+        arguments = ["photos", "--ban", "red", "--ban", "blue", "--batch-size", "3"]
+        for name, value in typed.items():
+            arguments += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        assert run(capsys, *arguments)[0] == 0
+        assert seen == typed | {"banned_words": ["red", "blue"], "batch_size": 3}
+        reached |= set(seen)
+    left = {field.name for field in fields(SearchOptions)} - reached
     assert left == {"allow_unknown"}, "a new search option needs its place on the command line"
 
 
 def test_help_mentions_all_options(capsys):
     assert main(["caption", "-h"]) == 0
     text = capsys.readouterr().out.replace("[INPUT]", "INPUT")  # Typer before 0.27
-    shared = "--model --batch-size --beam --length-penalty --min-words --max-words --no-repeat-ngram --ban"
-    sampling = "--prefix --sample --temperature --top-k --top-p --seed"
-    own = "INPUT --list --format --output --resume --num -m -o -f -n -h"
+    shared = (
+        "--model --batch-size --beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram"
+    )
+    sampling = "--ban --prefix --sample --temperature --top-k --top-p --seed"
+    own = "INPUT --list --format --output --resume --explain --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option
     for format in ("text", "jsonl", "csv", "coco"):
         assert format in text
+
+
+def test_several_models_caption_as_one(place, capsys):
+    save_fake_model(place / "other")
+    assert run(capsys, "photos/a.png", "-m", "other") == (0, f"photos/a.png\t{SAID['red']}\n", "")
 
 
 def test_ban(place, capsys):

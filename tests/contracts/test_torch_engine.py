@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from showtell.engines.ensemble import EnsembleEngine
 from showtell.engines.torch import TorchEngine
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.models.encoders import encoder_config
@@ -67,6 +68,12 @@ class Words:
 
 def test_contract(model: CaptioningModel, images: np.ndarray) -> None:
     check_engine(TorchEngine(model), images[:4], vocabulary_size=V)
+
+
+def test_contract_of_an_ensemble(model: CaptioningModel, images: np.ndarray) -> None:
+    """PyTorch's tensors travel in its memory and state as NumPy's arrays do."""
+    engines = [TorchEngine(model), TorchEngine(model)]
+    check_engine(EnsembleEngine(engines, V), images[:3], vocabulary_size=V)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,73 @@ def test_truncated_proposals_equal_the_whole_vocabulary(engine, options, images)
     assert found(engine, images, options) == found(whole, images, options)
 
 
+@st.composite
+def group_options(draw: st.DrawFn) -> SearchOptions:
+    groups, share = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    plain = draw(beam_options())
+    diversity = draw(st.sampled_from([0.0, 0.2, 0.5, 1.0, 20.0]))
+    num = draw(st.integers(1, groups * share))
+    return dataclasses.replace(plain, beam=groups * share, groups=groups, diversity=diversity, num=num)
+
+
+@settings(max_examples=200, deadline=None)
+@given(engines(), group_options(), st.lists(st.integers(0, 1000), min_size=1, max_size=3))
+def test_groups_find_what_the_textbook_finds(engine, options, images) -> None:
+    """Guards whom each group lowers, rows of several groups in one layer, groups that end before the others."""
+    for image, hypotheses in zip(images, found(engine, images, options), strict=True):
+        assert as_captions(hypotheses) == textbook.diverse_beam(engine, image, options)
+
+
+@settings(max_examples=100, deadline=None)
+@given(engines(), group_options(), st.lists(st.integers(0, 1000), min_size=1, max_size=3))
+def test_groups_truncated_proposals_equal_the_whole_vocabulary(engine, options, images) -> None:
+    """The words of other groups count among those that may be lowered."""
+    whole = WholeVocabularyEngine(engine.size, engine.sharpness, engine.end_bonus)
+    assert found(engine, images, options) == found(whole, images, options)
+
+
+@settings(max_examples=40, deadline=None)
+@given(engines(), beam_options(), st.integers(0, 1000))
+def test_the_first_group_searches_as_if_alone(engine, options, image) -> None:
+    """So the best caption of a beam of K / G is among those of G groups, whatever the others do."""
+    alone = found(engine, [image], dataclasses.replace(options, num=options.beam))[0]
+    grouped = dataclasses.replace(options, beam=3 * options.beam, num=3 * options.beam, groups=3)
+    assert set(alone) <= set(found(engine, [image], grouped)[0])
+
+
+def test_groups_say_different_things() -> None:
+    """One beam's captions differ in a word or two; groups that avoid each other's words say something else."""
+    engine = ScriptedEngine(size=30, sharpness=1.0)
+
+    def first_words(**options: object) -> float:
+        several = found(engine, list(range(8)), SearchOptions(beam=4, num=4, **options))
+        return float(np.mean([len({each.tokens[0] for each in hypotheses}) for hypotheses in several]))
+
+    assert first_words(groups=4, diversity=5.0) == 4
+    assert first_words() < 3
+
+
+def test_a_caption_that_several_groups_find_counts_once() -> None:
+    """Without diversity all groups find the same: num=2 must not be one caption twice, nor num=4 be two."""
+    options = SearchOptions(beam=4, num=2, groups=2, diversity=0.0)
+    [two] = found(ScriptedEngine(), [1], options)
+    assert two == found(ScriptedEngine(), [1], SearchOptions(beam=2, num=2))[0]
+    [four] = found(ScriptedEngine(), [1], dataclasses.replace(options, num=4))
+    assert four == [two[0], two[0], two[1], two[1]]
+
+
+def test_scores_of_groups_are_the_models() -> None:
+    """What one group lowers for another decides what is said, not how likely it is called."""
+    engine = ScriptedEngine(size=10)
+    for each in found(engine, [5], SearchOptions(beam=6, num=6, groups=3, diversity=2.0), attention=True)[0]:
+        before = [list(each.tokens[:t]) for t in range(len(each.tokens))]
+        expected = [engine.log_probs(5, words)[word] for words, word in zip(before, each.tokens, strict=True)]
+        assert each.token_log_probs == pytest.approx(expected, abs=1e-6)
+        assert each.score == pytest.approx(sum(expected) / len(each.tokens) ** 0.7)
+        looked = [engine.attention(5, words) for words in before]
+        np.testing.assert_allclose(each.attention, looked, atol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(engines(), beam_options(), st.integers(0, 1000))
 def test_beam_1_is_greedy_search(engine, options, image) -> None:
@@ -139,6 +206,9 @@ def test_a_sure_model_is_not_cut_short_by_its_improbable_ends() -> None:
         (SearchOptions(beam=5, banned_words=("w7", "w8", "w8")), [6 + 6, 6 + 5]),
         (SearchOptions(beam=5, no_repeat_ngram=2), [6 + 4, 6 + 3, 6 + 3 + 1, 6 + 3 + 2]),
         (SearchOptions(beam=60), [50, 50]),
+        (SearchOptions(beam=6, groups=3), [3 + 4 + 4, 3 + 4 + 3]),
+        (SearchOptions(beam=3, groups=3), [2 + 2 + 4, 2 + 2 + 3]),
+        (SearchOptions(beam=6, groups=3, diversity=0.0), [3 + 4, 3 + 3]),
     ],
 )
 def test_as_many_proposals_are_asked_for_as_can_matter(options: SearchOptions, top: list[int]) -> None:

@@ -68,6 +68,52 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
     return ranked(finished)[: options.num]
 
 
+def diverse_beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:
+    """Vijayakumar et al. 2016, algorithm 1 with Hamming diversity: groups that take turns, each a `beam`."""
+    width = options.beam // options.groups
+    num = min(options.num, width)
+    live: list[list[tuple[tuple[int, ...], float]]] = [[((), 0.0)] for _ in range(options.groups)]
+    finished: list[list[Caption]] = [[] for _ in range(options.groups)]
+    over = [False] * options.groups
+    for length in range(options.max_words + 1):
+        said: list[int] = []  # by the groups before, at this step
+        for group in range(options.groups):
+            if over[group]:
+                continue
+            candidates = []
+            for words, total in live[group]:
+                log_probs = engine.log_probs(image, list(words))
+                for word in np.argsort(-log_probs, kind="stable").tolist():
+                    if word in allowed_words(engine, options, words):
+                        less = 0.0 if word == END else options.diversity * said.count(word)
+                        after = total + log_probs[word]
+                        candidates.append((after - less, (*words, word), after))
+            candidates.sort(key=lambda candidate: -candidate[0])
+            going_on: list[tuple[tuple[int, ...], float]] = []
+            ended = set()
+            for _, tokens, total in candidates:
+                if len(going_on) == width:
+                    break
+                if tokens[-1] == END:
+                    finished[group].append((tokens, score(total, length + 1, options), True))
+                    ended.add(tokens[:-1])
+                else:
+                    going_on.append((tokens, total))
+            said += [tokens[-1] for tokens, _ in going_on]
+            best = max((score(total, length + 1, options) for _, total in going_on), default=-np.inf)
+            if len(finished[group]) >= width and ranked(finished[group])[num - 1][1] >= best:
+                over[group] = True
+            elif length == options.max_words or not going_on:
+                cut = [each for each in live[group] if each[0] not in ended]
+                finished[group] += [(words, score(total, length, options), False) for words, total in cut]
+                over[group] = True
+            live[group] = going_on
+    pool = ranked([caption for group in finished for caption in ranked(group)[:num]])
+    again = [place for place, caption in enumerate(pool) if caption[0] in [other[0] for other in pool[:place]]]
+    once = [place for place in range(len(pool)) if place not in again]
+    return [pool[place] for place in sorted((once + again)[: options.num])]
+
+
 def greedy(engine: ScriptedEngine, image: int, options: SearchOptions) -> Caption:
     """Take the most likely allowed word, again and again."""
     words: tuple[int, ...] = ()

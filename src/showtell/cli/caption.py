@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 from showtell.captioner import Captioner, load
 from showtell.cli import Interrupted, one_line
 from showtell.cli import options as shared
+from showtell.cli.explanations import Explanations, open_explanations
 from showtell.cli.inputs import Input, find_inputs, listed_names
 from showtell.cli.outputs import RESUMABLE, Format, Output, done_images, format_for, open_output, writable
 from showtell.cli.progress import progress_bar
@@ -50,8 +53,14 @@ def caption(
         bool,
         typer.Option("--resume", help="Go on with an interrupted FILE (jsonl, csv): only what is missing."),
     ] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
+    ] = None,
     batch_size: shared.BatchSize = 16,
     beam: shared.Beam = None,
+    groups: shared.Groups = None,
+    diversity: shared.Diversity = None,
     num: shared.Num = None,
     length_penalty: shared.LengthPenalty = None,
     min_words: shared.MinWords = None,
@@ -69,6 +78,8 @@ def caption(
     format = format_for(format, output)
     if resume and (output is None or format not in RESUMABLE):
         raise UsageError("--resume goes on with a jsonl or csv file.", "Say -o FILE.jsonl or -o FILE.csv.")
+    if resume and explain:
+        raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
     names = [*(inputs or []), *(listed_names(listed) if listed else [])]
     if not names:
         raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
@@ -76,6 +87,8 @@ def caption(
     captioner = load(model)
     search_options = shared.given(
         beam=beam,
+        groups=groups,
+        diversity=diversity,
         num=num,
         length_penalty=length_penalty,
         min_words=min_words,
@@ -97,8 +110,14 @@ def caption(
         report(problem)
     # Numbers are places among all the inputs: a resumed run draws the samples that the first would have.
     todo = [(number, image) for number, image in enumerate(images) if writable(image.name) not in done]
-    with open_output(output, format, resume=resume) as results:
-        bad = caption_all(captioner, search_options, todo, results, batch_size, bar=output is not None)
+    with (
+        open_explanations(explain, captioner) if explain else nullcontext() as explanations,
+        open_output(output, format, resume=resume) as results,
+    ):
+        bad = caption_all(captioner, search_options, todo, results, explanations, batch_size, bar=output is not None)
+    if explanations and not explanations.has_attention:
+        name = captioner.config.name
+        print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
     if bad or problems:
         print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
         raise typer.Exit(1)
@@ -109,6 +128,7 @@ def caption_all(
     search_options: Mapping[str, Any],
     images: list[tuple[int, Input]],
     results: Output,
+    explanations: Explanations | None,
     batch_size: int,
     *,
     bar: bool,
@@ -120,21 +140,26 @@ def caption_all(
     """
     bad = written = 0
     outcomes = captioner.stream(
-        [image.read for _, image in images],
+        [partial(explanations.read, number, image) if explanations else image.read for number, image in images],
         batch_size=batch_size,
         numbers=[number for number, _ in images],
+        attention=explanations is not None,
         **search_options,
     )
     # Where captions appear on the terminal themselves, a bar would only run through them.
     with progress_bar("captioning", len(images), shown=bar or not sys.stdout.isatty()) as advance:
         try:
-            for (_, image), outcome in zip(images, outcomes, strict=True):
+            for (number, image), outcome in zip(images, outcomes, strict=True):
                 if isinstance(outcome, ShowtellError):
                     report(outcome)
                     bad += 1
+                    if explanations:
+                        explanations.forget(number)
                 else:
                     results.write(image.name, outcome)
                     written += 1
+                    if explanations:
+                        explanations.add(number, image.name, outcome)
                 advance()
         except KeyboardInterrupt:
             raise Interrupted(

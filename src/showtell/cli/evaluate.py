@@ -40,6 +40,8 @@ def evaluate(
     ] = None,
     batch_size: shared.BatchSize = 16,
     beam: shared.Beam = None,
+    groups: shared.Groups = None,
+    diversity: shared.Diversity = None,
     length_penalty: shared.LengthPenalty = None,
     min_words: shared.MinWords = None,
     max_words: shared.MaxWords = None,
@@ -57,6 +59,8 @@ def evaluate(
     captioner = load(model)
     search_options = shared.given(
         beam=beam,
+        groups=groups,
+        diversity=diversity,
         length_penalty=length_penalty,
         min_words=min_words,
         max_words=max_words,

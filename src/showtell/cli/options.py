@@ -7,8 +7,8 @@ import typer
 SEARCH, SAMPLING = "Search", "Sampling"
 
 Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="DIR", help="Model folder, or the folder of a training run."),
+    list[str] | None,
+    typer.Option("--model", "-m", metavar="DIR", help="Model or training run; repeated, models that caption as one."),
 ]
 BatchSize = Annotated[
     int,
@@ -18,6 +18,16 @@ BatchSize = Annotated[
 Beam = Annotated[
     int | None,
     typer.Option("--beam", metavar="K", help="Captions followed at a time; 1 is greedy.", rich_help_panel=SEARCH),
+]
+Groups = Annotated[
+    int | None,
+    typer.Option("--groups", metavar="G", help="Groups of the beam that say different things.", rich_help_panel=SEARCH),
+]
+Diversity = Annotated[
+    float | None,
+    typer.Option(
+        "--diversity", metavar="D", help="How much groups avoid each other's words: 0.2 to 0.8.", rich_help_panel=SEARCH
+    ),
 ]
 Num = Annotated[
     int | None,

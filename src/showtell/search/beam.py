@@ -9,13 +9,20 @@ Call for Clarity in Beam Search") a sure model returns broken-off captions: one 
 enough to fill the K. An image is also done when no living hypothesis can still change what is returned:
 totals only fall, so one with total s ends with `s / (max_words + 1) ** length_penalty` at most.
 
+Diverse beam search (Vijayakumar et al. 2016) splits the K among groups, each a beam of its own. At each step
+they choose in turn, and a word counts as less likely by `diversity` for each hypothesis of an earlier group
+that has just said it (their Hamming diversity). That decides which candidates are taken and nothing else:
+totals and scores stay the model's. `<end>` is no word, and nobody is kept from ending because others do.
+
 Truncated proposals give exactly the full-vocabulary beam: of one hypothesis at most K words live, and an
-`<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough.
+`<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough. Among
+groups K is a group's share, and the words that other groups say are further ones that may be lowered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +30,8 @@ from showtell.search.engine import BoolArray, Engine, FloatArray, IntArray, Memo
 from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
 from showtell.search.options import SearchOptions
 from showtell.search.rules import Past, Rule, lowered, most_lowered
+
+Array = TypeVar("Array", IntArray, FloatArray)
 
 
 def beam_search(
@@ -36,97 +45,139 @@ def beam_search(
     vocabulary_size: int,
     attention: bool = False,
 ) -> list[list[Hypothesis]]:
-    """Return the `options.num` best hypotheses of every image, best first.
+    """Return the `options.num` best hypotheses of every image over all groups, best first.
 
     There are fewer only when the rules leave fewer; those that were cut off stand behind those that finished.
     """
     batch = engine.batch_size(memory)
-    paths, finished, unfinished = Paths(batch), Best(batch, options.beam), Best(batch, options.beam)
+    beam = options.beam // options.groups  # K of a group
+    num = min(options.num, beam)  # that a group can contribute
+    paths = Paths(batch)
+    finished = [Best(batch, beam) for _ in range(options.groups)]
+    unfinished = [Best(batch, beam) for _ in range(options.groups)]
     images = np.arange(batch)  # those that are still searched
     state = engine.start(memory, attention)
     tokens = np.full((batch, 1), start)  # [B, K]; K grows from the one row that `start` made
     parents: IntArray | None = None
     totals: FloatArray = np.zeros((batch, 1))
+    rows = [slice(0, 1)] * options.groups  # those of the K that are a group's; all begin with the one
     # After max_words words there is one more step, in which a hypothesis may end but no longer go on.
     for length in range(options.max_words + 1):
-        needed = options.beam + (options.beam > 1)  # K that live and one <end>; the greedy one does either
-        top = min(vocabulary_size, needed + most_lowered(rules, length))
+        needed = beam + (options.beam > 1)  # K that live and one <end>; the greedy one does either
+        by_others = options.beam - beam if options.diversity else 0
+        top = min(vocabulary_size, needed + by_others + most_lowered(rules, length))
         proposals, state = engine.step(memory, state, tokens, parents, top)
-        past = Past(length, partial(paths.words, images, tokens.shape[1]))
-        chosen = _choose(totals, proposals.ids, lowered(rules, past, proposals), options.beam, end)
-        paths.add(*chosen.layer(end), proposals.attention if attention else None)
-        if chosen.any_end:
-            scores = chosen.end_totals / (length + 1) ** options.length_penalty
-            finished.add(images, scores, length + 1, first_row=chosen.tokens.shape[1])
+        log_probs = lowered(rules, Past(length, partial(paths.words, images, tokens.shape[1])), proposals)
+        chosen = _choose_in_turn(totals, proposals.ids, log_probs, rows, beam, end, options.diversity, vocabulary_size)
+        paths.add(*_layer(chosen, rows, end), proposals.attention if attention else None)
+        _add_ended(finished, chosen, images, length, options)
 
-        done = _done(finished.scores[images], chosen.totals[:, 0], length, options)
-        short = done & (finished.scores[images, options.num - 1] == -np.inf)  # cut off before enough finished
-        if short.any():
-            left = np.where(chosen.end_totals > -np.inf, -np.inf, totals)[short]
-            unfinished.add(images[short], left / max(1, length) ** options.length_penalty, length)
+        over = np.empty((len(images), options.groups), dtype=bool)  # groups that choose no more
+        settled = np.empty_like(over)  # groups that may choose more, but not what is returned
+        for group, each in enumerate(chosen):
+            scores = finished[group].scores[images]
+            over[:, group], settled[:, group] = _over_or_settled(scores, each.totals.max(axis=1), num, length, options)
+            short = over[:, group] & (scores[:, num - 1] == -np.inf)  # cut off before enough finished
+            if short.any():
+                left = np.where(each.end_totals > -np.inf, -np.inf, totals[:, rows[group]])[short]
+                unfinished[group].add(
+                    images[short], left / max(1, length) ** options.length_penalty, length, rows[group].start
+                )
+        done = (over | settled).all(axis=1)
         if done.all():
             break
-        greedy = chosen.tokens.shape[1] == tokens.shape[1] == 1
-        tokens, parents, totals = chosen.tokens, None if greedy else chosen.parents, chosen.totals
+        was_one_row = tokens.shape[1] == 1
+        rows = _slices(each.tokens.shape[1] for each in chosen)
+        tokens = _side_by_side([each.tokens for each in chosen])
+        totals = _side_by_side([np.where(over[:, [g]], -np.inf, each.totals) for g, each in enumerate(chosen)])
+        greedy = was_one_row and tokens.shape[1] == 1
+        parents = None if greedy else _side_by_side([each.parents for each in chosen])
         if done.any():
             staying = np.flatnonzero(~done)
             memory, state = engine.select(memory, state, staying)
             tokens, totals, images = tokens[staying], totals[staying], images[staying]
             parents = None if parents is None else parents[staying]
             paths.select(images)
-    return captions(paths, finished, unfinished, options.num)
+    found = [captions(paths, *bests, num) for bests in zip(finished, unfinished, strict=True)]
+    if options.groups == 1:
+        return found[0]
+    return [_best_of([each for group in groups for each in group], options.num) for groups in zip(*found, strict=True)]
 
 
-def _done(finished: FloatArray, best_total: FloatArray, length: int, options: SearchOptions) -> BoolArray:
-    """Return which images `[B]` need no more steps.
+def _over_or_settled(
+    finished: FloatArray, best_total: FloatArray, num: int, length: int, options: SearchOptions
+) -> tuple[BoolArray, BoolArray]:
+    """Return in which images `[B]` a group stops, and in which its `num` best captions are sure.
 
     Takes the scores of the finished hypotheses `[B, K]`, best first, the best total of a living one `[B]`,
     of `length + 1` words; both are minus infinity where there is none.
     """
     if length == options.max_words:
-        return np.ones(len(finished), dtype=bool)
-    worst = finished[:, options.num - 1]  # of those to be returned
+        return np.ones(len(finished), dtype=bool), np.ones(len(finished), dtype=bool)
+    worst = finished[:, num - 1]  # of those to be returned
     settled: BoolArray = worst >= best_total / (options.max_words + 1) ** options.length_penalty
     beaten: BoolArray = worst >= best_total / (length + 1) ** options.length_penalty
     full: BoolArray = finished[:, -1] > -np.inf
-    return settled | (beaten & full)
+    return (beaten & full) | (best_total == -np.inf), settled
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What one step decides: W hypotheses that live (W <= K), and which of the `[B, K]` before them end."""
+    """What a group decides in a step: W hypotheses that live (W <= K), and which of its R rows before them end."""
 
     tokens: IntArray  # [B, W]
-    parents: IntArray  # [B, W]
+    parents: IntArray  # [B, W], among the rows of all groups
     log_probs: FloatArray  # [B, W], of the tokens
-    totals: FloatArray  # [B, W], best first; minus infinity where fewer live
+    totals: FloatArray  # [B, W], those taken first come first; minus infinity where fewer live
     any_end: bool
-    end_log_probs: FloatArray  # [B, K]
-    end_totals: FloatArray  # [B, K]; minus infinity where the hypothesis does not end
-
-    def layer(self, end: int) -> tuple[IntArray, IntArray, FloatArray]:
-        """Return tokens, parents, log-probabilities `[B, R]`: what lives, then a row for each end if any."""
-        if not self.any_end:
-            return self.tokens, self.parents, self.log_probs
-        ends = self.end_log_probs
-        every_row = np.broadcast_to(np.arange(ends.shape[1]), ends.shape)
-        return (
-            np.concatenate([self.tokens, np.full(ends.shape, end)], axis=1),
-            np.concatenate([self.parents, every_row], axis=1),
-            np.concatenate([self.log_probs, ends], axis=1),
-        )
+    end_log_probs: FloatArray  # [B, R]
+    end_totals: FloatArray  # [B, R]; minus infinity where the hypothesis does not end
 
 
-def _choose(totals: FloatArray, ids: IntArray, log_probs: FloatArray, beam: int, end: int) -> _Chosen:
+def _choose_in_turn(
+    totals: FloatArray,
+    ids: IntArray,
+    log_probs: FloatArray,
+    rows: Sequence[slice],
+    beam: int,
+    end: int,
+    diversity: float,
+    vocabulary_size: int,
+) -> list[_Chosen]:
+    """Return what each group chooses, the later ones lowering words `[B, K, top]` of the earlier ones."""
+    said: FloatArray | None = None  # [B, V]: how often the groups before have just said each word
+    chosen: list[_Chosen] = []
+    for of_group in rows:
+        group_ids, group_log_probs = ids[:, of_group], log_probs[:, of_group]
+        less = None if said is None else diversity * said[np.arange(len(ids))[:, None, None], group_ids]
+        each = _choose(totals[:, of_group], group_ids, group_log_probs, less, of_group.start, beam, end)
+        chosen.append(each)
+        if diversity and len(chosen) < len(rows):
+            said = np.zeros((len(ids), vocabulary_size)) if said is None else said
+            np.add.at(said, (np.arange(len(ids))[:, None], each.tokens), each.totals > -np.inf)
+    return chosen
+
+
+def _choose(
+    totals: FloatArray,
+    ids: IntArray,
+    log_probs: FloatArray,
+    less: FloatArray | None,
+    first_row: int,
+    beam: int,
+    end: int,
+) -> _Chosen:
     """Walk down each image's candidates until `beam` of them live.
 
-    Takes totals `[B, K]`, and ids and log-probabilities `[B, K, top]` after the rules.
+    Takes totals `[B, R]`, of rows `first_row` and up; ids and log-probabilities `[B, R, top]` after the rules;
+    and how much less than that a word counts because of other groups, or None.
     """
     batch, rows, top = ids.shape
     log_probs = log_probs.reshape(batch, rows * top)
-    candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, K * top]
+    candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, R * top]
+    ranks = candidates if less is None else candidates - less.reshape(batch, rows * top)
     # At most `rows` ends stand before the last one that lives. The order of equals is the proposals' order.
-    order = np.argsort(-candidates, axis=1, kind="stable")[:, : beam + rows]
+    order = np.argsort(-ranks, axis=1, kind="stable")[:, : beam + rows]
     image = np.arange(batch)[:, None]
     possible = candidates[image, order] > -np.inf
     is_end = ids.reshape(batch, rows * top)[image, order] == end
@@ -151,10 +202,59 @@ def _choose(totals: FloatArray, ids: IntArray, log_probs: FloatArray, beam: int,
         end_log_probs[in_batch, picked // top] = log_probs[in_batch, picked]
     return _Chosen(
         tokens=ids.reshape(batch, rows * top)[image, live],
-        parents=live // top,
+        parents=first_row + live // top,
         log_probs=log_probs[image, live],
         totals=live_totals,
         any_end=any_end,
         end_log_probs=end_log_probs,
         end_totals=totals + end_log_probs,
     )
+
+
+def _layer(chosen: Sequence[_Chosen], rows: Sequence[slice], end: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return tokens, parents, log-probabilities `[B, R]`: what lives in each group, then its ends if any ends."""
+    tokens = [each.tokens for each in chosen]
+    parents = [each.parents for each in chosen]
+    log_probs = [each.log_probs for each in chosen]
+    if any(each.any_end for each in chosen):
+        for each, of_group in zip(chosen, rows, strict=True):
+            ends = each.end_log_probs
+            tokens.append(np.full(ends.shape, end))
+            parents.append(np.broadcast_to(np.arange(of_group.start, of_group.stop), ends.shape))
+            log_probs.append(ends)
+    return _side_by_side(tokens), _side_by_side(parents), _side_by_side(log_probs)
+
+
+def _add_ended(
+    finished: Sequence[Best], chosen: Sequence[_Chosen], images: IntArray, length: int, options: SearchOptions
+) -> None:
+    """Offer each group's ended hypotheses, which stand in the layer as `_layer` has them."""
+    first_row = sum(each.tokens.shape[1] for each in chosen)
+    for best, each in zip(finished, chosen, strict=True):
+        if each.any_end:
+            scores = each.end_totals / (length + 1) ** options.length_penalty
+            best.add(images, scores, length + 1, first_row)
+        first_row += each.end_totals.shape[1]
+
+
+def _side_by_side(arrays: Sequence[Array]) -> Array:
+    """Return the rows of several arrays `[B, R]` in one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+
+
+def _slices(widths: Iterable[int]) -> list[slice]:
+    """Return the slices of these widths, one behind the other."""
+    slices, begin = [], 0
+    for width in widths:
+        slices.append(slice(begin, begin + width))
+        begin += width
+    return slices
+
+
+def _best_of(found: Sequence[Hypothesis], num: int) -> list[Hypothesis]:
+    """Return the `num` best of all groups, best first; what several found counts once, unless there are too few."""
+    ranked = sorted(found, key=lambda each: (not each.finished, -each.score))
+    first = {each.tokens: place for place, each in reversed(list(enumerate(ranked)))}
+    repeated = [first[each.tokens] != place for place, each in enumerate(ranked)]
+    kept = sorted(range(len(ranked)), key=repeated.__getitem__)[:num]
+    return [ranked[place] for place in sorted(kept)]

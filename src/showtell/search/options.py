@@ -24,6 +24,13 @@ class SearchOptions:
     beam: int = 3
     """Hypotheses followed at a time, for each image; 1 is greedy search."""
 
+    groups: int = 1
+    """Diverse beam search: the beam is split into so many groups, and each avoids the words of those before it."""
+
+    diversity: float = 0.5
+    """Groups: how much less likely, in log-probability, a word counts for each hypothesis of an earlier group
+    that says it at the same place; 0.2 to 0.8 is usual."""
+
     sample: bool = False
     """Draw words at random, as the model weighs them, instead of searching for the most likely caption."""
 
@@ -66,6 +73,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name, least in (
             ("beam", 1),
+            ("groups", 1),
             ("num", 1),
             ("seed", 0),
             ("min_words", 0),
@@ -79,6 +87,8 @@ class SearchOptions:
             raise UsageError(f"top_p is {self.top_p}, not over 0 and at most 1.", "Try top_p=0.9.")
         if not 0 < self.temperature < math.inf:
             raise UsageError(f"temperature is {self.temperature}, not over 0.", "For the most likely words use beam=1.")
+        if not 0 <= self.diversity < math.inf:
+            raise UsageError(f"diversity is {self.diversity}, not 0 or more.", "Useful values are 0.2 to 0.8.")
         if not 0 <= self.length_penalty < math.inf:
             raise UsageError(f"length_penalty is {self.length_penalty}, not 0 or more.", "Useful values are 0 to 1.")
         if self.min_words > self.max_words:
@@ -100,8 +110,17 @@ class SearchOptions:
         for word in self.prefix:
             if word in self.banned_words:
                 raise UsageError(f"prefix has the word {word!r}, which banned_words forbids.", "Keep one of them.")
+        if self.groups == 1 and self.diversity != 0.5:
+            raise UsageError("diversity is set, but only groups use it.", "Set groups too, or leave it out.")
         if self.sample:
+            if self.groups > 1:
+                raise UsageError(f"groups is {self.groups}, but samples have none.", "Leave out groups or sample.")
             return
+        if self.beam % self.groups:
+            raise UsageError(
+                f"A beam of {self.beam} can't be split into {self.groups} equal groups.",
+                f"Use beam={-(-self.beam // self.groups) * self.groups}.",
+            )
         if self.num > self.beam:
             raise UsageError(
                 f"num is {self.num}, but a beam of {self.beam} finds at most {self.beam} captions.",

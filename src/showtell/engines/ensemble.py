@@ -1,0 +1,111 @@
+"""Several models that caption as one: the probabilities of their next words are averaged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showtell.search.engine import Engine, FloatArray, IntArray, Memory, Proposals, State
+
+
+class EnsembleEngine:
+    """An engine made of engines that share a vocabulary and read the same images.
+
+    Memory and state hold the members' arrays side by side, under names that begin with the member's number.
+    Attention is the mean of the members', or None unless all have it and over the same number of cells.
+
+    Args:
+        engines: the members, one or more.
+        vocabulary_size: V of each of them.
+    """
+
+    def __init__(self, engines: Sequence[Engine], vocabulary_size: int) -> None:
+        self.engines = tuple(engines)
+        self.vocabulary_size = vocabulary_size
+
+    @property
+    def memory_of(self) -> Callable[[FloatArray], dict[str, Any]] | None:
+        """What makes memory of cached features `[B, N, D]`; None where a member can't."""
+        makers = [getattr(engine, "memory_of", None) for engine in self.engines]
+        able = [maker for maker in makers if maker is not None]
+        if len(able) < len(makers):
+            return None
+        return lambda grid: _joined([maker(grid) for maker in able])
+
+    def encode(self, images: FloatArray) -> dict[str, Any]:
+        """See `Engine`."""
+        return _joined([engine.encode(images) for engine in self.engines])
+
+    def start(self, memory: Memory, attention: bool = False) -> dict[str, Any]:
+        """See `Engine`."""
+        memories = self._parted(memory)
+        return _joined([each.start(one, attention) for each, one in zip(self.engines, memories, strict=True)])
+
+    def step(
+        self, memory: Memory, state: State, tokens: IntArray, parents: IntArray | None, top: int
+    ) -> tuple[Proposals, dict[str, Any]]:
+        """See `Engine`. The members propose the whole vocabulary: a mean can put any word among the first."""
+        answers = [
+            engine.step(its_memory, its_state, tokens, parents, self.vocabulary_size)
+            for engine, its_memory, its_state in zip(
+                self.engines, self._parted(memory), self._parted(state), strict=True
+            )
+        ]
+        proposals = [answer for answer, _ in answers]
+        log_probs = np.logaddexp.reduce([_by_word(each) for each in proposals]) - np.log(len(proposals))  # [B, K, V]
+        ids = _best(log_probs, top)
+        best = np.take_along_axis(log_probs, ids, axis=2).astype(np.float32)
+        return Proposals(ids, best, _mean_attention(proposals)), _joined([its_state for _, its_state in answers])
+
+    def select(self, memory: Memory, state: State, images: IntArray) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `Engine`."""
+        selected = [
+            engine.select(its_memory, its_state, images)
+            for engine, its_memory, its_state in zip(
+                self.engines, self._parted(memory), self._parted(state), strict=True
+            )
+        ]
+        return _joined([its_memory for its_memory, _ in selected]), _joined([its_state for _, its_state in selected])
+
+    def batch_size(self, memory: Memory) -> int:
+        """See `Engine`."""
+        return self.engines[0].batch_size(self._parted(memory)[0])
+
+    def _parted(self, joined: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each member's arrays under its own names: what `_joined` joined."""
+        parted: list[dict[str, Any]] = [{} for _ in self.engines]
+        for name, array in joined.items():
+            number, _, its_name = name.partition(".")
+            parted[int(number)][its_name] = array
+        return parted
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The members' arrays in one mapping: "h" of the second member is "1.h"."""
+    return {f"{number}.{name}": array for number, part in enumerate(parts) for name, array in part.items()}
+
+
+def _by_word(proposals: Proposals) -> NDArray[np.float32]:
+    """Log-probabilities `[B, K, V]` in the vocabulary's order, from proposals of the whole vocabulary."""
+    log_probs = np.empty_like(proposals.log_probs)
+    np.put_along_axis(log_probs, proposals.ids, proposals.log_probs, axis=2)
+    return log_probs
+
+
+def _best(log_probs: FloatArray, top: int) -> IntArray:
+    """The ids `[B, K, top]` of the likeliest words, the likeliest first."""
+    if top < log_probs.shape[2]:
+        ids = np.argpartition(-log_probs, top - 1, axis=2)[:, :, :top]
+        order = np.argsort(-np.take_along_axis(log_probs, ids, axis=2), axis=2, kind="stable")
+        return np.take_along_axis(ids, order, axis=2)
+    return np.argsort(-log_probs, axis=2, kind="stable")
+
+
+def _mean_attention(proposals: Sequence[Proposals]) -> NDArray[np.float32] | None:
+    """The mean of the members' attention `[B, K, N]`, if all have one and their grids agree."""
+    looked = [each.attention for each in proposals if each.attention is not None]
+    if len(looked) < len(proposals) or len({each.shape for each in looked}) > 1:
+        return None
+    mean: NDArray[np.float32] = np.mean(looked, axis=0, dtype=np.float32)
+    return mean
