@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from showtell.models.packing import Forced, Packing
 from showtell.models.recurrence import RecurrentLinear, additive_scores
@@ -199,8 +198,8 @@ def doubly_stochastic_penalty(attention: Tensor, packing: Packing) -> Tensor:
         packing: where P comes from.
 
     Returns:
-        The sum over the N cells, averaged over captions.
+        The sum over the N cells for each caption, `[B, K]`.
     """
     seen = attention.new_zeros(len(attention), packing.running[0], attention.shape[-1])
     seen.index_add_(1, packing.captions.to(attention.device), attention)  # [B, K, N]
-    return F.mse_loss(seen, torch.ones_like(seen), reduction="none").sum(-1).mean()
+    return (1 - seen).square().sum(-1)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from showtell.models.packing import Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
+from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch
 
 
@@ -28,12 +29,14 @@ def loss_terms(forced: Forced, batch: Batch, *, label_smoothing: float, doubly_s
         forced: what the model returned for the batch.
         batch: what it should have said.
         label_smoothing: see `word_loss`.
-        doubly_stochastic: lambda of Show, Attend and Tell's equation 14; 0 leaves the term out.
+        doubly_stochastic: lambda of Show, Attend and Tell's equation 14, whose sums over words and cells are both
+            divided by the number of words here; 0 leaves the term out.
     """
     terms = {"words": word_loss(forced.logits, batch, label_smoothing)}
     if doubly_stochastic and forced.attention is not None:
         attention = forced.attention * batch.real[..., None]
-        terms["attention"] = doubly_stochastic * doubly_stochastic_penalty(attention, batch.packing)
+        penalty = doubly_stochastic_penalty(attention, batch.packing)[batch.tokens[:, :, 0] != Tokenizer.pad]
+        terms["attention"] = doubly_stochastic * penalty.sum() / batch.words
     return terms
 
 
