@@ -19,8 +19,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -50,7 +51,7 @@ from showtell.training.checkpoint import Json, Progress
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, LivePictures, unreadable_of
+from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
@@ -188,23 +189,27 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-    inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
     trained, optimizer = run.accelerator.prepare(model, optimizer)
+    encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
     with (
         interruptible() as interrupted,
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+        inputs_of(run, stage) as inputs,
     ):
         while not _over(progress, stage):
-            generator = np.random.default_rng([run.recipe.seed, index, progress.epoch])
-            batches = epoch_of_batches(run.captions, stage.batch_images, stage.captions_per_image, generator)
+            seed = (run.recipe.seed, index, progress.epoch)
+            captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
+            generator = np.random.default_rng(seed)
+            batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
+            todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
-            for batch in islice(batches, progress.batch, None):  # those before were done before the run was stopped
-                begin = time.perf_counter()
-                pictures = inputs.train([run.train_examples[row] for row in batch.rows]).to(device)
-                terms = step(run, stage, trained, optimizer, pictures, batch.to(device), progress.step / steps)
+            begin = time.perf_counter()
+            for batch, pictures in inputs.train(todo, seed):
+                done = progress.step / steps
+                terms = step(run, stage, trained, optimizer, pictures.to(device), batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
@@ -224,6 +229,7 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
                     raise Interrupted(
                         f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
                     )
+                begin = time.perf_counter()
             finished = _epoch(run, stage)
             validated = model if average is None else cast(CaptioningModel, average.module)
             line = end_epoch(run, stage, index, validated, inputs)
@@ -234,6 +240,14 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     progress.begin_stage(index + 1)
+
+
+def inputs_of(run: Run, stage: CrossEntropy) -> AbstractContextManager[Inputs]:
+    """Where the stage's images come from."""
+    if stage.encoder_stages:
+        return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
+    assert run.cache is not None, "set_up opens the cache when a stage needs it"
+    return nullcontext(CachedGrids(run.train_examples, run.cache))
 
 
 def step(
@@ -355,8 +369,3 @@ def _epoch(run: Run, stage: CrossEntropy) -> Epoch:
         captions_per_second=progress.captions_per_second,
         loss=progress.mean_loss,
     )
-
-
-def _of(cache: FeatureCache | None) -> FeatureCache:
-    assert cache is not None, "set_up opens the cache when a stage needs it"
-    return cache
