@@ -1,17 +1,23 @@
 """Augmentation: what is random follows from seeds, mirrored images have mirrored captions, and off means off."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from showtell.bundle import load_bundle
 from showtell.data import load
 from showtell.data.scenes import Scene
 from showtell.errors import UsageError
-from showtell.images import Pixels, Preprocessing, resize
+from showtell.images import Pixels, Preprocessing, prepare, resize
+from showtell.training import trainer
 from showtell.training.augmentation import Augmentation, mirrored, random_of, recoloured
+from showtell.training.batches import Batch
 from showtell.training.recipe import documented_keys, load_recipe
 
 SEED = (0, 1, 2)
@@ -164,7 +170,44 @@ def test_cutout_blanks_a_square_of_the_mean() -> None:
     assert all(blank[np.ix_(blank.any(1), blank.any(0))].all() for blank in blanks)
 
 
-def test_recipes_name_it_and_grids_refuse_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_trainer_mirrors_photos_and_captions_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that the model is shown in two epochs, checked against the scenes.
+
+    Captions of shapes never say "right": the mirrored ones must have a word for it all the same.
+    """
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "{name: x, encoder: {name: efficientnet_lite0, weights: random, size: 64}, tokenizer: {min_count: 1}, "
+        "decoder: {name: show_and_tell, embedding_width: 8, hidden_width: 8}, validation_images: 1, "
+        "stages: [{kind: cross_entropy, epochs: 2, batch_images: 8, encoder_stages: 1, augmentation: {flip: 0.5}}]}"
+    )
+    shown: list[tuple[Tensor, Batch]] = []
+
+    def recorded_step(run, stage, model, optimizer, inputs, batch, done):  # type: ignore[no-untyped-def]
+        shown.append((inputs, batch))
+        return {"words": 1.0}
+
+    monkeypatch.setattr(trainer, "step", recorded_step)
+    dataset = load("shapes:40,pixels=64")
+    trainer.train(load_recipe(recipe), dataset, tmp_path / "run")
+    bundle = load_bundle(tmp_path / "run" / "model")
+    tokenizer, preprocessing = bundle.tokenizer, bundle.config.preprocessing
+    examples, flips = dataset.split("train"), Counter[bool]()
+    for pictures, batch in shown:
+        for picture, captions, row in zip(pictures, batch.tokens.tolist(), batch.rows, strict=True):
+            scene, image = examples[row].scene, examples[row].read()
+            assert scene is not None
+            flipped = not np.array_equal(picture, prepare([image], preprocessing)[0])
+            if flipped:
+                scene = mirror_image(scene)
+                assert np.array_equal(picture, prepare([image[:, ::-1]], preprocessing)[0])
+            assert all(scene.is_true(tokenizer.decode(ids)) for ids in captions)
+            flips[flipped] += 1
+    assert flips.total() == 2 * 32
+    assert min(flips.values()) > 16
+
+
+def test_recipes_name_it_and_grids_refuse_it(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "{name: x, encoder: {name: efficientnet_lite0}, decoder: {name: show_and_tell}, "

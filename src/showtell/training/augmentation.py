@@ -67,13 +67,11 @@ class Augmentation(BaseModel):
             picture = random_crop(image, self.crop, preprocessing, random)
         else:
             picture = resize(image, preprocessing)
-        if mirrored:
-            picture = picture[:, ::-1]
         if self.colour:
             picture = recoloured(picture, *random.uniform(1 - self.colour, 1 + self.colour, 3))
         if self.cutout:
             picture = with_blank_square(picture, self.cutout, preprocessing, random)
-        return picture
+        return picture[:, ::-1] if mirrored else picture
 
     def captions(
         self,
@@ -135,10 +133,11 @@ def recoloured(picture: Pixels, brightness: float, contrast: float, saturation: 
     """The picture `[S, S, 3]` with so many times its brightness, contrast (about its mean grey) and saturation."""
     # All three are linear in a pixel's colour, so they are one matrix and one clipping to 0..255.
     saturated = saturation * np.eye(3) + (1 - saturation) * GREY
-    mean_grey = picture.mean((0, 1)) @ GREY
+    image = Image.fromarray(picture)
+    mean_grey = np.asarray(image.convert("L")).mean()
     colours, shift = brightness * contrast * saturated, brightness * (1 - contrast) * mean_grey
     rows = np.column_stack([colours, np.full(3, shift)])  # [3, 4]
-    return np.array(Image.fromarray(picture).convert("RGB", tuple(rows.ravel().tolist())))
+    return np.array(image.convert("RGB", tuple(rows.ravel().tolist())))
 
 
 def with_blank_square(

@@ -46,6 +46,7 @@ from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint
+from showtell.training.augmentation import mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
@@ -145,7 +146,10 @@ def set_up(
     accelerator = Accelerator(mixed_precision=recipe.precision)
     set_seed(recipe.seed)
     train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    tokenizer = Tokenizer.train((c for example in train_examples for c in example.captions), recipe.tokenizer)
+    texts = [caption for example in train_examples for caption in example.captions]
+    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+        texts += [other for text in texts if (other := mirrored(text)) != text]
+    tokenizer = Tokenizer.train(texts, recipe.tokenizer)
     model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
