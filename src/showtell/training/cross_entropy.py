@@ -1,13 +1,14 @@
 """The cross-entropy stage: the model learns to say each next word of people's captions, the words before it given."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
+from showtell.training.augmentation import Augmentation
 from showtell.training.batches import Batch
 from showtell.training.losses import choice_terms, loss_terms, with_own_words
 
@@ -28,6 +29,9 @@ class CrossEntropy(BaseModel):
         0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
     )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
+    augmentation: Augmentation = Field(
+        Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
@@ -43,6 +47,15 @@ class CrossEntropy(BaseModel):
     )
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
     patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
+
+    @model_validator(mode="after")
+    def _grids_cannot_be_augmented(self) -> Self:
+        if self.augmentation != Augmentation(flip=self.augmentation.flip) and not self.encoder_stages:
+            raise ValueError(
+                "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
+                "or flip alone, for which mirrored photos are cached too"
+            )
+        return self
 
     def learning_rate_share(self, done: float) -> float:
         """Which part of the highest learning rate holds when `done` (0..1) of the stage has passed."""

@@ -19,8 +19,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -45,12 +46,13 @@ from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint
+from showtell.training.augmentation import mirror_image, mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.cross_entropy import CrossEntropy, parameter_groups
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, LivePictures, unreadable_of
+from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
@@ -144,13 +146,17 @@ def set_up(
     accelerator = Accelerator(mixed_precision=recipe.precision)
     set_seed(recipe.seed)
     train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    tokenizer = Tokenizer.train((c for example in train_examples for c in example.captions), recipe.tokenizer)
+    texts = [caption for example in train_examples for caption in example.captions]
+    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+        texts += [other for text in texts if (other := mirrored(text)) != text]
+    tokenizer = Tokenizer.train(texts, recipe.tokenizer)
     model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
+        flips = any(stage.augmentation.flip for stage in recipe.stages if not stage.encoder_stages)
         features = cached_features(
             dataset.name,
-            [*train_examples, *dev_examples],
+            [*train_examples, *dev_examples, *(map(mirror_image, train_examples) if flips else ())],
             model.encoder,
             cache,
             lambda done, images, size: tell(Encoding(done, images, size)),
@@ -158,7 +164,7 @@ def set_up(
         unreadable = features.unreadable
     else:
         unreadable = unreadable_of([*train_examples, *dev_examples])
-    for reason in unreadable.values():
+    for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's
         tell(LeftOut(reason))
     train_examples, dev_examples = (
         [example for example in examples if example.image_id not in unreadable]
@@ -188,23 +194,27 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-    inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
     trained, optimizer = run.accelerator.prepare(model, optimizer)
+    encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
     with (
         interruptible() as interrupted,
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+        inputs_of(run, stage) as inputs,
     ):
         while not _over(progress, stage):
-            generator = np.random.default_rng([run.recipe.seed, index, progress.epoch])
-            batches = epoch_of_batches(run.captions, stage.batch_images, stage.captions_per_image, generator)
+            seed = (run.recipe.seed, index, progress.epoch)
+            captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
+            generator = np.random.default_rng(seed)
+            batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
+            todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
-            for batch in islice(batches, progress.batch, None):  # those before were done before the run was stopped
-                begin = time.perf_counter()
-                pictures = inputs.train([run.train_examples[row] for row in batch.rows]).to(device)
-                terms = step(run, stage, trained, optimizer, pictures, batch.to(device), progress.step / steps)
+            begin = time.perf_counter()
+            for batch, pictures in inputs.train(todo, seed):
+                done = progress.step / steps
+                terms = step(run, stage, trained, optimizer, pictures.to(device), batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
@@ -224,6 +234,7 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
                     raise Interrupted(
                         f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
                     )
+                begin = time.perf_counter()
             finished = _epoch(run, stage)
             validated = model if average is None else cast(CaptioningModel, average.module)
             line = end_epoch(run, stage, index, validated, inputs)
@@ -234,6 +245,14 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     progress.begin_stage(index + 1)
+
+
+def inputs_of(run: Run, stage: CrossEntropy) -> AbstractContextManager[Inputs]:
+    """Where the stage's images come from."""
+    if stage.encoder_stages:
+        return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
+    assert run.cache is not None, "set_up opens the cache when a stage needs it"
+    return nullcontext(CachedGrids(run.train_examples, run.cache, stage.augmentation))
 
 
 def step(
@@ -355,8 +374,3 @@ def _epoch(run: Run, stage: CrossEntropy) -> Epoch:
         captions_per_second=progress.captions_per_second,
         loss=progress.mean_loss,
     )
-
-
-def _of(cache: FeatureCache | None) -> FeatureCache:
-    assert cache is not None, "set_up opens the cache when a stage needs it"
-    return cache
