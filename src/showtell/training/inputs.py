@@ -66,7 +66,7 @@ class CachedGrids:
         self.augmentation = augmentation
 
     def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch with its grids `[B, N, D]`, float32: the photos', or their mirror images' where they are flipped."""
+        """Each batch with its grids `[B, N, D]`, float32: the photos', or of flipped ones their mirror images'."""
         for batch in batches:
             images = [
                 mirror_image(self.examples[row])
