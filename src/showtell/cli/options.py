@@ -55,6 +55,10 @@ Ban = Annotated[
     list[str] | None,
     typer.Option("--ban", metavar="WORD", help="Never say WORD; may be repeated.", rich_help_panel=SEARCH),
 ]
+Require = Annotated[
+    list[str] | None,
+    typer.Option("--require", metavar="WORD", help="Always say WORD; may be repeated.", rich_help_panel=SEARCH),
+]
 Prefix = Annotated[
     str | None,
     typer.Option("--prefix", metavar="TEXT", help="Words that each caption begins with.", rich_help_panel=SEARCH),
