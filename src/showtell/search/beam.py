@@ -191,9 +191,10 @@ def _choose_in_banks(
 
     Takes the required words `[C]`, which of them each row lacks `[B, R, C]`, and the rest as `_choose`.
     """
-    wanted = (ids[..., None] == np.where(missing, required, -1)[:, :, None]).any(axis=3)  # [B, R, top]
-    # The missing words of a row go to the next bank; into its own go K others and one <end> at most.
-    order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., : len(required) + beam + 1]
+    of_rows = np.moveaxis(np.where(missing, required, -1), 2, 0)  # [C, B, R]
+    wanted = (ids == of_rows[..., None]).any(axis=0)  # [B, R, top]
+    # Of a row K + C candidates matter: its missing words and K others; or, where none is missing, K and <end>.
+    order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., : len(required) + beam]
     ids, log_probs, wanted = (np.take_along_axis(each, order, axis=2) for each in (ids, log_probs, wanted))
     lacking = missing.sum(axis=2, keepdims=True) - wanted  # [B, R, top]: after the word
     banks = [

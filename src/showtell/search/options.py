@@ -69,7 +69,7 @@ class SearchOptions:
 
     require: tuple[str, ...] = ()
     """Words that every finished caption says, anywhere; beam search only. The beam then follows `beam` hypotheses
-    for each number of them said, so n words cost n + 1 times the time. With a BPE vocabulary, single tokens."""
+    for each number of them said, which takes several times as long. Each must be one token of the vocabulary."""
 
     allow_unknown: bool = False
     """Whether `<unk>` may be said, as in papers that score it."""
