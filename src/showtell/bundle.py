@@ -2,8 +2,15 @@
 
     config.json         what the model is (`BundleConfig`): preprocessing, encoder, decoder, scores
     tokenizer.json      its words
-    model.safetensors   its weights
+    model.safetensors   its weights, for PyTorch
     README.md           its model card, for people
+
+An exported model has, in place of model.safetensors, what ONNX Runtime reads (see `export.py`):
+
+    encoder.onnx        images -> grid
+    decoder_start.onnx  grid -> memory and the state before the first word
+    decoder_step.onnx   one word more
+    weights.bin         the weights of the three
 
 The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
 a mixture.
@@ -27,6 +34,8 @@ from showtell.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safetensors", "README.md"
+ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
+ONNX_WEIGHTS = "weights.bin"
 
 
 class BundleConfig(BaseModel):
@@ -52,6 +61,11 @@ class Bundle:
     path: Path
     config: BundleConfig
     tokenizer: Tokenizer
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether ONNX Runtime can run it, without PyTorch."""
+        return (self.path / ENCODER).is_file()
 
     def weights(self) -> dict[str, np.ndarray]:
         """The weights by name.
@@ -95,17 +109,22 @@ def save_bundle(
     tokenizer: Tokenizer,
     weights: Mapping[str, np.ndarray],
     card: str,
+    exported: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a model folder, in place of the model that is there already.
+
+    Args:
+        path: the folder.
+        config: config.json.
+        tokenizer: tokenizer.json.
+        weights: model.safetensors; without any, there is no such file.
+        card: README.md.
+        exported: the files for ONNX Runtime, by name.
 
     Raises:
         BundleError: the folder holds something else than a model, or can't be written.
         MissingExtraError: `safetensors` is not installed.
     """
-    try:
-        from safetensors.numpy import save_file
-    except ImportError:
-        raise MissingExtraError("Writing model.safetensors", "train") from None
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise BundleError(
@@ -119,12 +138,24 @@ def save_bundle(
         config_json = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         (fresh / CONFIG).write_text(config_json + "\n", encoding="utf-8")
         tokenizer.save(fresh / TOKENIZER)
-        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-        (fresh / WEIGHTS).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets the owner read only
+        if weights:
+            _save_weights(weights, fresh / WEIGHTS)
+            (fresh / WEIGHTS).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets the owner read only
+        for name, content in (exported or {}).items():
+            (fresh / name).write_bytes(content)
         (fresh / CARD).write_text(card, encoding="utf-8")
         _replace_folder(path, fresh)
     except OSError as error:
         raise BundleError(f"The model folder {path} can't be written: {error}.") from None
+
+
+def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write model.safetensors."""
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise MissingExtraError("Writing model.safetensors", "train") from None
+    save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, path)
 
 
 def _read_config(path: Path) -> BundleConfig:

@@ -322,7 +322,11 @@ def is_one_image(images: object) -> bool:
 
 
 def _engine(bundle: Bundle) -> Engine:
-    """What runs the bundle's weights; the one place that chooses. ONNX Runtime will come first here."""
+    """What runs the bundle's weights; the one place that chooses: ONNX Runtime where it can, without PyTorch."""
+    if bundle.is_exported:
+        from showtell.engines.onnx import OnnxEngine
+
+        return OnnxEngine.from_bundle(bundle)
     try:
         from showtell.engines.torch import TorchEngine
     except ModuleNotFoundError as error:

@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
+    "export": "Write a model for captioning without PyTorch (ONNX).",
     "models": "Look at a model folder: what it is, and how good.",
 }
 

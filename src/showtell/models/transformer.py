@@ -231,14 +231,14 @@ class Transformer(nn.Module):
 
     # ---------------------------------------------------------------- words
 
-    def embedded(self, tokens: Tensor, steps: Tensor) -> Tensor:
-        """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`."""
+    def embedded(self, tokens: Tensor, steps: Tensor, last: int) -> Tensor:
+        """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of them after `last`."""
         words = self.embedding(tokens) * math.sqrt(self.config.width)
         if self.config.positions == "sinusoidal":
             angles = angles_at(steps, self.config.width)
             words = words + torch.stack([angles.sin(), angles.cos()], -1).flatten(1)  # section 3.5
         elif self.config.positions == "learned":
-            if len(steps) and int(steps[-1]) >= self.config.max_positions:
+            if last >= self.config.max_positions:
                 raise UsageError(
                     f"This model has positions for captions of {self.config.max_positions} words and no more.",
                     "Lower max_words, or train with a higher decoder.max_positions.",
@@ -266,8 +266,9 @@ class Transformer(nn.Module):
             Logits of the next word `[B, K, V]`, attention `[B, K, N]`, and the state after the word.
         """
         batch, hypotheses = tokens.shape
-        now = torch.full((1,), state["0.key"].shape[3], device=tokens.device)
-        x, longer = self.embedded(tokens, now), {}
+        so_far = state["0.key"].shape[3]  # t
+        now = torch.full((1,), so_far, device=tokens.device)
+        x, longer = self.embedded(tokens, now, so_far), {}
         for n, layer in enumerate(self.decoder_layers):
             query, key, value = layer.ask(x)  # [B, heads, K, d]
             query, key = self.turned(query, key, now)
@@ -295,7 +296,7 @@ class Transformer(nn.Module):
         """
         captions, steps = packing.captions.to(tokens.device), packing.steps.to(tokens.device)
         visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # [P, P]: own caption, up to this word
-        x = self.embedded(packing.pack(tokens), steps)
+        x = self.embedded(packing.pack(tokens), steps, len(packing.running) - 1)
         for n, layer in enumerate(self.decoder_layers):
             query, key, value = layer.ask(x)  # [B, heads, P, d]
             query, key = self.turned(query, key, steps)

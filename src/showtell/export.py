@@ -1,0 +1,298 @@
+"""A trained model -> ONNX graphs that caption without PyTorch, compared with PyTorch before they are kept.
+
+Three graphs, because ONNX Runtime always runs a whole graph and there are three moments to run one:
+
+    encoder.onnx        once for an image: images -> grid
+    decoder_start.onnx  once for an image: grid, live or cached -> memory and the state before the first word
+    decoder_step.onnx   once for a word: memory, state, last words, parents -> the best next words, the next state
+
+What the graphs have in common is stored once, in weights.bin, which ONNX Runtime maps into memory. A step gathers its
+parents' rows first and keeps the vocabulary to itself: only the best words leave it.
+
+Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N cells, D their width.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER, ONNX_WEIGHTS, WEIGHTS, Bundle, load_bundle, save_bundle
+from showtell.engines.onnx import OnnxEngine
+from showtell.engines.torch import TorchEngine
+from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.models.captioning_model import CaptioningModel
+from showtell.search.engine import Engine, Proposals
+
+OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
+TOLERANCE = 1e-3
+SMALL = 1024  # bytes; smaller constants (shapes, axes) stay in the graph, whose optimiser reads them
+PAGE = 4096
+EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and none another's
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The largest differences between ONNX Runtime and PyTorch."""
+
+    grid: float
+    """Of the encoder's features, as a share of the largest one."""
+    log_probs: float
+    """Of words' log-probabilities, over the whole vocabulary."""
+    attention: float
+    """Of attention; 0 for a model that has none."""
+
+    @property
+    def largest(self) -> float:
+        """The largest of them all."""
+        return max(self.grid, self.log_probs, self.attention)
+
+
+class StartGraph(nn.Module):
+    """What a decoder does with an image before its first word: grid `[B, N, D]` -> arrays of memory, and of state."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, grid: Tensor) -> tuple[Tensor, ...]:
+        """See `Decoder.memory` and `Decoder.start`."""
+        memory = self.decoder.memory(grid)
+        return (*memory.values(), *self.decoder.start(memory).values())
+
+
+class StepGraph(nn.Module):
+    """`TorchEngine.step`, as one graph; memory and state are the arrays of these names."""
+
+    def __init__(self, decoder: Any, memory: Sequence[str], state: Sequence[str]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.memory, self.state = memory, state
+
+    def forward(
+        self, memory: list[Tensor], state: list[Tensor], tokens: Tensor, parents: Tensor, top: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Ids and log-probabilities `[B, K, top]`, attention `[B, K, N]` if any, and the arrays of the next state."""
+        images = torch.arange(len(parents))[:, None]
+        rows = {name: array[images, parents] for name, array in zip(self.state, state, strict=True)}
+        logits, attention, new = self.decoder.step(dict(zip(self.memory, memory, strict=True)), rows, tokens)
+        log_probs, ids = logits.log_softmax(-1).topk(top.item(), dim=-1)
+        return (ids, log_probs, *([] if attention is None else [attention]), *(new[name] for name in self.state))
+
+
+def export(bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None) -> Differences:
+    """Write a model folder that captions without PyTorch.
+
+    Args:
+        bundle: the trained model.
+        out: the new folder.
+        images: real ones `[B, 3, S, S]`, as `images.prepare` makes them, to compare on beside random ones.
+
+    Raises:
+        UsageError: `out` holds a trained model, the model can't be exported, or its captions would differ.
+        MissingExtraError: onnx or onnxscript is not installed.
+        BundleError: the folder can't be written.
+    """
+    if (out / WEIGHTS).exists():
+        raise UsageError(f"{out} holds a trained model, and exporting there would remove it.", "Choose a new folder.")
+    if bundle.is_exported:
+        raise UsageError(f"{bundle.path} is exported already.", "Give the folder that 'showtell train' wrote.")
+    engine = TorchEngine.from_bundle(bundle)
+    files = exported_files(engine.model)
+    with TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        differences = compare(engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), some_images(engine.model, images))
+    if not differences.largest <= TOLERANCE:  # nor if it is no number
+        raise UsageError(
+            f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
+            "nothing is written."
+        )
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    save_bundle(out, bundle.config, bundle.tokenizer, {}, card, files)
+    return differences
+
+
+# -------------------------------------------------------------------- graphs
+
+
+def exported_files(model: CaptioningModel) -> dict[str, bytes]:
+    """The files of a model that is ready for inference, by name.
+
+    Raises:
+        UsageError: something in the model has no counterpart in ONNX.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    decoder = model.decoder
+    size = model.encoder.preprocessing.size
+    grid = torch.randn(EXAMPLE_IMAGES, model.encoder.grid[0] * model.encoder.grid[1], model.encoder.width)
+    with torch.no_grad():
+        memory = decoder.memory(grid)
+        first = decoder.start(memory)
+        state = {name: array.expand(-1, EXAMPLE_ROWS, *array.shape[2:]) for name, array in first.items()}
+        for _ in range(EXAMPLE_WORDS):
+            _, attention, state = decoder.step(memory, state, torch.zeros(EXAMPLE_IMAGES, EXAMPLE_ROWS).long())
+    grows = [axis for name in first for axis in range(2, first[name].ndim) if first[name].shape[axis] == 0]
+    rows = {0: "batch", 1: "rows", **dict.fromkeys(grows, "words")}
+    words = {0: "batch", 1: "hypotheses"}
+    tokens = torch.zeros(EXAMPLE_IMAGES, EXAMPLE_HYPOTHESES).long()
+    made = [f"memory.{name}" for name in memory]
+    graphs = {
+        ENCODER: graph(
+            model.encoder,
+            {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)},
+            ({0: "batch"},),
+            outputs=["grid"],
+        ),
+        DECODER_START: graph(
+            StartGraph(decoder),
+            {"grid": grid},
+            ({0: "batch"},),
+            outputs=[*made, *(f"state.{name}" for name in first)],
+        ),
+        DECODER_STEP: graph(
+            StepGraph(decoder, list(memory), list(state)),
+            {
+                "memory": {f"memory.{name}": array for name, array in memory.items()},
+                "state": {f"state.{name}": array for name, array in state.items()},
+                "tokens": tokens,
+                "parents": tokens.clone(),  # the exporter takes one tensor given twice for one input
+                "top": torch.tensor(3),
+            },
+            ([{0: "batch"}] * len(memory), [rows] * len(state), words, words, None),
+            outputs=[
+                "ids",
+                "log_probs",
+                *([] if attention is None else ["attention"]),
+                *(f"next.{name}" for name in state),
+            ],
+        ),
+    }
+    if getattr(decoder.config, "positions", None) == "learned":
+        entry = graphs[DECODER_STEP].metadata_props.add()
+        entry.key, entry.value = "max_positions", str(decoder.config.max_positions)
+    weights = take_out_weights(graphs.values())
+    return {name: each.SerializeToString() for name, each in graphs.items()} | {ONNX_WEIGHTS: weights}
+
+
+def graph(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ...], outputs: list[str]) -> Any:
+    """The ONNX model of a module.
+
+    Args:
+        module: what is computed.
+        inputs: examples by name; a dict of examples is given to the module as a list.
+        dynamic: for each input the axes whose size may change, and what the size is called.
+        outputs: their names.
+    """
+    try:
+        import onnxscript  # noqa: F401  # the exporter imports it, and says less clearly that it is missing
+    except ImportError:
+        raise MissingExtraError("showtell export", "export") from None
+    names = [name for key, value in inputs.items() for name in (value if isinstance(value, dict) else [key])]
+    examples = tuple(list(value.values()) if isinstance(value, dict) else value for value in inputs.values())
+    with quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                examples,
+                input_names=names,
+                output_names=outputs,
+                dynamic_shapes=dynamic,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UsageError(
+                f"{type(module).__name__} can't be exported: {str(error).splitlines()[0]}",
+                "Caption with PyTorch: give the trained model.",
+            ) from error
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def take_out_weights(graphs: Any) -> bytes:
+    """Move the graphs' large constants into one file's content, each that several have once."""
+    from onnx import TensorProto
+
+    content = bytearray()
+    places: dict[bytes, int] = {}
+    for each in graphs:
+        for tensor in each.graph.initializer:
+            if len(tensor.raw_data) < SMALL:
+                continue
+            digest = sha256(tensor.raw_data).digest()
+            if digest not in places:
+                content.extend(bytes(-len(content) % PAGE))
+                places[digest] = len(content)
+                content.extend(tensor.raw_data)
+            place = {"location": ONNX_WEIGHTS, "offset": places[digest], "length": len(tensor.raw_data)}
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                entry = tensor.external_data.add()
+                entry.key, entry.value = key, str(value)
+    return bytes(content)
+
+
+# -------------------------------------------------------------------- comparison
+
+
+def some_images(model: CaptioningModel, images: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Random images, and the real ones if there are any."""
+    size = model.encoder.preprocessing.size
+    random = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
+    return random if images is None else np.concatenate([random, images])
+
+
+def compare(torch_engine: TorchEngine, onnx_engine: OnnxEngine, vocabulary: int, images: NDArray[np.float32]) -> Differences:
+    """Both engines side by side on images `[B, 3, S, S]`: the encoder, then steps with random words and parents."""
+    random = np.random.default_rng(0)
+    with torch.inference_mode():
+        grid = torch_engine.model.encoder(torch.from_numpy(images)).float().numpy()
+    grid_difference = float(np.abs(onnx_engine.features(images) - grid).max() / np.abs(grid).max())
+    engines: tuple[TorchEngine, OnnxEngine] = (torch_engine, onnx_engine)
+    memories = [engine.memory_of(grid) for engine in engines]
+    states: list[Any] = [engine.start(memory) for engine, memory in zip(engines, memories, strict=True)]
+    log_probs, attention, rows = 0.0, 0.0, 1
+    tokens, parents = np.ones((len(images), 1), np.int64), None
+    for hypotheses in (3, 5, 5, 2, 4, 1, 3):
+        answers: list[Proposals] = []
+        for n, engine in enumerate[Engine](engines):
+            answer, states[n] = engine.step(memories[n], states[n], tokens, parents, vocabulary)
+            answers.append(answer)
+        log_probs = max(log_probs, float(np.abs(by_word(answers[0]) - by_word(answers[1])).max()))
+        if answers[0].attention is not None and answers[1].attention is not None:
+            attention = max(attention, float(np.abs(answers[0].attention - answers[1].attention).max()))
+        rows = tokens.shape[1]
+        parents = random.integers(0, rows, size=(len(images), hypotheses))
+        tokens = random.integers(0, vocabulary, size=(len(images), hypotheses))
+    return Differences(grid_difference, log_probs, attention)
+
+
+def by_word(proposals: Proposals) -> NDArray[np.float32]:
+    """Log-probabilities `[B, K, V]` in the vocabulary's order, from proposals of the whole vocabulary."""
+    log_probs = np.empty_like(proposals.log_probs)
+    np.put_along_axis(log_probs, proposals.ids, proposals.log_probs, axis=2)
+    return log_probs
