@@ -13,7 +13,7 @@ Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER, ONNX_WEIGHTS, WEIGHTS, Bundle, load_bundle, save_bundle
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine
-from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.errors import MissingExtraError, UsageError
 from showtell.models.captioning_model import CaptioningModel
+from showtell.models.encoders import Encoder
 from showtell.search.engine import Engine, Proposals
 
 OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
@@ -132,59 +133,53 @@ def exported_files(model: CaptioningModel) -> dict[str, bytes]:
         UsageError: something in the model has no counterpart in ONNX.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    decoder = model.decoder
-    size = model.encoder.preprocessing.size
-    grid = torch.randn(EXAMPLE_IMAGES, model.encoder.grid[0] * model.encoder.grid[1], model.encoder.width)
+    encoder = model.encoder
+    return files_of({ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.grid, encoder.width)})
+
+
+def encoder_graph(encoder: Encoder) -> Any:
+    """The ONNX model of an encoder: images `[B, 3, S, S]` -> grid `[B, N, D]`."""
+    size = encoder.preprocessing.size
+    return onnx_model(encoder, {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)}, ({0: "batch"},), ["grid"])
+
+
+def decoder_graphs(decoder: Any, cells: tuple[int, int], feature_width: int) -> dict[str, Any]:
+    """The ONNX models of a decoder, by file name, for grids of so many rows and columns of features."""
+    grid = torch.randn(EXAMPLE_IMAGES, cells[0] * cells[1], feature_width)
     with torch.no_grad():
-        memory = decoder.memory(grid)
-        first = decoder.start(memory)
+        memory: dict[str, Tensor] = decoder.memory(grid)
+        first: dict[str, Tensor] = decoder.start(memory)
         state = {name: array.expand(-1, EXAMPLE_ROWS, *array.shape[2:]) for name, array in first.items()}
         for _ in range(EXAMPLE_WORDS):
             _, attention, state = decoder.step(memory, state, torch.zeros(EXAMPLE_IMAGES, EXAMPLE_ROWS).long())
-    grows = [axis for name in first for axis in range(2, first[name].ndim) if first[name].shape[axis] == 0]
+    grows = [axis for array in first.values() for axis, size in enumerate(array.shape) if size == 0]
     rows = {0: "batch", 1: "rows", **dict.fromkeys(grows, "words")}
-    words = {0: "batch", 1: "hypotheses"}
     tokens = torch.zeros(EXAMPLE_IMAGES, EXAMPLE_HYPOTHESES).long()
-    made = [f"memory.{name}" for name in memory]
-    graphs = {
-        ENCODER: graph(
-            model.encoder,
-            {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)},
-            ({0: "batch"},),
-            outputs=["grid"],
-        ),
-        DECODER_START: graph(
-            StartGraph(decoder),
-            {"grid": grid},
-            ({0: "batch"},),
-            outputs=[*made, *(f"state.{name}" for name in first)],
-        ),
-        DECODER_STEP: graph(
-            StepGraph(decoder, list(memory), list(state)),
-            {
-                "memory": {f"memory.{name}": array for name, array in memory.items()},
-                "state": {f"state.{name}": array for name, array in state.items()},
-                "tokens": tokens,
-                "parents": tokens.clone(),  # the exporter takes one tensor given twice for one input
-                "top": torch.tensor(3),
-            },
-            ([{0: "batch"}] * len(memory), [rows] * len(state), words, words, None),
-            outputs=[
-                "ids",
-                "log_probs",
-                *([] if attention is None else ["attention"]),
-                *(f"next.{name}" for name in state),
-            ],
-        ),
-    }
+    start = onnx_model(
+        StartGraph(decoder),
+        {"grid": grid},
+        ({0: "batch"},),
+        [*(f"memory.{name}" for name in memory), *(f"state.{name}" for name in first)],
+    )
+    step = onnx_model(
+        StepGraph(decoder, list(memory), list(state)),
+        {
+            "memory": {f"memory.{name}": array for name, array in memory.items()},
+            "state": {f"state.{name}": array for name, array in state.items()},
+            "tokens": tokens,
+            "parents": tokens.clone(),  # the exporter takes one tensor that is given twice for one input
+            "top": torch.tensor(3),
+        },
+        ([{0: "batch"}] * len(memory), [rows] * len(state), *[{0: "batch", 1: "hypotheses"}] * 2, None),
+        ["ids", "log_probs", *([] if attention is None else ["attention"]), *(f"next.{name}" for name in state)],
+    )
     if getattr(decoder.config, "positions", None) == "learned":
-        entry = graphs[DECODER_STEP].metadata_props.add()
+        entry = step.metadata_props.add()
         entry.key, entry.value = "max_positions", str(decoder.config.max_positions)
-    weights = take_out_weights(graphs.values())
-    return {name: each.SerializeToString() for name, each in graphs.items()} | {ONNX_WEIGHTS: weights}
+    return {DECODER_START: start, DECODER_STEP: step}
 
 
-def graph(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ...], outputs: list[str]) -> Any:
+def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ...], outputs: list[str]) -> Any:
     """The ONNX model of a module.
 
     Args:
@@ -232,13 +227,13 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def take_out_weights(graphs: Any) -> bytes:
-    """Move the graphs' large constants into one file's content, each that several have once."""
+def files_of(graphs: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of ONNX models by name, and one of all their large constants, in which none comes twice."""
     from onnx import TensorProto
 
     content = bytearray()
     places: dict[bytes, int] = {}
-    for each in graphs:
+    for each in graphs.values():
         for tensor in each.graph.initializer:
             if len(tensor.raw_data) < SMALL:
                 continue
@@ -253,7 +248,7 @@ def take_out_weights(graphs: Any) -> bytes:
             for key, value in place.items():
                 entry = tensor.external_data.add()
                 entry.key, entry.value = key, str(value)
-    return bytes(content)
+    return {name: each.SerializeToString() for name, each in graphs.items()} | {ONNX_WEIGHTS: bytes(content)}
 
 
 # -------------------------------------------------------------------- comparison
