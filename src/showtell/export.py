@@ -26,13 +26,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER, ONNX_WEIGHTS, WEIGHTS, Bundle, load_bundle, save_bundle
+from showtell.bundle import (
+    DECODER_START,
+    DECODER_STEP,
+    ENCODER,
+    ONNX_WEIGHTS,
+    WEIGHTS,
+    Bundle,
+    save_bundle,
+)
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine
 from showtell.errors import MissingExtraError, UsageError
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder
-from showtell.search.engine import Engine, Proposals
+from showtell.search.engine import Proposals
 
 OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
 TOLERANCE = 1e-3
@@ -54,8 +62,8 @@ class Differences:
 
     @property
     def largest(self) -> float:
-        """The largest of them all."""
-        return max(self.grid, self.log_probs, self.attention)
+        """The largest of them all; NaN if any is."""
+        return float(np.max([self.grid, self.log_probs, self.attention]))
 
 
 class StartGraph(nn.Module):
@@ -83,7 +91,7 @@ class StepGraph(nn.Module):
         self, memory: list[Tensor], state: list[Tensor], tokens: Tensor, parents: Tensor, top: Tensor
     ) -> tuple[Tensor, ...]:
         """Ids and log-probabilities `[B, K, top]`, attention `[B, K, N]` if any, and the arrays of the next state."""
-        images = torch.arange(len(parents))[:, None]
+        images = torch.arange(parents.shape[0])[:, None]
         rows = {name: array[images, parents] for name, array in zip(self.state, state, strict=True)}
         logits, attention, new = self.decoder.step(dict(zip(self.memory, memory, strict=True)), rows, tokens)
         log_probs, ids = logits.log_softmax(-1).topk(top.item(), dim=-1)
@@ -112,7 +120,9 @@ def export(bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None)
     with TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        differences = compare(engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), some_images(engine.model, images))
+        differences = compare(
+            engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), some_images(engine.model, images)
+        )
     if not differences.largest <= TOLERANCE:  # nor if it is no number
         raise UsageError(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
@@ -191,7 +201,7 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
     try:
         import onnxscript  # noqa: F401  # the exporter imports it, and says less clearly that it is missing
     except ImportError:
-        raise MissingExtraError("showtell export", "export") from None
+        raise MissingExtraError("showtell export", "train,export") from None
     names = [name for key, value in inputs.items() for name in (value if isinstance(value, dict) else [key])]
     examples = tuple(list(value.values()) if isinstance(value, dict) else value for value in inputs.values())
     with quiet(), torch.no_grad():
@@ -261,29 +271,30 @@ def some_images(model: CaptioningModel, images: NDArray[np.float32] | None) -> N
     return random if images is None else np.concatenate([random, images])
 
 
-def compare(torch_engine: TorchEngine, onnx_engine: OnnxEngine, vocabulary: int, images: NDArray[np.float32]) -> Differences:
+def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDArray[np.float32]) -> Differences:
     """Both engines side by side on images `[B, 3, S, S]`: the encoder, then steps with random words and parents."""
     random = np.random.default_rng(0)
     with torch.inference_mode():
-        grid = torch_engine.model.encoder(torch.from_numpy(images)).float().numpy()
-    grid_difference = float(np.abs(onnx_engine.features(images) - grid).max() / np.abs(grid).max())
-    engines: tuple[TorchEngine, OnnxEngine] = (torch_engine, onnx_engine)
-    memories = [engine.memory_of(grid) for engine in engines]
-    states: list[Any] = [engine.start(memory) for engine, memory in zip(engines, memories, strict=True)]
-    log_probs, attention, rows = 0.0, 0.0, 1
+        grid = theirs.model.encoder(torch.from_numpy(images)).float().numpy()
+    their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(grid)
+    their_state, our_state = theirs.start(their_memory), ours.start(our_memory)
+    log_probs, attention = [0.0], [0.0]
     tokens, parents = np.ones((len(images), 1), np.int64), None
     for hypotheses in (3, 5, 5, 2, 4, 1, 3):
-        answers: list[Proposals] = []
-        for n, engine in enumerate[Engine](engines):
-            answer, states[n] = engine.step(memories[n], states[n], tokens, parents, vocabulary)
-            answers.append(answer)
-        log_probs = max(log_probs, float(np.abs(by_word(answers[0]) - by_word(answers[1])).max()))
-        if answers[0].attention is not None and answers[1].attention is not None:
-            attention = max(attention, float(np.abs(answers[0].attention - answers[1].attention).max()))
-        rows = tokens.shape[1]
-        parents = random.integers(0, rows, size=(len(images), hypotheses))
+        expected, their_state = theirs.step(their_memory, their_state, tokens, parents, vocabulary)
+        found, our_state = ours.step(our_memory, our_state, tokens, parents, vocabulary)
+        log_probs.append(largest(by_word(found) - by_word(expected)))
+        if expected.attention is not None and found.attention is not None:
+            attention.append(largest(found.attention - expected.attention))
+        parents = random.integers(0, tokens.shape[1], size=(len(images), hypotheses))
         tokens = random.integers(0, vocabulary, size=(len(images), hypotheses))
-    return Differences(grid_difference, log_probs, attention)
+    of_grid = largest(ours.features(images) - grid) / largest(grid)
+    return Differences(of_grid, float(np.max(log_probs)), float(np.max(attention)))
+
+
+def largest(array: NDArray[np.floating[Any]]) -> float:
+    """The largest absolute value; NaN if there is one."""
+    return float(np.abs(array).max())
 
 
 def by_word(proposals: Proposals) -> NDArray[np.float32]:

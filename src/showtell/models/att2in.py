@@ -49,7 +49,7 @@ class Att2in(AttentionDecoder):
 
     def start(self, memory: Arrays) -> Arrays:
         """h and c before the first word: zeros, `[B, 1, H]`."""
-        zeros = memory["cells"].new_zeros(len(memory["cells"]), 1, self.config.hidden_width)
+        zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
         return {"h": zeros, "c": zeros}
 
     def products(self) -> tuple[RecurrentLinear, ...]:

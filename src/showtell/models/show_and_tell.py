@@ -93,7 +93,7 @@ class ShowAndTell(nn.Module):
     def start(self, memory: Arrays) -> Arrays:
         """The state before `<start>`: the LSTM has read the image as its first word (equation 10)."""
         image = self.dropout(memory["image"])[:, None]  # [B, 1, E]
-        zeros = image.new_zeros(len(image), 1, self.config.layers, self.config.hidden_width)
+        zeros = image.new_zeros(image.shape[0], 1, self.config.layers, self.config.hidden_width)
         return self.read(image, {"h": zeros, "c": zeros}, (1,))[1]
 
     # ---------------------------------------------------------------- words

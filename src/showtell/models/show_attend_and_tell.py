@@ -81,7 +81,7 @@ class ShowAttendAndTell(AttentionDecoder):
         """The state before the first word, h and c `[B, 1, H]` (section 3.1.2)."""
         mean = memory["grid"].mean(1, keepdim=True)  # [B, 1, D]
         if self.config.initial_state == "zeros":
-            zeros = mean.new_zeros(len(mean), 1, self.config.hidden_width)
+            zeros = mean.new_zeros(mean.shape[0], 1, self.config.hidden_width)
             return {"h": zeros, "c": zeros}
         return {"h": torch.tanh(self.initial_h(mean)), "c": torch.tanh(self.initial_c(mean))}
 

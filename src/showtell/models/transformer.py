@@ -212,7 +212,7 @@ class Transformer(nn.Module):
             memory[f"{n}.image_key"], memory[f"{n}.image_value"] = layer.remember(image)
         if grid.shape[1] != cells.shape[1]:
             one_hot = torch.eye(grid.shape[1], dtype=cells.dtype, device=cells.device)[None]
-            memory["cells"] = self.resized(one_hot).expand(len(grid), -1, -1)
+            memory["cells"] = self.resized(one_hot).expand(grid.shape[0], -1, -1)
         return memory
 
     def resized(self, cells: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class Transformer(nn.Module):
     def start(self, memory: Arrays) -> Arrays:
         """The state before the first word: no keys and no values, `[B, 1, heads, 0, d]`."""
         values = memory["0.image_value"]
-        nothing = values.new_empty(len(values), 1, self.config.heads, 0, values.shape[-1])
+        nothing = values.new_empty(values.shape[0], 1, self.config.heads, 0, values.shape[-1])
         return {f"{n}.{part}": nothing for n in range(self.config.decoder_layers) for part in ("key", "value")}
 
     # ---------------------------------------------------------------- words

@@ -57,7 +57,7 @@ class UpDown(AttentionDecoder):
 
     def start(self, memory: Arrays) -> Arrays:
         """Both LSTMs before the first word: zeros, `[B, 1, H]`."""
-        zeros = memory["cells"].new_zeros(len(memory["cells"]), 1, self.config.hidden_width)
+        zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
         return dict.fromkeys(("h1", "c1", "h2", "c2"), zeros)
 
     def products(self) -> tuple[RecurrentLinear, ...]:
