@@ -174,8 +174,9 @@ def decoder_graphs(decoder: Any, cells: tuple[int, int], feature_width: int) -> 
     step = onnx_model(
         StepGraph(decoder, list(memory), list(state)),
         {
-            "memory": {f"memory.{name}": array for name, array in memory.items()},
-            "state": {f"state.{name}": array for name, array in state.items()},
+            # Contiguous, as they come from ONNX Runtime: the strides of a view would be inputs, too.
+            "memory": {f"memory.{name}": array.contiguous() for name, array in memory.items()},
+            "state": {f"state.{name}": array.contiguous() for name, array in state.items()},
             "tokens": tokens,
             "parents": tokens.clone(),  # the exporter takes one tensor that is given twice for one input
             "top": torch.tensor(3),
@@ -217,8 +218,11 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
+            cause: BaseException = error
+            while cause.__cause__:
+                cause = cause.__cause__
             raise UsageError(
-                f"{type(module).__name__} can't be exported: {str(error).splitlines()[0]}",
+                f"{type(module).__name__} can't be exported: {str(cause).splitlines()[0]}",
                 "Caption with PyTorch: give the trained model.",
             ) from error
     assert program is not None
