@@ -13,6 +13,7 @@ Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,12 +232,14 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that are not installed."""
+    """Without the exporter's notes on packages that are not installed, and its warnings about its own code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 
