@@ -12,7 +12,7 @@ from showtell.bundle import Bundle
 from showtell.errors import BundleError
 from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
 from showtell.models.encoders import folded
-from showtell.search.engine import Proposals, gather, select
+from showtell.search.engine import Proposals, select
 
 Arrays = Mapping[str, Tensor]
 
@@ -71,7 +71,7 @@ class TorchEngine:
     ) -> tuple[Proposals, dict[str, Tensor]]:
         """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
         if parents is not None:
-            state = gather(state, self._tensor(parents))
+            state = _gather(state, self._tensor(parents))
         new_state: dict[str, Tensor]
         logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
         log_probs, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
@@ -96,3 +96,12 @@ class TorchEngine:
     def _memory(self, grid: Tensor) -> dict[str, Tensor]:
         memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
         return memory
+
+
+def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
+    """`search.gather` of tensors: `index_select` copies rows three times as fast as indexing with two arrays."""
+    images, rows = next(iter(state.values())).shape[:2]
+    flat = (torch.arange(images, device=parents.device)[:, None] * rows + parents).flatten()
+    return {
+        name: array.flatten(0, 1).index_select(0, flat).unflatten(0, parents.shape) for name, array in state.items()
+    }
