@@ -15,6 +15,7 @@ Times are medians of alternating runs, in ms an image.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from showtell.engines.torch import TorchEngine
+from showtell.engines.torch import TorchEngine, packed
 from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
 from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
@@ -61,8 +62,9 @@ class Vocabulary:
 
 
 def our_search(decoder: nn.Module, features: Tensor, beam: int) -> Callable[[], object]:
-    """Our search for the captions of `[B, N, D]`."""
-    engine = TorchEngine(CaptioningModel(nn.Identity(), decoder))  # type: ignore[arg-type]  # it never encodes
+    """Our search for the captions of `[B, N, D]`, with the decoder as `TorchEngine.from_bundle` has it."""
+    ready = packed(copy.deepcopy(decoder))
+    engine = TorchEngine(CaptioningModel(nn.Identity(), ready))  # type: ignore[arg-type]  # it never encodes
     options = SearchOptions(beam=beam, min_words=STEPS - 1, max_words=STEPS - 1)
     grid = features.numpy()
     return lambda: search(engine, engine.memory_of(grid), options, Vocabulary())
