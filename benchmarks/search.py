@@ -10,6 +10,8 @@ read again by `forward` at each step; the hypotheses of the image are one batch,
 Transformer of the same layers, heads and widths. It is given the encoder's outputs, so that both only decode: as wide
 as the decoder, where it has nothing to project, or as wide as EfficientNet-Lite2's grid, which it projects again at
 each step. Ours reads that grid through its neck in either case.
+Ours is as `TorchEngine.from_bundle` makes it, its matrices packed for oneDNN; `generate` and the plain way leave them
+to `torch.nn.functional.linear`, which on an AMD processor is slower.
 
 Times are medians of alternating runs, in ms an image.
 """
@@ -160,22 +162,21 @@ def decoders() -> dict[str, DecoderConfig]:
 
 def print_decoders(repeats: int) -> None:
     """One line for each decoder: beam 5, greedy, and the plain way."""
-    sizes = "".join(f"{batch:>7}" for batch in BATCHES)
-    print(f"{'':26}{'':>8}   beam {BEAM}, batch of{'':6}greedy, batch of{'':8}beam {BEAM} /   plain   plain / ours")
-    print(f"{'decoder':26}{'millions':>8}{sizes}  {sizes}   greedy at 16{'':9}1, at 16, at 64")
+    sizes = "".join(f"{batch:7}" for batch in BATCHES)
+    ratios = ", ".join(f"{batch}" for batch in BATCHES)
+    print(f"{'':34}   {f'beam {BEAM}, batch of':21}   {'greedy, batch of':21}   {f'beam {BEAM} / greedy'}")
+    print(f"{'decoder':26}millions   {sizes}   {sizes}   batch of {BATCHES[1]:5}     plain   plain / ours: {ratios}")
     for name, config in decoders().items():
         decoder = build_decoder(config, D, V).eval()
         grids = [torch.randn(batch, N, D) for batch in BATCHES]
         runs = [our_search(decoder, grid, beam) for beam in (BEAM, 1) for grid in grids]
         times = median_milliseconds([*runs, plain_search(decoder, grids[0])], [*BATCHES, *BATCHES, 1], repeats)
         beam, greedy, plain = times[:3], times[3:6], times[6]
+        columns = ["".join(f"{t:7.1f}" for t in of) for of in (beam, greedy)]
+        ratios = ", ".join(f"{plain / t:.1f} x" for t in beam)
         print(
-            f"{name:26}{parameters(decoder) / 1e6:8.1f}"
-            + "".join(f"{t:7.1f}" for t in beam)
-            + "  "
-            + "".join(f"{t:7.1f}" for t in greedy)
-            + f"   {beam[1] / greedy[1]:10.1f} x{plain:8.1f}   "
-            + ", ".join(f"{plain / t:.1f} x" for t in beam),
+            f"{name:26}{parameters(decoder) / 1e6:8.1f}   {columns[0]}   {columns[1]}"
+            f"   {beam[1] / greedy[1]:12.1f} x  {plain:8.1f}   {ratios}",
             flush=True,
         )
 
