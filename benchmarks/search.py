@@ -18,13 +18,12 @@ Times are medians of alternating runs, in ms an image.
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import median_seconds, product_speed
 from torch import Tensor, nn
 
 from showtell.engines.torch import TorchEngine, packed
@@ -132,21 +131,8 @@ def generating_model(feature_width: int) -> Any:
 
 
 def median_milliseconds(runs: Sequence[Callable[[], object]], images: Sequence[int], repeats: int) -> list[float]:
-    """Median time an image of each run, in turn so that the machine's moods hit all alike."""
-    times: list[list[float]] = [[] for _ in runs]
-    for repeat in range(repeats + 1):
-        for i, run in enumerate(runs):
-            begin = time.perf_counter()
-            run()
-            if repeat:  # the first one warms up
-                times[i].append(time.perf_counter() - begin)
-    return [1e3 * statistics.median(t) / count for t, count in zip(times, images, strict=True)]
-
-
-def product_speed() -> float:
-    """Operations a second of one large matrix product."""
-    matrix = torch.randn(2048, 2048)
-    return 2 * 2048**3 / (1e-3 * median_milliseconds([lambda: matrix @ matrix], [1], 9)[0])
+    """Median time an image of each run."""
+    return [1e3 * seconds / count for seconds, count in zip(median_seconds(runs, repeats), images, strict=True)]
 
 
 def parameters(module: nn.Module) -> int:
