@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from showtell.bundle import BundleConfig, save_bundle
+from showtell.bundle import BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
@@ -47,13 +47,13 @@ from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
-from showtell.training.cross_entropy import CrossEntropy, parameter_groups
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, LivePictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
+from showtell.training.stage import Loss, Objective, Stage, parameter_groups
 from showtell.training.validation import add_pictures, validate, write_lines
 
 SELECTED_BY = "CIDEr"
@@ -112,6 +112,7 @@ def train(
 
     Raises:
         UsageError: the folder holds a run already, or one of another recipe.
+        BundleError: there is no model where the recipe starts from.
         DataError: the data set can't be trained on, or the loss is no longer a number.
         Interrupted: Ctrl-C; the run is saved.
     """
@@ -144,8 +145,8 @@ def set_up(
     accelerator = Accelerator(mixed_precision=recipe.precision)
     set_seed(recipe.seed)
     train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    tokenizer = Tokenizer.train((c for example in train_examples for c in example.captions), recipe.tokenizer)
-    model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
+    tokenizer, model = starting_point(recipe, train_examples)
+    model.to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
         features = cached_features(
@@ -181,7 +182,29 @@ def set_up(
     )
 
 
-def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
+def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel]:
+    """The tokenizer, and the model as it is before the first step.
+
+    Raises:
+        BundleError: there is no model in `start_from`.
+        UsageError: it is of another architecture than the recipe's.
+    """
+    if recipe.start_from is None:
+        tokenizer = Tokenizer.train((c for example in examples for c in example.captions), recipe.tokenizer)
+        return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer))
+    bundle = load_bundle(recipe.start_from)
+    model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
+    try:
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights in {bundle.path} are not those of this recipe's model.",
+            f"Give the encoder and the decoder that {bundle.path / 'config.json'} names, sizes included.",
+        ) from error
+    return bundle.tokenizer, model
+
+
+def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     progress, model, device = run.progress, run.model, run.accelerator.device
     optimizer = torch.optim.AdamW(parameter_groups(model, stage))
@@ -190,6 +213,7 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
     inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
     trained, optimizer = run.accelerator.prepare(model, optimizer)
+    objective = stage.objective(run.captions, run.tokenizer)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
@@ -204,18 +228,22 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
             for batch in islice(batches, progress.batch, None):  # those before were done before the run was stopped
                 begin = time.perf_counter()
                 pictures = inputs.train([run.train_examples[row] for row in batch.rows]).to(device)
-                terms = step(run, stage, trained, optimizer, pictures, batch.to(device), progress.step / steps)
+                done = progress.step / steps
+                loss = step(run, stage, objective, trained, optimizer, pictures, batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
-                    batch.captions,
-                    batch.words,
-                    batch.real.numel(),
-                    terms["words"],
+                    loss.batch.captions,
+                    loss.batch.words,
+                    loss.batch.real.numel(),
+                    loss.terms["words"].item(),
+                    loss.measures,
                     time.perf_counter() - begin,
                 )
-                for name, value in terms.items():
-                    curves.add_scalar(f"loss/{name}", value, progress.step)
+                for name, term in loss.terms.items():
+                    curves.add_scalar(f"loss/{name}", term.item(), progress.step)
+                for name, value in loss.measures.items():
+                    curves.add_scalar(f"samples/{name}", value, progress.step)
                 run.tell(_epoch(run, stage))
                 if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
                     checkpoint.save(run.checkpoint, progress, model, optimizer, average)
@@ -238,30 +266,31 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
 
 def step(
     run: Run,
-    stage: CrossEntropy,
+    stage: Stage,
+    objective: Objective,
     model: Any,
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     batch: Batch,
     done: float,
-) -> dict[str, float]:
-    """One optimiser step, `done` (0..1) into the stage; returns the terms of the loss."""
+) -> Loss:
+    """One optimiser step, `done` (0..1) into the stage; returns the loss before it."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * stage.learning_rate_share(done)
     optimizer.zero_grad()
     with run.accelerator.autocast():
-        terms = stage.terms(model, inputs, batch, done)
-    total = torch.stack(list(terms.values())).sum()
-    values = {name: term.item() for name, term in terms.items()}
+        loss = objective(model, inputs, batch, done)
+    total = torch.stack(list(loss.terms.values())).sum()
+    values = {name: term.item() for name, term in loss.terms.items()}
     if not math.isfinite(sum(values.values())):
         raise DataError(f"The loss is no longer a number: {values}.", "Use a lower learning_rate or clip.")
     run.accelerator.backward(total)
     run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
     optimizer.step()
-    return values
+    return loss._replace(terms={name: term.detach() for name, term in loss.terms.items()})
 
 
-def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
+def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
     """Validate, keep the model if it is the best so far, and return the epoch's line of the log."""
     progress = run.progress
     began = time.perf_counter()
@@ -275,6 +304,7 @@ def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel,
         "learning_rate": stage.learning_rate * stage.learning_rate_share((progress.epoch + 1) / stage.epochs),
         "captions_per_second": progress.captions_per_second,
         "padding": progress.padding,
+        **progress.mean_measures,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
@@ -338,20 +368,20 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _over(progress: Progress, stage: CrossEntropy) -> bool:
+def _over(progress: Progress, stage: Stage) -> bool:
     """Whether the stage has had its epochs, or its patience is over."""
     return progress.epoch >= stage.epochs or (
         stage.patience is not None and progress.epochs_since_best >= stage.patience
     )
 
 
-def _epoch(run: Run, stage: CrossEntropy) -> Epoch:
+def _epoch(run: Run, stage: Stage) -> Epoch:
     progress = run.progress
     return Epoch(
         epoch=progress.epoch + 1,
         epochs=stage.epochs,
         captions=progress.captions,
-        all_captions=sum(min(len(captions), stage.captions_per_image) for captions in run.captions),
+        all_captions=sum(stage.captions_computed(len(captions)) for captions in run.captions),
         captions_per_second=progress.captions_per_second,
         loss=progress.mean_loss,
     )
