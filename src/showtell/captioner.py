@@ -10,7 +10,7 @@ together = showtell.load(["runs/a", "runs/b"])        # an ensemble: models that
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import count, islice
 from os import cpu_count
@@ -50,7 +50,7 @@ class Caption:
     """Its share of each word; what is missing to `log_prob` is the end's."""
     score: float
     """What an image's captions are ranked by: `log_prob`, normalised by length as the options say."""
-    attention: npt.NDArray[np.float32] | None
+    attention: npt.NDArray[np.float32] | None = field(repr=False)
     """`[words, h, w]`: where on the encoder's grid the model looked for each word; each sums to 1."""
     finished: bool
     """False when the caption was cut at `max_words`."""

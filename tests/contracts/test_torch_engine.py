@@ -1,28 +1,41 @@
 """The PyTorch engine, held to the contract of every engine, with every variant of every decoder."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.engines.torch import TorchEngine
+from showtell.models.adaptive_attention import AdaptiveAttentionConfig
+from showtell.models.att2in import Att2inConfig
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.models.encoders import encoder_config
 from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.models.transformer import TransformerConfig
+from showtell.models.up_down import UpDownConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
 from tests.contracts.engine_contract import check_engine
 
 V = 23
-TRANSFORMER = {"width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 1, "decoder_layers": 2}
+LSTM: dict[str, Any] = {"embedding_width": 12, "hidden_width": 16}
+ATTENTION: dict[str, Any] = {**LSTM, "attention_width": 8}
+TRANSFORMER: dict[str, Any] = {
+    "width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 1, "decoder_layers": 2
+}  # fmt: skip
 DECODERS = {
-    "show_and_tell": ShowAndTellConfig(embedding_width=12, hidden_width=16, layers=2),
-    "show_attend_and_tell": ShowAttendAndTellConfig(embedding_width=12, hidden_width=16, attention_width=8),
+    "show_and_tell": ShowAndTellConfig(**LSTM, layers=2),
+    "show_attend_and_tell": ShowAttendAndTellConfig(**ATTENTION),
     "show_attend_and_tell, row 2": ShowAttendAndTellConfig(
-        embedding_width=12, hidden_width=16, attention_width=8, initial_state="zeros", gate=False, output="hidden"
+        **ATTENTION, initial_state="zeros", gate=False, output="hidden"
     ),
+    "show_attend_and_tell, hard": ShowAttendAndTellConfig(**ATTENTION, attention="hard"),
+    "att2in": Att2inConfig(**ATTENTION),
+    "adaptive_attention": AdaptiveAttentionConfig(**ATTENTION),
+    "up_down": UpDownConfig(**ATTENTION),
     "transformer": TransformerConfig(**TRANSFORMER, encode_size=5),
     "transformer, modern": TransformerConfig(
         **TRANSFORMER, encode_size=4, norm="pre", activation="gelu", positions="rotary"
@@ -33,6 +46,9 @@ DECODERS = {
 LOUDER = {
     "show_and_tell": ("", 6, 1),
     "show_attend_and_tell": (("embedding", "gates_from_context", "output"), 15, 1),
+    "att2in": ("", 5, 0),
+    "adaptive_attention": ("", 6, 1),
+    "up_down": ("", 6, 1),
     "transformer": ("", 3, 3),
 }
 

@@ -73,52 +73,50 @@ def test_forward_is_the_paper(decoder: ShowAttendAndTell, batch: tuple[Tensor, T
         torch.testing.assert_close(logits[b, k], paper(decoder, grid[b], tokens[b, k]), rtol=1e-5, atol=1e-5)
 
 
-def test_repeated_step_is_forward(decoder: ShowAttendAndTell, batch: tuple[Tensor, Tensor]) -> None:
+def test_hard_attention_says_which_cell_it_chose(batch: tuple[Tensor, Tensor]) -> None:
+    """In captioning the likeliest cell, as ones and zeros, and the context is that cell (equation 9)."""
+    soft, hard = hard_and_soft()
     grid, tokens = batch
-    memory = decoder.memory(grid)
-    packing = Packing.full(K, T)
-    forced = decoder.forced(memory, tokens, packing)
-    attention = packing.unpack(forced.attention)
-    state = {name: value.expand(-1, K, -1) for name, value in decoder.start(memory).items()}
-    for t in range(T):
-        logits, alpha, state = decoder.step(memory, state, tokens[:, :, t])
-        torch.testing.assert_close(logits, decoder(memory, tokens)[:, :, t], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(alpha, attention[:, :, t], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(alpha.sum(-1), torch.ones(B, K))
+    memory = soft.memory(grid)
+    state = soft.start(memory)
+    _, alpha, _ = soft.step(memory, state, tokens[:, :1, 0])
+    _, cell, _ = hard.step(memory, state, tokens[:, :1, 0])
+    assert torch.equal(cell, (alpha == alpha.amax(-1, keepdim=True)).float())
 
 
-def test_shared_image_is_k_copies(decoder: ShowAttendAndTell, batch: tuple[Tensor, Tensor]) -> None:
-    """Values and gradients: an image with K captions is K images with one caption each."""
-    grid, tokens = batch
-    results = []
-    for shared in (True, False):
-        decoder.zero_grad()
-        g = grid if shared else grid.repeat_interleave(K, 0)
-        t = tokens if shared else tokens.reshape(B * K, 1, T)
-        logits = decoder(decoder.memory(g), t).reshape(B, K, T, V)
-        logits.square().mean().backward()
-        results.append([logits, *(p.grad for p in decoder.parameters() if p.grad is not None)])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+def test_drawn_cells_come_as_often_as_alpha_says(batch: tuple[Tensor, Tensor]) -> None:
+    soft, hard = hard_and_soft(choice="drawn")
+    memory = {name: value[:1] for name, value in soft.memory(batch[0]).items()}
+    tokens = torch.full((1, 4000), 5)
+    state = {name: value.expand(-1, 4000, -1) for name, value in soft.start(memory).items()}
+    _, alpha, _ = soft.step(memory, state, tokens)
+    _, cells, _ = hard.step(memory, state, tokens)
+    torch.testing.assert_close(cells.mean(1), alpha[:, 0], rtol=0, atol=0.04)
 
 
-def test_packed_is_the_rectangle_without_its_padding(decoder: ShowAttendAndTell, batch: tuple[Tensor, Tensor]) -> None:
-    grid, tokens = batch
-    packing = Packing.of_widths([6, 4, 3, 1])
-    memory = decoder.memory(grid)
-    packed = packing.unpack(decoder.forced(memory, tokens, packing).logits)
-    whole = decoder(memory, tokens)
-    for k, width in enumerate((6, 4, 3, 1)):
-        torch.testing.assert_close(packed[:, k, :width], whole[:, k, :width], rtol=1e-5, atol=1e-5)
+def test_some_training_images_are_looked_at_softly(batch: tuple[Tensor, Tensor]) -> None:
+    """The end of section 4.1: an image is looked at in one way throughout; nothing was chosen where it is softly."""
+    _, hard = hard_and_soft()
+    grid, tokens = batch[0].repeat(20, 1, 1), batch[1].repeat(20, 1, 1)
+    hard.train()
+    forced = hard.forced(hard.memory(grid), tokens, Packing.full(K, T))
+    assert forced.attention is not None
+    assert forced.choices is not None
+    one_hot = (forced.attention.amax(-1) == 1).all(-1)
+    assert torch.equal(one_hot, forced.choices.drawn[:, 0])
+    assert 10 < one_hot.sum() < 50
+    torch.testing.assert_close(forced.attention.sum(-1), torch.ones(60, K * T))
 
 
-def test_every_parameter_learns(decoder: ShowAttendAndTell, batch: tuple[Tensor, Tensor]) -> None:
-    """A parameter without a gradient is one that the model does not use."""
-    grid, tokens = batch
-    decoder(decoder.memory(grid), tokens).square().mean().backward()
-    silent = [name for name, p in decoder.named_parameters() if p.numel() and (p.grad is None or not p.grad.any())]
-    unused = ["initial_"] if decoder.config.initial_state == "zeros" else []
-    assert [name for name in silent if not name.startswith(tuple(unused))] == []
+def hard_and_soft(**options: str) -> tuple[ShowAttendAndTell, ShowAttendAndTell]:
+    """The same weights with soft and with hard attention, whose alpha is far from even."""
+    sizes = {"embedding_width": 8, "hidden_width": 7, "attention_width": 6}
+    torch.manual_seed(0)
+    soft = ShowAttendAndTell(ShowAttendAndTellConfig(**sizes), D, V).eval()
+    soft.score.weight.data *= 10
+    hard = ShowAttendAndTell(ShowAttendAndTellConfig(**sizes, attention="hard", **options), D, V).eval()
+    hard.load_state_dict(soft.state_dict() | {"baseline": hard.baseline})
+    return soft, hard
 
 
 def test_seed_shapes() -> None:

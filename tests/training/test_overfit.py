@@ -8,11 +8,14 @@ import torch
 
 from showtell.data import load
 from showtell.engines.torch import TorchEngine
+from showtell.models.adaptive_attention import AdaptiveAttentionConfig
+from showtell.models.att2in import Att2inConfig
 from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
 from showtell.models.encoders import build_encoder
 from showtell.models.show_and_tell import ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.models.transformer import TransformerConfig
+from showtell.models.up_down import UpDownConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import batch_of
@@ -27,6 +30,10 @@ DECODERS = {
     "row 2 of the design": ShowAttendAndTellConfig(
         **LSTM, attention_width=32, initial_state="zeros", gate=False, output="hidden"
     ),
+    "hard attention": ShowAttendAndTellConfig(**LSTM, attention_width=32, attention="hard"),
+    "att2in": Att2inConfig(**LSTM, attention_width=32),
+    "adaptive_attention": AdaptiveAttentionConfig(**LSTM, attention_width=32),
+    "up_down": UpDownConfig(**LSTM, attention_width=32),
     "transformer": TransformerConfig(**TRANSFORMER, encode_size=4, dropout=0.0),
     "transformer, modern": TransformerConfig(
         **TRANSFORMER, encode_size=3, dropout=0.0, norm="pre", activation="gelu", positions="rotary"

@@ -66,6 +66,12 @@ def test_mistakes_are_named(minimal: Path, setting: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_an_attention_penalty_without_attention_is_refused(minimal: Path) -> None:
+    """It would change nothing, and its user would believe that it did."""
+    with pytest.raises(UsageError, match=r"stages\.0\.doubly_stochastic: show_and_tell has no attention in training"):
+        load_recipe(minimal, ["decoder={name: show_and_tell}", "stages.0.doubly_stochastic=1"])
+
+
 def test_features_of_an_encoder_that_has_learnt_are_refused(minimal: Path) -> None:
     """They would be those of the encoder before."""
     minimal.write_text(MINIMAL.replace("stages: [", "stages: [{kind: cross_entropy, encoder_stages: 1}, "))

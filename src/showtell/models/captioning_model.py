@@ -7,17 +7,31 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from showtell.errors import UsageError
+from showtell.models.adaptive_attention import AdaptiveAttention, AdaptiveAttentionConfig
+from showtell.models.att2in import Att2in, Att2inConfig
 from showtell.models.encoders import Encoder, EncoderConfig, build_encoder
 from showtell.models.packing import Forced, Packing
 from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
 from showtell.models.transformer import Transformer, TransformerConfig
+from showtell.models.up_down import UpDown, UpDownConfig
 
 Arrays = dict[str, Tensor]
-DecoderConfig = Annotated[ShowAndTellConfig | ShowAttendAndTellConfig | TransformerConfig, Field(discriminator="name")]
+DecoderConfig = Annotated[
+    ShowAndTellConfig
+    | ShowAttendAndTellConfig
+    | Att2inConfig
+    | AdaptiveAttentionConfig
+    | UpDownConfig
+    | TransformerConfig,
+    Field(discriminator="name"),
+]
 DECODERS: dict[str, tuple[type[BaseModel], Callable[[Any, int, int], nn.Module]]] = {
     "show_and_tell": (ShowAndTellConfig, ShowAndTell),
     "show_attend_and_tell": (ShowAttendAndTellConfig, ShowAttendAndTell),
+    "att2in": (Att2inConfig, Att2in),
+    "adaptive_attention": (AdaptiveAttentionConfig, AdaptiveAttention),
+    "up_down": (UpDownConfig, UpDown),
     "transformer": (TransformerConfig, Transformer),
 }
 """A decoder's name, its config, and the module that is built from the config, D and V."""

@@ -70,6 +70,17 @@ class Packing:
         return unpacked
 
 
+class Choices(NamedTuple):
+    """Hard attention's random choices of a cell, for REINFORCE (`training/losses.py`), on the packed axis P."""
+
+    log_probs: Tensor
+    """`[B, P]`, of the cell that was chosen."""
+    drawn: Tensor
+    """Bool `[B, 1]`: False for images that were looked at softly, where nothing was chosen."""
+    entropy: Tensor
+    """`[B, P]`, in nats, of the distribution that the cell was drawn from."""
+
+
 class Forced(NamedTuple):
     """What teacher forcing returns, on the packed axis P."""
 
@@ -77,3 +88,5 @@ class Forced(NamedTuple):
     """`[B, P, V]`"""
     attention: Tensor | None = None
     """`[B, P, N]`, sums to 1 over N; None from a decoder that has none, or computes none in training."""
+    choices: Choices | None = None
+    """Of hard attention."""

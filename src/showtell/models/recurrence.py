@@ -89,3 +89,33 @@ def additive_scores(keys: Tensor, query: Tensor, score: Tensor) -> Tensor:
         `[B, K, N]`.
     """
     return torch.tanh(keys[:, None] + query[:, :, None]) @ score
+
+
+def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The LSTM's cell (Hochreiter and Schmidhuber 1997, with a forget gate), once its gates have been summed up.
+
+    Args:
+        gates: input, forget and output gate and the new content, before their non-linearities, `[..., 4H]`.
+        c: the cell before, `[..., H]`.
+
+    Returns:
+        The hidden state h and the cell c after it, each `[..., H]`.
+    """
+    i, f, o, g = gates.chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def reset_lstm(from_hidden: Tensor, bias: Tensor) -> None:
+    """Start values: an orthogonal recurrence for each gate, and a forget gate that is open.
+
+    Args:
+        from_hidden: weight of the hidden state's part of the gates, `[gates * H, H]`, changed in place.
+        bias: the gates' only bias, `[gates * H]`, in `lstm`'s order, changed in place.
+    """
+    hidden = from_hidden.shape[1]
+    with torch.no_grad():
+        for gate in from_hidden.split(hidden):
+            torch.nn.init.orthogonal_(gate)
+        bias.zero_()
+        bias[hidden : 2 * hidden] = 1

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from showtell.models.packing import Forced, Packing
-from showtell.models.recurrence import RecurrentLinear
+from showtell.models.recurrence import RecurrentLinear, lstm, reset_lstm
 
 Arrays = dict[str, Tensor]
 
@@ -39,16 +39,13 @@ class ShowAndTellConfig(BaseModel):
 
 
 class LSTMLayer(nn.Module):
-    """One layer of the LSTM (equations 4 to 8)."""
+    """One layer of the LSTM (equations 4 to 8, with a tanh before the output gate, as everyone's since)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.gates_from_input = nn.Linear(width, 4 * hidden)
         self.gates_from_hidden = nn.Linear(hidden, 4 * hidden, bias=False)
-        for gate in self.gates_from_hidden.weight.data.split(hidden):
-            nn.init.orthogonal_(gate)
-        nn.init.zeros_(self.gates_from_input.bias)
-        nn.init.ones_(self.gates_from_input.bias.data[hidden : 2 * hidden])  # the forget gate starts open
+        reset_lstm(self.gates_from_hidden.weight, self.gates_from_input.bias)
 
     def forward(self, inputs: Tensor, h: Tensor, c: Tensor, running: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Any number of steps.
@@ -64,9 +61,7 @@ class LSTMLayer(nn.Module):
         """
         recurrent, outputs = RecurrentLinear(self.gates_from_hidden.weight), []
         for captions, gates in zip(running, self.gates_from_input(inputs).split(running, dim=1), strict=True):
-            i, f, o, g = (gates + recurrent(h[:, :captions])).chunk(4, dim=-1)  # equations 4 to 6
-            c = f.sigmoid() * c[:, :captions] + i.sigmoid() * g.tanh()  # equation 7
-            h = o.sigmoid() * c.tanh()  # equation 8; the tanh is Xu et al.'s and everyone's since
+            h, c = lstm(gates + recurrent(h[:, :captions]), c[:, :captions])
             outputs.append(h)
         return torch.cat(outputs, 1), h, c
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch, Ids
-from showtell.training.losses import loss_terms, with_own_words
+from showtell.training.losses import choice_terms, loss_terms, with_own_words
 from showtell.training.stage import Loss, Objective, Stage
 
 
@@ -20,6 +20,8 @@ class CrossEntropy(Stage):
     kind: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over the vocabulary")
     doubly_stochastic: float = Field(0.0, ge=0, description="weight of the attention penalty (Xu et al., equation 14)")
+    reinforce: float = Field(1.0, ge=0, description="hard attention: weight of the choices' rewards (section 4.1)")
+    entropy: float = Field(0.01, ge=0, description="hard attention: weight of the choices' entropy (section 4.1)")
     scheduled_sampling: float = Field(
         0.0,
         ge=0,
@@ -45,9 +47,13 @@ class CrossEntropy(Stage):
             with torch.no_grad():
                 first = model(inputs, tokens, batch.packing)
             tokens = with_own_words(batch, first.logits, self.scheduled_sampling * done)
-        return loss_terms(
-            model(inputs, tokens, batch.packing),
-            batch,
-            label_smoothing=self.label_smoothing,
-            doubly_stochastic=self.doubly_stochastic,
+        forced = model(inputs, tokens, batch.packing)
+        terms = loss_terms(
+            forced, batch, label_smoothing=self.label_smoothing, doubly_stochastic=self.doubly_stochastic
+        )
+        if forced.choices is None:
+            return terms
+        baseline = model.decoder.baseline
+        return terms | choice_terms(
+            forced, forced.choices, batch, baseline, reinforce=self.reinforce, entropy=self.entropy
         )

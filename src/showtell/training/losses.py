@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.models.packing import Forced
+from showtell.models.packing import Choices, Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch
@@ -22,7 +22,9 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     return F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing)
 
 
-def loss_terms(forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float) -> dict[str, Tensor]:
+def loss_terms(
+    forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float = 0.0
+) -> dict[str, Tensor]:
     """The loss of one batch as weighted, named terms; their sum is minimised.
 
     Args:
@@ -38,6 +40,35 @@ def loss_terms(forced: Forced, batch: Batch, *, label_smoothing: float, doubly_s
         penalty = doubly_stochastic_penalty(attention, batch.packing)[batch.tokens[:, :, 0] != Tokenizer.pad]
         terms["attention"] = doubly_stochastic * penalty.sum() / batch.words
     return terms
+
+
+def choice_terms(
+    forced: Forced, choices: Choices, batch: Batch, baseline: Tensor, *, reinforce: float, entropy: float
+) -> dict[str, Tensor]:
+    """Hard attention's part of the loss: Show, Attend and Tell's learning rule at the end of section 4.1.
+
+    A choice of a cell is rewarded by the log-probabilities of the words from its own on, each less the baseline: those
+    before it are none of its doing, and without them the gradient has the same mean and less noise.
+
+    Args:
+        forced: what the model returned for the batch.
+        choices: its choices.
+        batch: what it should have said.
+        baseline: b, the moving average of a word's log-probability, a scalar; brought up to date in place.
+        reinforce: lambda_r, the weight of the rewards.
+        entropy: lambda_e, the weight of the distributions' entropy, which is kept high.
+    """
+    counts = batch.real & choices.drawn  # [B, P]
+    with torch.no_grad():
+        log_probs = -F.cross_entropy(forced.logits.float().mT, batch.targets, reduction="none")  # of the words, [B, P]
+        gains = batch.packing.unpack(torch.where(counts, log_probs - baseline, 0.0))  # [B, K, T]
+        rewards = batch.packing.pack(gains.flip(-1).cumsum(-1).flip(-1))
+        if counts.any():
+            baseline.lerp_(log_probs[counts].mean().to(baseline), 0.1)  # b = 0.9 b + 0.1 log p
+    return {
+        "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.words,
+        "entropy": -entropy * choices.entropy[counts].sum() / batch.words,
+    }
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from showtell.errors import UsageError
+from showtell.models.attention_decoder import AttentionDecoderConfig
 from showtell.models.captioning_model import DecoderConfig
 from showtell.models.encoders import EncoderConfig
 from showtell.search.options import SearchOptions
@@ -54,6 +55,16 @@ class Recipe(BaseModel):
         learning = [stage.encoder_stages > 0 for stage in self.stages]
         if learning != sorted(learning):
             raise ValueError("stages: once a stage trains the encoder (encoder_stages), the later ones must do so too")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_is_there(self) -> Self:
+        """A weight that would change nothing is a mistake."""
+        for number, stage in enumerate(self.stages):
+            if stage.doubly_stochastic and not isinstance(self.decoder, AttentionDecoderConfig):
+                raise ValueError(
+                    f"stages.{number}.doubly_stochastic: {self.decoder.name} has no attention in training; leave it out"
+                )
         return self
 
 

@@ -1,0 +1,88 @@
+"""Adaptive attention: Knowing When to Look (Lu et al. 2017, arXiv:1612.01887v2).
+
+Some words follow from the words before them and not from the image. The LSTM reads the whole image with every word,
+looks after it has thought, and besides the N cells it may look at its own memory: the visual sentinel. Equation
+numbers below are the paper's. What differs from it: cells and image have dropout, and there is one bias for each gate.
+
+The attention that is returned is equation 7's alpha over the cells, which sums to 1, whatever share of the
+look went to the sentinel.
+
+`attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
+"""
+
+from typing import Literal
+
+from torch import Tensor, cat, nn, relu
+
+from showtell.models.attention_decoder import Arrays, AttentionDecoder, AttentionDecoderConfig, Look
+from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, reset_lstm
+
+
+class AdaptiveAttentionConfig(AttentionDecoderConfig):
+    """The decoder's sizes."""
+
+    name: Literal["adaptive_attention"] = "adaptive_attention"
+
+
+class AdaptiveAttention(AttentionDecoder):
+    """Memory is {cells `[B, N, H]`, keys `[B, N, A]`, image_gates `[B, 1, 5H]`}, state is {h, c `[B, K, H]`}."""
+
+    def __init__(self, config: AdaptiveAttentionConfig, feature_width: int, vocabulary: int) -> None:
+        words, hidden = config.embedding_width, config.hidden_width
+        super().__init__(
+            config,
+            feature_width,
+            vocabulary,
+            cell_width=hidden,
+            gates_width=5 * hidden,  # the LSTM's four and the sentinel's
+            output_width=hidden,
+        )
+        self.config = config
+        self.cell = nn.Linear(feature_width, hidden)
+        self.image = nn.Linear(feature_width, words)
+        self.gates_from_image = nn.Linear(words, 5 * hidden, bias=False)
+        self.gates_from_hidden = nn.Linear(hidden, 5 * hidden, bias=False)
+        self.query = nn.Linear(hidden, config.attention_width, bias=False)
+        self.sentinel_key = nn.Linear(hidden, config.attention_width)
+        reset_lstm(self.gates_from_hidden.weight, self.gates_from_word.bias)
+
+    def memory(self, grid: Tensor) -> Arrays:
+        """The cells (equation 15) and the whole image (equations 14 and 16) with its part of all gates."""
+        grid = self.feature_dropout(self.normalise(grid))
+        cells = self.dropout(relu(self.cell(grid)))
+        image = self.dropout(relu(self.image(grid.mean(1, keepdim=True))))
+        return {"cells": cells, "keys": self.key(cells), "image_gates": self.gates_from_image(image)}
+
+    def start(self, memory: Arrays) -> Arrays:
+        """h and c before the first word: zeros, `[B, 1, H]`."""
+        zeros = memory["cells"].new_zeros(len(memory["cells"]), 1, self.config.hidden_width)
+        return {"h": zeros, "c": zeros}
+
+    def products(self) -> tuple[RecurrentLinear, ...]:
+        """From the hidden state before the step; from the one after it, the query; from the sentinel, its key."""
+        linears = (self.gates_from_hidden, self.query, self.sentinel_key)
+        return tuple(RecurrentLinear(linear.weight) for linear in linears)
+
+    def look_and_think(
+        self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
+    ) -> Look:
+        """Equations 6 to 12; the output is c-hat + h."""
+        from_hidden, query_of, sentinel_key_of = products
+        gates = word_gates + memory["image_gates"] + from_hidden(state["h"])
+        gates, sentinel_gate = gates.split((4 * self.config.hidden_width, self.config.hidden_width), dim=-1)
+        h, c = lstm(gates, state["c"])
+        sentinel = sentinel_gate.sigmoid() * c.tanh()  # equations 9 and 10
+        query = query_of(h)
+        scores = additive_scores(memory["keys"], query, self.score.weight[0])  # equation 6, [B, K, N]
+        sentinel_key = sentinel_key_of(sentinel) + self.sentinel_key.bias
+        sentinel_score = (sentinel_key + query).tanh() @ self.score.weight[0]  # [B, K]
+        shares = cat([scores, sentinel_score[..., None]], -1).softmax(-1)  # equation 12, [B, K, N + 1]
+        of_cells, of_sentinel = shares[..., :-1], shares[..., -1:]
+        context = of_cells @ memory["cells"] + of_sentinel * sentinel  # equation 11, c-hat
+        return Look({"h": h, "c": c}, scores.softmax(-1), (context + h,))
+
+    def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
+        """Equation 13."""
+        (seen_and_thought,) = look.outputs
+        logits: Tensor = self.output(self.dropout(seen_and_thought))
+        return logits
