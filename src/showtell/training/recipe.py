@@ -61,7 +61,11 @@ class Recipe(BaseModel):
     def _attention_is_there(self) -> Self:
         """A weight that would change nothing is a mistake."""
         for number, stage in enumerate(self.stages):
-            if stage.doubly_stochastic and not isinstance(self.decoder, AttentionDecoderConfig):
+            if (
+                isinstance(stage, CrossEntropy)
+                and stage.doubly_stochastic
+                and not isinstance(self.decoder, AttentionDecoderConfig)
+            ):
                 raise ValueError(
                     f"stages.{number}.doubly_stochastic: {self.decoder.name} has no attention in training; leave it out"
                 )

@@ -44,6 +44,9 @@ class SelfCritical(Stage):
 
     kind: Literal["self_critical"] = "self_critical"
     epochs: int = Field(10, gt=0, description="passes over the training images, at most")
+    captions_per_image: int = Field(
+        1, gt=0, description="people's captions of an image that run along for cross_entropy; a random choice"
+    )
     learning_rate: float = Field(1e-4, gt=0, description="of the decoder, at its highest")
     samples: int = Field(5, ge=2, description="K, captions drawn of each image")
     temperature: float = Field(1.0, gt=0, description="below 1 draws likely words more often than the model says them")
@@ -161,9 +164,14 @@ def advantages(rewards: Floats, *, normalise: bool) -> Floats:
 
 def captions_of(batch: Batch) -> list[list[Ids]]:
     """The captions that a batch holds, as ids from `<start>` to `<end>`."""
+    targets = batch.packing.unpack(batch.targets, fill=Tokenizer.pad)  # [B, K, T]
     return [
-        [(*(token for token in row if token != Tokenizer.pad), Tokenizer.end) for row in of_image if row[0]]
-        for of_image in batch.tokens.tolist()
+        [
+            (Tokenizer.start, *(word for word in caption if word != Tokenizer.pad))
+            for caption in of_image
+            if any(caption)
+        ]
+        for of_image in targets.tolist()
     ]
 
 
