@@ -206,14 +206,22 @@ def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.001)
 
 
-def test_killed_and_resumed_is_as_never_stopped(recipe: Path, tmp_path: Path) -> None:
+LIVE_AND_AUGMENTED = ("encoder_stages=1", "augmentation={flip: 0.5, crop: 0.6, colour: 0.2, cutout: 0.2}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), tuple(f"--set=stages.{stage}.{setting}" for stage in range(3) for setting in LIVE_AND_AUGMENTED)],
+    ids=["cached", "live"],
+)
+def test_killed_and_resumed_is_as_never_stopped(settings: tuple[str, ...], recipe: Path, tmp_path: Path) -> None:
     """kill -9 at moments of every stage; the weights of the best model and of the last step are equal, bit by bit."""
     recipe.write_text(TINY.replace("search:", f"{REWARDED}search:"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(recipe, whole)
+    process = start(recipe, whole, *settings)
     assert process.wait(200) == 0, process.communicate()[1]
     for steps in (2, 9, 14, 18):
-        process = start(recipe, killed, "--resume")
+        process = start(recipe, killed, "--resume", *settings)
         wait_for_steps(killed, steps, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -221,7 +229,7 @@ def test_killed_and_resumed_is_as_never_stopped(recipe: Path, tmp_path: Path) ->
     saved = read_progress(killed / "checkpoint")
     assert saved is not None
     assert saved.stage == 2, "the last one was to fall into the self-critical stage"
-    process = start(recipe, killed, "--resume")
+    process = start(recipe, killed, "--resume", *settings)
     assert process.wait(200) == 0, process.communicate()[1]
     for file in ("model/model.safetensors", "checkpoint/checkpoint.safetensors"):
         one, two = load_file(whole / file), load_file(killed / file)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 
@@ -22,6 +22,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
+@shared.takes(shared.CaptionFlags)
 def caption(
     inputs: Annotated[
         list[str] | None,
@@ -58,21 +59,7 @@ def caption(
         typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
     ] = None,
     batch_size: shared.BatchSize = 16,
-    beam: shared.Beam = None,
-    groups: shared.Groups = None,
-    diversity: shared.Diversity = None,
-    num: shared.Num = None,
-    length_penalty: shared.LengthPenalty = None,
-    min_words: shared.MinWords = None,
-    max_words: shared.MaxWords = None,
-    no_repeat_ngram: shared.NoRepeatNgram = None,
-    ban: shared.Ban = None,
-    prefix: shared.Prefix = None,
-    sample: shared.Sample = None,
-    temperature: shared.Temperature = None,
-    top_k: shared.TopK = None,
-    top_p: shared.TopP = None,
-    seed: shared.Seed = None,
+    **search: Unpack[shared.CaptionFlags],
 ) -> None:
     """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results."""
     format = format_for(format, output)
@@ -85,24 +72,7 @@ def caption(
         raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
     images, problems = find_inputs(names)
     captioner = load(model)
-    search_options = shared.given(
-        beam=beam,
-        groups=groups,
-        diversity=diversity,
-        num=num,
-        length_penalty=length_penalty,
-        min_words=min_words,
-        max_words=max_words,
-        no_repeat_ngram=no_repeat_ngram,
-        banned_words=ban,
-        prefix=prefix,
-        sample=sample,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    captions_per_image = captioner.options(**search_options).num
+    captions_per_image = captioner.options(**search).num
     if format == "coco" and captions_per_image > 1:
         raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
     done = done_images(output, format, captions_per_image) if resume and output else set()
@@ -114,7 +84,7 @@ def caption(
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
         open_output(output, format, resume=resume) as results,
     ):
-        bad = caption_all(captioner, search_options, todo, results, explanations, batch_size, bar=output is not None)
+        bad = caption_all(captioner, search, todo, results, explanations, batch_size, bar=output is not None)
     if explanations and not explanations.has_attention:
         name = captioner.config.name
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 
@@ -26,6 +26,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")
+@shared.takes(shared.SearchFlags)
 def evaluate(
     data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")],
     model: shared.Model = None,
@@ -39,40 +40,13 @@ def evaluate(
         typer.Option("--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."),
     ] = None,
     batch_size: shared.BatchSize = 16,
-    beam: shared.Beam = None,
-    groups: shared.Groups = None,
-    diversity: shared.Diversity = None,
-    length_penalty: shared.LengthPenalty = None,
-    min_words: shared.MinWords = None,
-    max_words: shared.MaxWords = None,
-    no_repeat_ngram: shared.NoRepeatNgram = None,
-    ban: shared.Ban = None,
-    sample: shared.Sample = None,
-    temperature: shared.Temperature = None,
-    top_k: shared.TopK = None,
-    top_p: shared.TopP = None,
-    seed: shared.Seed = None,
+    **search: Unpack[shared.SearchFlags],
 ) -> None:
     """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
     if output is not None:
         check_writable(output)
     captioner = load(model)
-    search_options = shared.given(
-        beam=beam,
-        groups=groups,
-        diversity=diversity,
-        length_penalty=length_penalty,
-        min_words=min_words,
-        max_words=max_words,
-        no_repeat_ngram=no_repeat_ngram,
-        banned_words=ban,
-        sample=sample,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        num=1,
-    )
+    search_options = {**search, "num": 1}
     options = captioner.options(**search_options)
     examples = load_data(data).split(split)
     if features is None:

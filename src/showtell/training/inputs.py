@@ -1,10 +1,14 @@
 """Where a stage's images come from: grids in a feature cache, or live pictures that the encoder learns from."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +17,12 @@ from showtell.data.dataset import Example
 from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError
-from showtell.images import Preprocessing, prepare
+from showtell.images import Preprocessing, normalise
+from showtell.training.augmentation import Augmentation, random_of
+from showtell.training.batches import Batch
+
+AHEAD = 1
+"""Batches whose photos are read while the model learns from the one before."""
 
 
 def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
@@ -34,8 +43,13 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
 class Inputs(Protocol):
     """The images of a stage."""
 
-    def train(self, examples: Sequence[Example]) -> Tensor:
-        """What the model's `forward` takes for these images: `[B, N, D]` or `[B, 3, S, S]`, float32."""
+    def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch with what the model's `forward` takes for its images: `[B, N, D]` or `[B, 3, S, S]`, float32.
+
+        Args:
+            batches: whose rows are places in the training examples.
+            seed: of the epoch: the recipe's seed, the number of the stage, the number of the epoch.
+        """
 
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
@@ -46,12 +60,14 @@ class Inputs(Protocol):
 class CachedGrids:
     """Grids that a frozen encoder has computed before, read from the cache batch by batch."""
 
-    def __init__(self, cache: FeatureCache) -> None:
+    def __init__(self, examples: Sequence[Example], cache: FeatureCache) -> None:
+        self.examples = examples
         self.cache = cache
 
-    def train(self, examples: Sequence[Example]) -> Tensor:
-        """Grids `[B, N, D]`, float32."""
-        return torch.from_numpy(self.cache.rows([example.image_id for example in examples])).float()
+    def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch with its grids `[B, N, D]`, float32; nothing about them is random."""
+        for batch in batches:
+            yield batch, torch.from_numpy(self.cache.rows([self.examples[row].image_id for row in batch.rows])).float()
 
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
@@ -66,16 +82,32 @@ class CachedGrids:
 
 
 class LivePictures:
-    """Pictures read from their files each time, for an encoder that learns."""
+    """Pictures read from their files each time, for an encoder that learns.
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    `threads` read them, changed as `augmentation` says, `AHEAD` batches before they are needed.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self.examples = examples
         self.preprocessing = preprocessing
-        self.threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read")
+        self.augmentation = augmentation
+        self.threads = threads
 
-    def train(self, examples: Sequence[Example]) -> Tensor:
-        """Pictures `[B, 3, S, S]`, float32, as the encoder's preprocessing leaves them."""
-        pictures = self.threads.map(lambda example: example.read(at_least=self.preprocessing.shorter_side), examples)
-        return torch.from_numpy(prepare(list(pictures), self.preprocessing))
+    def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch with its pictures `[B, 3, S, S]`, float32. Raises ImageError at the batch of a bad photo."""
+        ahead: deque[tuple[Batch, Tensor, list[Future[None]]]] = deque()
+        for batch in batches:
+            ahead.append((batch, *self._begin(batch, seed)))
+            if len(ahead) > AHEAD:
+                yield _read(*ahead.popleft())
+        while ahead:
+            yield _read(*ahead.popleft())
 
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
@@ -86,3 +118,37 @@ class LivePictures:
             if isinstance(outcome, ShowtellError):
                 raise outcome
             yield example, outcome[0]
+
+    def _begin(self, batch: Batch, seed: Sequence[int]) -> tuple[Tensor, list[Future[None]]]:
+        """Room for a batch's pictures, and the reading of each into its place."""
+        size = self.preprocessing.size
+        pictures = np.empty((len(batch.rows), 3, size, size), np.float32)
+        rows = batch.rows.tolist()
+        reading = [
+            self.threads.submit(self._read_into, place, row, seed) for place, row in zip(pictures, rows, strict=True)
+        ]
+        return torch.from_numpy(pictures), reading
+
+    def _read_into(self, place: npt.NDArray[np.float32], row: int, seed: Sequence[int]) -> None:
+        image = self.examples[row].read(at_least=self.augmentation.at_least(self.preprocessing))
+        picture = self.augmentation.picture(image, self.preprocessing, random_of(seed, row))
+        place[...] = normalise(picture[None], self.preprocessing)[0]
+
+
+@contextmanager
+def live_pictures(
+    examples: Sequence[Example], preprocessing: Preprocessing, augmentation: Augmentation
+) -> Iterator[LivePictures]:
+    """`LivePictures` with threads of their own, which end with the context, also at an error or Ctrl-C."""
+    threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read")
+    try:
+        yield LivePictures(examples, preprocessing, augmentation, threads)
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _read(batch: Batch, pictures: Tensor, reading: list[Future[None]]) -> tuple[Batch, Tensor]:
+    """The batch and its pictures, once all of them are there; raises what went wrong with the first bad one."""
+    for picture in reading:
+        picture.result()
+    return batch, pictures

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
+from showtell.training.augmentation import Augmentation
 from showtell.training.batches import Batch, Ids
 
 
@@ -45,17 +46,28 @@ class Stage(BaseModel):
         0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
     )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
+    augmentation: Augmentation = Field(
+        Augmentation(), description="random changes of the photos, where the encoder learns"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
     patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
 
+    @model_validator(mode="after")
+    def _grids_cannot_be_augmented(self) -> Self:
+        if self.augmentation != Augmentation() and not self.encoder_stages:
+            raise ValueError(
+                "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0"
+            )
+        return self
+
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
-        """What the stage minimises.
+        """What the stage minimises in an epoch.
 
         Args:
-            captions: the captions of all training images, which a batch's `rows` number.
+            captions: the captions of all training images in this epoch, which a batch's `rows` number.
             tokenizer: what made them.
         """
         raise NotImplementedError

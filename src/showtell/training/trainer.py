@@ -19,8 +19,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -45,11 +46,12 @@ from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint
+from showtell.training.augmentation import mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, LivePictures, unreadable_of
+from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
@@ -190,7 +192,10 @@ def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokeniz
         UsageError: it is of another architecture than the recipe's.
     """
     if recipe.start_from is None:
-        tokenizer = Tokenizer.train((c for example in examples for c in example.captions), recipe.tokenizer)
+        texts = [caption for example in examples for caption in example.captions]
+        if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+            texts += [other for text in texts if (other := mirrored(text)) != text]
+        tokenizer = Tokenizer.train(texts, recipe.tokenizer)
         return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer))
     bundle = load_bundle(recipe.start_from)
     model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
@@ -211,25 +216,28 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-    inputs = LivePictures(model.encoder.preprocessing) if stage.encoder_stages else CachedGrids(_of(run.cache))
     trained, optimizer = run.accelerator.prepare(model, optimizer)
-    objective = stage.objective(run.captions, run.tokenizer)
+    encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
     with (
         interruptible() as interrupted,
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+        inputs_of(run, stage) as inputs,
     ):
         while not _over(progress, stage):
-            generator = np.random.default_rng([run.recipe.seed, index, progress.epoch])
-            batches = epoch_of_batches(run.captions, stage.batch_images, stage.captions_per_image, generator)
+            seed = (run.recipe.seed, index, progress.epoch)
+            captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
+            generator = np.random.default_rng(seed)
+            batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
+            todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
-            for batch in islice(batches, progress.batch, None):  # those before were done before the run was stopped
-                begin = time.perf_counter()
-                pictures = inputs.train([run.train_examples[row] for row in batch.rows]).to(device)
+            objective = stage.objective(captions, run.tokenizer)
+            begin = time.perf_counter()
+            for batch, pictures in inputs.train(todo, seed):
                 done = progress.step / steps
-                loss = step(run, stage, objective, trained, optimizer, pictures, batch.to(device), done)
+                loss = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
@@ -252,6 +260,7 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
                     raise Interrupted(
                         f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
                     )
+                begin = time.perf_counter()
             finished = _epoch(run, stage)
             validated = model if average is None else cast(CaptioningModel, average.module)
             line = end_epoch(run, stage, index, validated, inputs)
@@ -262,6 +271,14 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     progress.begin_stage(index + 1)
+
+
+def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
+    """Where the stage's images come from."""
+    if stage.encoder_stages:
+        return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
+    assert run.cache is not None, "set_up opens the cache when a stage needs it"
+    return nullcontext(CachedGrids(run.train_examples, run.cache))
 
 
 def step(
@@ -385,8 +402,3 @@ def _epoch(run: Run, stage: Stage) -> Epoch:
         captions_per_second=progress.captions_per_second,
         loss=progress.mean_loss,
     )
-
-
-def _of(cache: FeatureCache | None) -> FeatureCache:
-    assert cache is not None, "set_up opens the cache when a stage needs it"
-    return cache

@@ -1,0 +1,154 @@
+"""Live photos changed at random while an encoder learns from them, and their captions with them.
+
+All that is random about an image in an epoch comes from a generator of its own, so neither the order of the reading
+threads nor a resumed run changes it. Its first number says whether the image is mirrored: who lays out the captions and
+who reads the photo ask the same generator, each for itself.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from math import ceil, exp, log, sqrt
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from showtell.data.dataset import Example
+from showtell.images import RESAMPLING, Pixels, Preprocessing, resize
+from showtell.training.batches import Ids
+
+STRETCH = 4 / 3
+"""A crop is at most so many times wider or higher than the encoder's usual part of the photo."""
+GREY = np.array([0.299, 0.587, 0.114])
+"""Shares of red, green and blue in how bright a pixel looks (ITU-R BT.601)."""
+SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+SIDE = re.compile(rf"\b({'|'.join(SIDES)})\b")
+
+
+class Augmentation(BaseModel):
+    """How photos differ from epoch to epoch; nothing unless asked. Validation sees every photo as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the photos that are mirrored; 'left' and 'right' change places in their captions",
+    )
+    crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="least area of a random crop, as a share of what the encoder usually sees; 1 crops nothing",
+    )
+    colour: float = Field(
+        0.0, ge=0, lt=1, description="largest change of brightness, contrast and saturation; 0.2: from 0.8 to 1.2 times"
+    )
+    cutout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="side of a square that is blanked at a random place, as a share of the photo's",
+    )
+
+    def mirrors(self, random: np.random.Generator) -> bool:
+        """Whether the image is mirrored; `random` is its generator, still unused."""
+        return random.random() < self.flip
+
+    def at_least(self, preprocessing: Preprocessing) -> int:
+        """Pixels of the shorter side from which no crop has anything to invent: `read_image`'s `at_least`."""
+        return ceil(preprocessing.shorter_side * (sqrt(STRETCH / self.crop) if self.crop < 1 else 1))
+
+    def picture(self, image: Pixels, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
+        """A photo `[H, W, 3]` as the encoder gets it in training, uint8 `[S, S, 3]`; `random` as in `mirrors`."""
+        flipped = self.mirrors(random)
+        if self.crop < 1:
+            picture = random_crop(image, self.crop, preprocessing, random)
+        else:
+            picture = resize(image, preprocessing)
+        if self.colour:
+            picture = recoloured(picture, *random.uniform(1 - self.colour, 1 + self.colour, 3))
+        if self.cutout:
+            picture = with_blank_square(picture, self.cutout, preprocessing, random)
+        return picture[:, ::-1] if flipped else picture
+
+    def captions(
+        self,
+        captions: Sequence[Sequence[Ids]],
+        examples: Sequence[Example],
+        encode: Callable[[Sequence[str]], Sequence[Ids]],
+        seed: Sequence[int],
+    ) -> Sequence[Sequence[Ids]]:
+        """The captions of all images as they are true in one epoch: those of mirrored images name the other side.
+
+        Args:
+            captions: token ids of the examples' captions.
+            examples: the images, in the order of their rows.
+            encode: makes captions into token ids.
+            seed: of the epoch, as in `random_of`.
+        """
+        if not self.flip:
+            return captions
+        true_captions = list(captions)
+        for row, example in enumerate(examples):
+            if any(map(SIDE.search, example.captions)) and self.mirrors(random_of(seed, row)):
+                true_captions[row] = encode([mirrored(caption) for caption in example.captions])
+        return true_captions
+
+
+def random_of(seed: Sequence[int], row: int) -> np.random.Generator:
+    """The generator of one image in one epoch.
+
+    Args:
+        seed: the recipe's seed, the number of the stage, the number of the epoch.
+        row: the image's place in the data set.
+    """
+    # A spawn key: NumPy takes seed [1, 2, 3, 0] for [1, 2, 3], which decides the order of the epoch.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
+
+
+def mirrored(caption: str) -> str:
+    """The caption with left and right in each other's place, as is true of the mirrored photo."""
+    return SIDE.sub(lambda side: SIDES[side[0]], caption)
+
+
+def random_crop(image: Pixels, least: float, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
+    """A random part of the photo as uint8 `[S, S, 3]`.
+
+    Its area is `least` to 1 times that of the part which `resize` takes, its shape up to `STRETCH` off; it may lie
+    anywhere in the photo, also at the ends that `resize` cuts off.
+    """
+    height, width = image.shape[:2]
+    across, down = (min(width, height),) * 2 if preprocessing.resize == "crop" else (width, height)
+    scale = preprocessing.crop_fraction * sqrt(random.uniform(least, 1))
+    stretch = exp(random.uniform(-log(STRETCH), log(STRETCH)) / 2)
+    across, down = min(width, across * scale * stretch), min(height, down * scale / stretch)
+    left, top = random.uniform(0, width - across), random.uniform(0, height - down)
+    size, resampling = (preprocessing.size,) * 2, RESAMPLING[preprocessing.interpolation]
+    return np.array(Image.fromarray(image).resize(size, resampling, box=(left, top, left + across, top + down)))
+
+
+def recoloured(picture: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
+    """The picture `[S, S, 3]` with so many times its brightness, contrast (about its mean grey) and saturation."""
+    # All three are linear in a pixel's colour, so they are one matrix and one clipping to 0..255.
+    saturated = saturation * np.eye(3) + (1 - saturation) * GREY
+    image = Image.fromarray(picture)
+    mean_grey = np.asarray(image.convert("L")).mean()
+    colours, shift = brightness * contrast * saturated, brightness * (1 - contrast) * mean_grey
+    rows = np.column_stack([colours, np.full(3, shift)])  # [3, 4]
+    return np.array(image.convert("RGB", tuple(rows.ravel().tolist())))
+
+
+def with_blank_square(
+    picture: Pixels, side: float, preprocessing: Preprocessing, random: np.random.Generator
+) -> Pixels:
+    """The picture with the encoder's mean colour in a square (DeVries and Taylor 2017).
+
+    Its middle is anywhere in the picture, so part of it may fall outside.
+    """
+    pixels = round(side * len(picture))
+    top, left = random.integers(0, len(picture), 2) - pixels // 2
+    blanked = picture.copy()
+    blanked[max(0, top) : top + pixels, max(0, left) : left + pixels] = np.round(255 * np.array(preprocessing.mean))
+    return blanked
