@@ -203,7 +203,9 @@ def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
-        ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Ban words one by one."),
+        ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Give words one by one."),
+        ({"require": ["hot dog"]}, "require: 'hot dog' is not one word. Give words one by one."),
+        ({"require": ["zebra"]}, "require has the word 'zebra', which this model does not say as one token."),
         ({"prefix": "a zebra"}, "prefix has the word 'zebra', which this model never says."),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple"),
     ],
@@ -217,6 +219,10 @@ def test_wrong_options_are_named(captioner, options, message):
 def test_banned_words_are_spelled_as_the_vocabulary_does(captioner):
     """ "Red" is not in a lower-case vocabulary, and would be banned in vain."""
     assert "red" not in captioner(picture("red"), banned_words=["Red"])[0].words
+
+
+def test_required_words_are_spelled_as_the_vocabulary_does(captioner):
+    assert "green" in captioner(picture("red"), require=["Green"])[0].words
 
 
 @pytest.mark.parametrize("prefix", ["Nothing of", ["nothing", "of"], ("nothing of",)])

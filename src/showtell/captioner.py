@@ -154,9 +154,10 @@ class Captioner:
                 near = get_close_matches(name, known, n=1)
                 hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
                 raise UsageError(f"There is no search option '{name}'.", hint)
-        banned = changes.get("banned_words")
-        if isinstance(banned, list | tuple):
-            changes["banned_words"] = tuple(self._as_vocabulary_writes(word) for word in banned)
+        for name in ("banned_words", "require"):
+            words = changes.get(name)
+            if isinstance(words, list | tuple):
+                changes[name] = tuple(self._as_vocabulary_writes(name, word) for word in words)
         prefix = changes.get("prefix")
         if isinstance(prefix, str | list | tuple):
             text = prefix if isinstance(prefix, str) else " ".join(prefix)
@@ -191,11 +192,11 @@ class Captioner:
         found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
-    def _as_vocabulary_writes(self, word: str) -> str:
+    def _as_vocabulary_writes(self, option: str, word: str) -> str:
         """A word as captions spell it: without capitals, where the vocabulary has none."""
         words = self.tokenizer.words(word)
         if len(words) != 1:
-            raise UsageError(f"banned_words: '{word}' is not one word.", "Ban words one by one.")
+            raise UsageError(f"{option}: '{word}' is not one word.", "Give words one by one.")
         return words[0]
 
     def _stream(

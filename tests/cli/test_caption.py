@@ -220,7 +220,8 @@ def test_options_reach_the_search(place, capsys, monkeypatch):
         assert seen == typed | {"banned_words": ["red", "blue"], "batch_size": 3}
         reached |= set(seen)
     left = {field.name for field in fields(SearchOptions)} - reached
-    assert left == {"allow_unknown"}, "a new search option needs its place on the command line"
+    # Sampling and groups refuse `require`, which has a test of its own below.
+    assert left == {"allow_unknown", "require"}, "a new search option needs its place on the command line"
 
 
 def test_help_mentions_all_options(capsys):
@@ -229,7 +230,7 @@ def test_help_mentions_all_options(capsys):
     shared = (
         "--model --batch-size --beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram"
     )
-    sampling = "--ban --prefix --sample --temperature --top-k --top-p --seed"
+    sampling = "--ban --require --prefix --sample --temperature --top-k --top-p --seed"
     own = "INPUT --list --format --output --resume --explain --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option
@@ -244,6 +245,13 @@ def test_several_models_caption_as_one(place, capsys):
 
 def test_ban(place, capsys):
     assert "red" not in run(capsys, "photos/a.png", "--ban", "Red")[1].split("\t")[1]
+
+
+def test_require(place, capsys):
+    said = run(capsys, "photos/a.png", "--require", "Green", "--require", "red")[1].split("\t")[1].split()
+    assert {"green", "red"} <= set(said)
+    code, _, error = run(capsys, "photos/a.png", "--require", "green", "--sample")
+    assert (code, error.startswith("showtell: require and sample are both set")) == (2, True)
 
 
 # Formats

@@ -223,6 +223,6 @@ def test_help_mentions_all_options(capsys):
     assert main(["evaluate", "-h"]) == 0
     text = capsys.readouterr().out
     own = "--data --model --split --output --features --batch-size -d -m -o -h"
-    search = "--beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram --ban"
+    search = "--beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram --ban --require"
     for option in f"{own} {search} --sample --temperature --top-k --top-p --seed".split():
         assert f" {option} " in text, option

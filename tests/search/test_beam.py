@@ -37,9 +37,9 @@ def as_captions(hypotheses: list[Hypothesis]) -> list[textbook.Caption]:
 
 
 @st.composite
-def engines(draw: st.DrawFn) -> ScriptedEngine:
+def engines(draw: st.DrawFn, sizes: st.SearchStrategy[int] = st.integers(5, 10)) -> ScriptedEngine:  # noqa: B008
     return ScriptedEngine(
-        size=draw(st.integers(5, 10)),
+        size=draw(sizes),
         sharpness=draw(st.sampled_from([0.0, 0.3, 1.0, 3.0])),
         end_bonus=draw(st.sampled_from([-1.0, 0.0, 0.3, 1.0])),
     )

@@ -44,6 +44,27 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
             {"prefix": ("a", "man"), "banned_words": ("man",)},
             "prefix has the word 'man', which banned_words forbids. Keep one of them.",
         ),
+        ({"require": "dog"}, "require is 'dog', not a tuple of words. Say ('word',)."),
+        (
+            {"require": ("a", "dog", "a", "man"), "max_words": 2},
+            "require has 3 words, over max_words (2). Shorten one or raise the other.",
+        ),
+        (
+            {"prefix": ("a", "man", "a"), "require": ("a", "dog"), "max_words": 3},
+            "prefix and require have 4 words, over max_words (3). Shorten one or raise the other.",
+        ),
+        (
+            {"require": ("dog",), "banned_words": ("cat", "dog")},
+            "require has the word 'dog', which banned_words forbids. Keep one of them.",
+        ),
+        (
+            {"require": ("dog",), "sample": True},
+            "require and sample are both set, but only a beam without groups seeks words. Leave out require or sample.",
+        ),
+        (
+            {"require": ("dog",), "groups": 3},
+            "require and groups are both set, but only a beam without groups seeks words. Leave out require or groups.",
+        ),
         ({"sample": True, "top_k": 0}, "top_k is 0, not a whole number from 1 up."),
         ({"sample": True, "top_p": 0.0}, "top_p is 0.0, not over 0 and at most 1. Try top_p=0.9."),
         ({"sample": True, "top_p": 1.5}, "top_p is 1.5, not over 0 and at most 1. Try top_p=0.9."),
@@ -67,6 +88,11 @@ def test_wrong_options_are_refused_by_name(wrong: dict, message: str) -> None:
 
 def test_samples_may_be_more_than_the_beam() -> None:
     assert SearchOptions(sample=True, num=10, beam=3).num == 10
+
+
+def test_the_prefix_may_say_required_words() -> None:
+    """They need no further place among max_words."""
+    assert SearchOptions(prefix=("a", "man"), require=("man",), max_words=2).require == ("man",)
 
 
 def test_options_travel_to_other_processes() -> None:

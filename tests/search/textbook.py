@@ -16,7 +16,7 @@ def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[i
     allowed = set(range(engine.size)) - {PAD, START} - {vocabulary.id_of(word) for word in options.banned_words}
     if not options.allow_unknown:
         allowed.discard(UNK)
-    if len(words) < options.min_words:
+    if len(words) < options.min_words or lacking(words, options):
         allowed.discard(END)
     n = options.no_repeat_ngram
     if n:
@@ -25,6 +25,11 @@ def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[i
     if len(words) < len(options.prefix):
         allowed &= {vocabulary.id_of(options.prefix[len(words)])}
     return allowed
+
+
+def lacking(words: tuple[int, ...], options: SearchOptions) -> int:
+    """How many required words are not among these."""
+    return len({int(word[1:]) for word in options.require} - set(words))
 
 
 def score(total: float, tokens: int, options: SearchOptions) -> float:
@@ -36,7 +41,11 @@ def ranked(captions: list[Caption]) -> list[Caption]:
 
 
 def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:
-    """Beam search that stops when K have finished and none that lives stands better; nothing cleverer."""
+    """Beam search that stops when K have finished and none that lives stands better; nothing cleverer.
+
+    K live for each number of required words that are lacking.
+    """
+    banks = range(lacking((), options), -1, -1)
     live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     finished: list[Caption] = []
     for length in range(options.max_words + 1):
@@ -49,14 +58,19 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
         candidates.sort(key=lambda candidate: -candidate[1])
         going_on: list[tuple[tuple[int, ...], float]] = []
         ended = set()
-        for tokens, total in candidates:
-            if len(going_on) == options.beam:
-                break
-            if tokens[-1] == END:
-                finished.append((tokens, score(total, length + 1, options), True))
-                ended.add(tokens[:-1])
-            else:
-                going_on.append((tokens, total))
+        for bank in banks:
+            places = options.beam
+            for tokens, total in candidates:
+                if not places:
+                    break
+                if lacking(tokens, options) != bank:
+                    continue
+                if tokens[-1] == END:
+                    finished.append((tokens, score(total, length + 1, options), True))
+                    ended.add(tokens[:-1])
+                else:
+                    going_on.append((tokens, total))
+                    places -= 1
         best = max((score(total, length + 1, options) for _, total in going_on), default=-np.inf)
         if len(finished) >= options.beam and ranked(finished)[options.num - 1][1] >= best:
             break
@@ -65,7 +79,7 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
             finished += cut
             break
         live = going_on
-    return ranked(finished)[: options.num]
+    return sorted(ranked(finished), key=lambda caption: lacking(caption[0], options))[: options.num]
 
 
 def diverse_beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:

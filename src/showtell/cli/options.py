@@ -63,6 +63,10 @@ class SearchFlags(TypedDict, total=False):
         list[str],
         typer.Option("--ban", metavar="WORD", help="Never say WORD; may be repeated.", rich_help_panel=SEARCH),
     ]
+    require: Annotated[
+        list[str],
+        typer.Option("--require", metavar="WORD", help="Always say WORD; may be repeated.", rich_help_panel=SEARCH),
+    ]
     sample: Annotated[
         bool, typer.Option("--sample", help="Draw words at random instead of searching.", rich_help_panel=SAMPLING)
     ]

@@ -42,6 +42,8 @@ class Example:
     """The image file; None when the image is drawn."""
     scene: Scene | None = None
     """What to draw, in `shapes`; it can tell whether a caption is true."""
+    mirrored: bool = False
+    """Whether the image is read with its left and right in each other's place."""
 
     @property
     def name(self) -> str:
@@ -51,9 +53,11 @@ class Example:
     def read(self, *, at_least: int | None = None) -> npt.NDArray[np.uint8]:
         """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`. Raises ImageError."""
         if self.path is not None:
-            return read_image(self.path, at_least=at_least)
-        assert self.scene is not None, "an example has a path or a scene"
-        return self.scene.draw()
+            image = read_image(self.path, at_least=at_least)
+        else:
+            assert self.scene is not None, "an example has a path or a scene"
+            image = self.scene.draw()
+        return image[:, ::-1] if self.mirrored else image
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Some words follow from the words before them and not from the image. The LSTM reads the whole image with every word,
 looks after it has thought, and besides the N cells it may look at its own memory: the visual sentinel. Equation
-numbers below are the paper's. What differs from it: cells and image have dropout, and there is one bias for each gate.
+numbers below are the paper's. What differs from it: there is one bias for each gate.
 
 The attention that is returned is equation 7's alpha over the cells, which sums to 1, whatever share of the
 look went to the sentinel.
@@ -49,8 +49,8 @@ class AdaptiveAttention(AttentionDecoder):
     def memory(self, grid: Tensor) -> Arrays:
         """The cells (equation 15) and the whole image (equations 14 and 16) with its part of all gates."""
         grid = self.feature_dropout(self.normalise(grid))
-        cells = self.dropout(relu(self.cell(grid)))
-        image = self.dropout(relu(self.image(grid.mean(1, keepdim=True))))
+        cells = relu(self.cell(grid))
+        image = relu(self.image(grid.mean(1, keepdim=True)))
         return {"cells": cells, "keys": self.key(cells), "image_gates": self.gates_from_image(image)}
 
     def start(self, memory: Arrays) -> Arrays:

@@ -2,7 +2,7 @@
 
 Show, Attend and Tell's attention, whose context vector enters the LSTM at its new content alone, and no gate: the gates
 don't see the image. The new content is the larger of two (maxout). What differs from the paper: the cells are
-brought to the width H with a ReLU and dropout before they are looked at, as in the authors' followers' code, and there
+brought to the width H with a ReLU before they are looked at, as in the authors' followers' code, and there
 is one bias for each gate.
 
 `attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
@@ -44,7 +44,7 @@ class Att2in(AttentionDecoder):
 
     def memory(self, grid: Tensor) -> Arrays:
         """See `AttentionDecoder.memory`."""
-        cells = self.dropout(relu(self.cell(self.feature_dropout(self.normalise(grid)))))
+        cells = relu(self.cell(self.feature_dropout(self.normalise(grid))))
         return {"cells": cells, "keys": self.key(cells)}
 
     def start(self, memory: Arrays) -> Arrays:

@@ -2,7 +2,7 @@
 
 Section 3.2. Two LSTMs: the first reads the word, the whole image and what the second thought, and looks; the second
 reads what was seen and says the next word. Equation numbers below are the paper's. What differs from it: the cells of a
-grid take the place of detected regions and are brought to the width H with a ReLU and dropout, as in the authors'
+grid take the place of detected regions and are brought to the width H with a ReLU, as in the authors'
 followers' code, and there is one bias for each gate.
 
 `attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
@@ -51,7 +51,7 @@ class UpDown(AttentionDecoder):
 
     def memory(self, grid: Tensor) -> Arrays:
         """The cells, and their mean's part of the attention LSTM's gates."""
-        cells = self.dropout(relu(self.cell(self.feature_dropout(self.normalise(grid)))))
+        cells = relu(self.cell(self.feature_dropout(self.normalise(grid))))
         image_gates = self.gates_from_image(cells.mean(1, keepdim=True))
         return {"cells": cells, "keys": self.key(cells), "image_gates": image_gates}
 

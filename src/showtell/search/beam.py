@@ -14,14 +14,19 @@ they choose in turn, and a word counts as less likely by `diversity` for each hy
 that has just said it (their Hamming diversity). That decides which candidates are taken and nothing else:
 totals and scores stay the model's. `<end>` is no word, and nobody is kept from ending because others do.
 
+Required words: whoever says one is less likely than those who don't, so each number of them said has a beam
+of its own (grid beam search, Hokamp & Liu 2017): a bank of K, filled from itself and by those of the bank
+before that say one more. Only the last bank can end; every bank counts among the living, for its hypotheses
+may yet reach the last.
+
 Truncated proposals give exactly the full-vocabulary beam: of one hypothesis at most K words live, and an
 `<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough. Among
 groups K is a group's share, and the words that other groups say are further ones that may be lowered.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +34,7 @@ import numpy as np
 from showtell.search.engine import BoolArray, Engine, FloatArray, IntArray, Memory
 from showtell.search.hypotheses import Best, Hypothesis, Paths, captions
 from showtell.search.options import SearchOptions
-from showtell.search.rules import Past, Rule, lowered, most_lowered
+from showtell.search.rules import Past, Required, Rule, lowered, most_lowered
 
 Array = TypeVar("Array", IntArray, FloatArray)
 
@@ -47,14 +52,17 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the `options.num` best hypotheses of every image over all groups, best first.
 
-    There are fewer only when the rules leave fewer; those that were cut off stand behind those that finished.
+    There are fewer only when the rules leave fewer; those that were cut off stand behind those that finished,
+    and last those that lack most required words.
     """
     batch = engine.batch_size(memory)
     beam = options.beam // options.groups  # K of a group
     num = min(options.num, beam)  # that a group can contribute
+    required = next((rule for rule in rules if isinstance(rule, Required)), None)
     paths = Paths(batch)
     finished = [Best(batch, beam) for _ in range(options.groups)]
-    unfinished = [Best(batch, beam) for _ in range(options.groups)]
+    most_cut = beam if required is None else beam * (len(required.ids) + 1)  # of a group
+    unfinished = [Best(batch, most_cut) for _ in range(options.groups)]
     images = np.arange(batch)  # those that are still searched
     state = engine.start(memory, attention)
     tokens = np.full((batch, 1), start)  # [B, K]; K grows from the one row that `start` made
@@ -67,8 +75,16 @@ def beam_search(
         by_others = options.beam - beam if options.diversity else 0
         top = min(vocabulary_size, needed + by_others + most_lowered(rules, length))
         proposals, state = engine.step(memory, state, tokens, parents, top)
-        log_probs = lowered(rules, Past(length, partial(paths.words, images, tokens.shape[1])), proposals)
-        chosen = _choose_in_turn(totals, proposals.ids, log_probs, rows, beam, end, options.diversity, vocabulary_size)
+        past = Past(length, cache(partial(paths.words, images, tokens.shape[1])))
+        log_probs = lowered(rules, past, proposals)
+        if required is not None:
+            chosen = [
+                _choose_in_banks(totals, proposals.ids, log_probs, required.ids, required.missing(past), beam, end)
+            ]
+        else:
+            chosen = _choose_in_turn(
+                totals, proposals.ids, log_probs, rows, beam, end, options.diversity, vocabulary_size
+            )
         paths.add(*_layer(chosen, rows, end), proposals.attention if attention else None)
         _add_ended(finished, chosen, images, length, options)
 
@@ -98,6 +114,10 @@ def beam_search(
             tokens, totals, images = tokens[staying], totals[staying], images[staying]
             parents = None if parents is None else parents[staying]
             paths.select(images)
+    if required is not None:
+        words = set(required.ids.tolist())
+        every = captions(paths, finished[0], unfinished[0], beam + most_cut)
+        return [sorted(each, key=lambda found: len(words - set(found.tokens)))[:num] for each in every]
     found = [captions(paths, *bests, num) for bests in zip(finished, unfinished, strict=True)]
     if options.groups == 1:
         return found[0]
@@ -156,6 +176,38 @@ def _choose_in_turn(
             said = np.zeros((len(ids), vocabulary_size)) if said is None else said
             np.add.at(said, (np.arange(len(ids))[:, None], each.tokens), each.totals > -np.inf)
     return chosen
+
+
+def _choose_in_banks(
+    totals: FloatArray,
+    ids: IntArray,
+    log_probs: FloatArray,
+    required: IntArray,
+    missing: BoolArray,
+    beam: int,
+    end: int,
+) -> _Chosen:
+    """Return up to `beam` hypotheses for each number of required words said, 0 to C, side by side.
+
+    Takes the required words `[C]`, which of them each row lacks `[B, R, C]`, and the rest as `_choose`.
+    """
+    of_rows = np.moveaxis(np.where(missing, required, -1), 2, 0)  # [C, B, R]
+    wanted = (ids == of_rows[..., None]).any(axis=0)  # [B, R, top]
+    # Of a row K + C candidates matter: its missing words and K others; or, where none is missing, K and <end>.
+    order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., : len(required) + beam]
+    ids, log_probs, wanted = (np.take_along_axis(each, order, axis=2) for each in (ids, log_probs, wanted))
+    lacking = missing.sum(axis=2, keepdims=True) - wanted  # [B, R, top]: after the word
+    banks = [
+        _choose(totals, ids, np.where(lacking == count, log_probs, -np.inf), None, 0, beam, end)
+        for count in range(len(required), -1, -1)
+    ]
+    return replace(
+        banks[-1],
+        tokens=_side_by_side([bank.tokens for bank in banks]),
+        parents=_side_by_side([bank.parents for bank in banks]),
+        log_probs=_side_by_side([bank.log_probs for bank in banks]),
+        totals=_side_by_side([bank.totals for bank in banks]),
+    )
 
 
 def _choose(

@@ -67,6 +67,10 @@ class SearchOptions:
     prefix: tuple[str, ...] = ()
     """Words that every caption begins with; they count as words, and the other rules hold for them too."""
 
+    require: tuple[str, ...] = ()
+    """Words that every finished caption says, anywhere; beam search only. The beam then follows `beam` hypotheses
+    for each number of them said, which takes several times as long. Each must be one token of the vocabulary."""
+
     allow_unknown: bool = False
     """Whether `<unk>` may be said, as in papers that score it."""
 
@@ -99,17 +103,29 @@ class SearchOptions:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        for name in ("banned_words", "prefix"):
+        for name in ("banned_words", "prefix", "require"):
             if not isinstance(getattr(self, name), tuple):
                 raise UsageError(f"{name} is {getattr(self, name)!r}, not a tuple of words.", "Say ('word',).")
-        if len(self.prefix) > self.max_words:
-            raise UsageError(
-                f"prefix has {len(self.prefix)} words, over max_words ({self.max_words}).",
-                "Shorten one or raise the other.",
-            )
-        for word in self.prefix:
-            if word in self.banned_words:
-                raise UsageError(f"prefix has the word {word!r}, which banned_words forbids.", "Keep one of them.")
+        required = set(self.require)
+        for who, words in (
+            ("prefix has", len(self.prefix)),
+            ("require has", len(required)),
+            ("prefix and require have", len(self.prefix) + len(required - set(self.prefix))),
+        ):
+            if words > self.max_words:
+                raise UsageError(
+                    f"{who} {words} words, over max_words ({self.max_words}).", "Shorten one or raise the other."
+                )
+        for name in ("prefix", "require"):
+            for word in getattr(self, name):
+                if word in self.banned_words:
+                    raise UsageError(f"{name} has the word {word!r}, which banned_words forbids.", "Keep one of them.")
+        for name, found in (("sample", self.sample), ("groups", self.groups > 1)):
+            if self.require and found:
+                raise UsageError(
+                    f"require and {name} are both set, but only a beam without groups seeks words.",
+                    f"Leave out require or {name}.",
+                )
         if self.groups == 1 and self.diversity != 0.5:
             raise UsageError("diversity is set, but only groups use it.", "Set groups too, or leave it out.")
         if self.sample:

@@ -118,11 +118,34 @@ class ForcedPrefix:
         return np.where(ids == self.ids[past.length], log_probs, -np.inf)
 
 
+class Required:
+    """No caption ends before it has said these words. Beam search makes room for those that say them."""
+
+    def __init__(self, ids: set[int], end: int, vocabulary_size: int) -> None:
+        self.ids: IntArray = np.array(sorted(ids), dtype=np.int64)  # [C]
+        self._end = end
+        self._vocabulary_size = vocabulary_size
+
+    def missing(self, past: Past) -> BoolArray:
+        """Return which of the words each hypothesis has not said yet, `[B, K, C]`."""
+        said: BoolArray = (past.words()[..., None] == self.ids).any(axis=2)  # over [B, K, t, C]
+        return ~said
+
+    def most_lowered(self, length: int) -> int:
+        """See `Rule`: only `<end>`, but all words are asked for, since a missing one may be the least likely."""
+        return self._vocabulary_size
+
+    def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
+        """See `Rule`."""
+        incomplete = self.missing(past).any(axis=2, keepdims=True)  # [B, K, 1]
+        return np.where(incomplete & (ids == self._end), -np.inf, log_probs)
+
+
 def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
     """Return the rules that the options ask for; `<pad>` and `<start>` are never said.
 
     Raises:
-        UsageError: the vocabulary lacks a word of the prefix.
+        UsageError: the vocabulary lacks a word of the prefix or a required one.
     """
     banned = {vocabulary.pad, vocabulary.start}
     if not options.allow_unknown:
@@ -135,6 +158,10 @@ def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
         rules.append(NoRepeatedNgram(options.no_repeat_ngram, len(vocabulary)))
     if options.prefix:
         rules.append(ForcedPrefix(tuple(_id(word, vocabulary) for word in options.prefix), len(vocabulary)))
+    if options.require:
+        never = banned | {vocabulary.end}
+        required = {_id_of_required(word, vocabulary, never) for word in options.require}
+        rules.append(Required(required, vocabulary.end, len(vocabulary)))
     return rules
 
 
@@ -142,6 +169,15 @@ def _id(word: str, vocabulary: Vocabulary) -> int:
     found = vocabulary.id_of(word)
     if found is None:
         raise UsageError(f"prefix has the word {word!r}, which this model never says.", "Choose another word.")
+    return found
+
+
+def _id_of_required(word: str, vocabulary: Vocabulary, never: set[int]) -> int:
+    found = vocabulary.id_of(word)
+    if found is None or found in never:
+        raise UsageError(
+            f"require has the word {word!r}, which this model does not say as one token.", "Choose another word."
+        )
     return found
 
 

@@ -7,6 +7,7 @@ who reads the photo ask the same generator, each for itself.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil, exp, log, sqrt
 
 import numpy as np
@@ -106,6 +107,11 @@ def random_of(seed: Sequence[int], row: int) -> np.random.Generator:
     """
     # A spawn key: NumPy takes seed [1, 2, 3, 0] for [1, 2, 3], which decides the order of the epoch.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
+
+
+def mirror_image(example: Example) -> Example:
+    """The example with its image mirrored, under an id of its own; its captions are still those of the original."""
+    return replace(example, image_id=f"{example.image_id}, mirrored", mirrored=True)
 
 
 def mirrored(caption: str) -> str:

@@ -156,6 +156,8 @@ def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> 
     """A folder in the user's cache folder for these images and this encoder."""
     images = hashlib.sha256()
     for example in examples:
+        if example.mirrored:  # they are added to the folder of their originals
+            continue
         where = example.path.resolve().parent if example.path is not None else ""
         images.update(f"{example.image_id} {where} {stamp(example)}\n".encode())
     return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"

@@ -18,7 +18,7 @@ from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError
 from showtell.images import Preprocessing, normalise
-from showtell.training.augmentation import Augmentation, random_of
+from showtell.training.augmentation import Augmentation, mirror_image, random_of
 from showtell.training.batches import Batch
 
 AHEAD = 1
@@ -60,14 +60,21 @@ class Inputs(Protocol):
 class CachedGrids:
     """Grids that a frozen encoder has computed before, read from the cache batch by batch."""
 
-    def __init__(self, examples: Sequence[Example], cache: FeatureCache) -> None:
+    def __init__(self, examples: Sequence[Example], cache: FeatureCache, augmentation: Augmentation) -> None:
         self.examples = examples
         self.cache = cache
+        self.augmentation = augmentation
 
     def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch with its grids `[B, N, D]`, float32; nothing about them is random."""
+        """Each batch with its grids `[B, N, D]`, float32: the photos', or of flipped ones their mirror images'."""
         for batch in batches:
-            yield batch, torch.from_numpy(self.cache.rows([self.examples[row].image_id for row in batch.rows])).float()
+            images = [
+                mirror_image(self.examples[row])
+                if self.augmentation.mirrors(random_of(seed, row))
+                else self.examples[row]
+                for row in batch.rows.tolist()
+            ]
+            yield batch, torch.from_numpy(self.cache.rows([image.image_id for image in images])).float()
 
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int

@@ -47,7 +47,7 @@ class Stage(BaseModel):
     )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
     augmentation: Augmentation = Field(
-        Augmentation(), description="random changes of the photos, where the encoder learns"
+        Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
@@ -57,9 +57,10 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _grids_cannot_be_augmented(self) -> Self:
-        if self.augmentation != Augmentation() and not self.encoder_stages:
+        if self.augmentation != Augmentation(flip=self.augmentation.flip) and not self.encoder_stages:
             raise ValueError(
-                "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0"
+                "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
+                "or flip alone, for which mirrored photos are cached too"
             )
         return self
 

@@ -46,7 +46,7 @@ from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint
-from showtell.training.augmentation import mirrored
+from showtell.training.augmentation import mirror_image, mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
@@ -151,9 +151,10 @@ def set_up(
     model.to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
+        flips = any(stage.augmentation.flip for stage in recipe.stages if not stage.encoder_stages)
         features = cached_features(
             dataset.name,
-            [*train_examples, *dev_examples],
+            [*train_examples, *dev_examples, *(map(mirror_image, train_examples) if flips else ())],
             model.encoder,
             cache,
             lambda done, images, size: tell(Encoding(done, images, size)),
@@ -161,7 +162,7 @@ def set_up(
         unreadable = features.unreadable
     else:
         unreadable = unreadable_of([*train_examples, *dev_examples])
-    for reason in unreadable.values():
+    for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's
         tell(LeftOut(reason))
     train_examples, dev_examples = (
         [example for example in examples if example.image_id not in unreadable]
@@ -278,7 +279,7 @@ def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
     if stage.encoder_stages:
         return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
     assert run.cache is not None, "set_up opens the cache when a stage needs it"
-    return nullcontext(CachedGrids(run.train_examples, run.cache))
+    return nullcontext(CachedGrids(run.train_examples, run.cache, stage.augmentation))
 
 
 def step(

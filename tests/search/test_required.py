@@ -1,0 +1,164 @@
+"""Required words: against a textbook's beam, against brute force, and what every caption must keep to."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from showtell.errors import UsageError
+from showtell.search import SearchOptions, search
+from showtell.tokenizer import Tokenizer, TokenizerConfig
+from tests.search import textbook
+from tests.search.scripted import END, ScriptedEngine, ScriptedVocabulary
+from tests.search.test_beam import SureEngine, as_captions, beam_options, engines, found
+
+
+@st.composite
+def required_options(draw: st.DrawFn) -> SearchOptions:
+    """With each of the other rules, but the contradictions: w5 and w6 may be banned, w4 begins the prefixes."""
+    plain = draw(beam_options())
+    words = [word for word in ("w4", "w5", "w6") if word not in plain.banned_words]
+    room = plain.max_words - len(plain.prefix)
+    require = draw(st.lists(st.sampled_from(words), max_size=min(3, room), unique=True))
+    return dataclasses.replace(plain, require=tuple(require))
+
+
+@settings(max_examples=200, deadline=None)
+@given(engines(sizes=st.integers(7, 14)), required_options(), st.lists(st.integers(0, 1000), min_size=1, max_size=4))
+def test_a_batch_finds_what_the_textbook_finds(engine, options, images) -> None:
+    """Guards who is in which bank, the cut of each row's proposals, ends of the last bank only, batching."""
+    for image, hypotheses in zip(images, found(engine, images, options), strict=True):
+        assert as_captions(hypotheses) == textbook.beam(engine, image, options)
+
+
+@settings(max_examples=100, deadline=None)
+@given(engines(sizes=st.integers(7, 30)), required_options(), st.lists(st.integers(0, 1000), min_size=1, max_size=3))
+def test_captions_say_the_words(engine, options, images) -> None:
+    """All of them if finished; of those that were cut off, none stands before one that says more."""
+    for hypotheses in found(engine, images, options):
+        lacking = [textbook.lacking(each.tokens, options) for each in hypotheses]
+        finished = [each.finished for each in hypotheses]
+        assert lacking == sorted(lacking)
+        assert finished == sorted(finished, reverse=True)
+        assert not any(count for count, ended in zip(lacking, finished, strict=True) if ended)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7])
+@pytest.mark.parametrize("image", range(4))
+@pytest.mark.parametrize("require", [("w4",), ("w5", "w6"), ("w6", "w5", "w4"), ("w4", "w4")])
+@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 1}, {"min_words": 3}, {"prefix": ("w6",)}])
+def test_a_wide_enough_beam_finds_the_best_captions_there_are(length_penalty, image, require, rules) -> None:
+    """3 words and `<end>`, up to 4 words: 121 captions, and the beam is wider than that."""
+    engine = ScriptedEngine(size=7, sharpness=1.0, end_bonus=0.5)
+    options = SearchOptions(
+        beam=130, num=5, length_penalty=length_penalty, max_words=4, require=require, **{"min_words": 0} | rules
+    )
+    [hypotheses] = found(engine, [image], options)
+    best = textbook.every_caption(engine, image, options)[:5]
+    assert [each for each in as_captions(hypotheses) if each[2]] == best
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_least_likely_word_is_said(beam: int) -> None:
+    """It is never among the K + 1 best: whoever cuts the proposals must keep it."""
+
+    class Rare(ScriptedEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            log_probs = super().log_probs(image, words)
+            log_probs[37] = -60.0
+            return log_probs
+
+    [hypotheses] = found(Rare(size=50, end_bonus=2.0), [3], SearchOptions(beam=beam, num=beam, require=("w37",)))
+    assert [(each.finished, each.tokens.count(37)) for each in hypotheses] == [(True, 1)] * beam
+
+
+def test_a_word_waits_for_its_place() -> None:
+    """Without a bank for those who haven't said it, a beam says it at once, or never if it is unlikely there."""
+
+    class Late(SureEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            log_probs = super().log_probs(image, words)
+            if len(words) != 2:
+                log_probs[5] = -9.0
+            return log_probs
+
+    [[best]] = found(Late(), [0], SearchOptions(beam=1, require=("w5",)))
+    assert best.tokens == (4, 4, 5, 4, END)
+
+
+@settings(max_examples=30, deadline=None)
+@given(engines(sizes=st.just(10)), required_options())
+def test_a_batch_of_8_equals_one_image_at_a_time(engine, options) -> None:
+    together = found(engine, list(range(8)), options, attention=True)
+    for image, hypotheses in enumerate(together):
+        [alone] = found(engine, [image], options, attention=True)
+        assert as_captions(hypotheses) == as_captions(alone)
+
+
+def test_every_hypothesis_adds_up() -> None:
+    """Guards the trace through banks: probabilities and attention rows belong to the words that they stand beside."""
+    engine = ScriptedEngine(size=12)
+    options = SearchOptions(beam=3, num=3, require=("w7", "w9"))
+    images = [5, 11, 3]
+    for image, hypotheses in zip(images, found(engine, images, options, attention=True), strict=True):
+        assert len(hypotheses) == 3
+        for each in hypotheses:
+            before = [list(each.tokens[:t]) for t in range(len(each.tokens))]
+            expected = [engine.log_probs(image, words)[word] for words, word in zip(before, each.tokens, strict=True)]
+            assert each.token_log_probs == pytest.approx(expected, abs=1e-6)
+            assert each.score == pytest.approx(sum(expected) / len(each.tokens) ** 0.7)
+            np.testing.assert_array_equal(each.attention, [engine.attention(image, words) for words in before])
+
+
+def test_captions_that_never_end_are_ranked_by_the_words_they_say() -> None:
+    """Those that say none are the likeliest, and would stand first by their scores."""
+    options = SearchOptions(beam=2, num=2, max_words=5, require=("w5", "w6"))
+    [hypotheses] = found(ScriptedEngine(end_bonus=-50.0), [4], options)
+    assert [each.finished for each in hypotheses] == [False, False]
+    assert all({5, 6} <= set(each.tokens) for each in hypotheses)
+
+
+def test_rules_that_leave_no_way_to_say_them_return_what_was_said() -> None:
+    """The prefix repeats its word, which is forbidden, so nothing ever follows."""
+    options = SearchOptions(beam=2, prefix=("w4", "w4"), require=("w5",), no_repeat_ngram=1)
+    [[best]] = found(ScriptedEngine(), [0], options)
+    assert (best.tokens, best.finished) == ((4,), False)
+
+
+def test_all_words_are_asked_for_only_where_words_are_required() -> None:
+    """Sorting a whole vocabulary in each step is what the others must not pay for."""
+    engine = ScriptedEngine(size=50)
+    found(engine, [1], SearchOptions(beam=2, min_words=0))
+    assert {top for _, _, top in engine.asked} == {2 + 1 + 3}
+    engine.asked.clear()
+    found(engine, [1], SearchOptions(beam=2, require=("w7",)))
+    assert {top for _, _, top in engine.asked} == {50}
+    assert max(rows for _, rows, _ in engine.asked) == 4
+
+
+@pytest.mark.parametrize("word", ["w99", "<end>", "<unk>"])
+def test_words_that_the_model_never_says_are_refused(word: str) -> None:
+    class Vocabulary(ScriptedVocabulary):
+        def id_of(self, word: str) -> int | None:
+            return {"<end>": self.end, "<unk>": self.unk}.get(word) or super().id_of(word)
+
+    engine = ScriptedEngine()
+    with pytest.raises(UsageError) as error:
+        search(engine, engine.encode(np.arange(1)), SearchOptions(require=("w4", word)), Vocabulary())
+    assert str(error.value) == (
+        f"require has the word {word!r}, which this model does not say as one token. Choose another word."
+    )
+
+
+def test_words_of_several_pieces_are_refused() -> None:
+    """BPE knows "giraffe" piece by piece; search seeks single tokens."""
+    captions = ["a dog sees a giraffe"] + ["a dog runs"] * 9
+    tokenizer = Tokenizer.train(captions, TokenizerConfig(kind="bpe", min_count=5))
+    engine = ScriptedEngine(size=len(tokenizer))
+    memory = engine.encode(np.arange(1))
+    [[best]] = search(engine, memory, SearchOptions(require=("dog",)), tokenizer)
+    assert "dog" in tokenizer.decode(best.tokens)
+    with pytest.raises(UsageError, match=r"require has the word 'giraffe', which this model does not say as one token"):
+        search(engine, memory, SearchOptions(require=("dog", "giraffe")), tokenizer)
