@@ -16,7 +16,7 @@ dropout is another. There dropout does what it does in cross-entropy, where peop
 `<end>` is a word of samples, of references and of document frequencies: a sample that breaks off lacks a word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -85,34 +85,21 @@ class PolicyGradient:
             done: how much of the stage has passed; it changes nothing here.
         """
         samples = self.draw(model, inputs, batch.rows)
-        measures = self.rewards(batch.rows, samples)
-        reward = measures["CIDEr"] + self.stage.bleu4 * measures.get("BLEU-4", 0.0)
-        gain = advantages(reward, normalise=self.stage.normalise)
+        scores = self.rewards(batch.rows, samples)
+        reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
+        gains = advantages(reward, normalise=self.stage.normalise)
         references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
-        mixed, gains, drawn = mixed_batch(batch.rows, samples, gain, references)
-        mixed, gains, drawn = mixed.to(inputs.device), gains.to(inputs.device), drawn.to(inputs.device)
+        mixed, gain, drawn = mixed_batch(batch.rows, samples, gains, references)
+        mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
 
         logits = model(inputs, mixed.tokens, mixed.packing).logits
         said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
         said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
-        words = F.cross_entropy(said, mixed.targets[drawn], reduction="none")
-        terms = {"words": (gains[drawn] * words).mean()}
+        terms = {"words": (gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")).mean()}
         if self.stage.cross_entropy:
             given = mixed.real & ~drawn
             terms["references"] = self.stage.cross_entropy * F.cross_entropy(logits[given], mixed.targets[given])
-        lengths = [len(ids) - 1 - (ids[-1] == self.tokenizer.end) for of_image in samples for ids in of_image]
-        unfinished = [ids[-1] != self.tokenizer.end for of_image in samples for ids in of_image]
-        return Loss(
-            terms,
-            mixed,
-            {
-                "reward": float(reward.mean()),
-                "advantage_std": float(advantages(reward, normalise=False).std()),
-                **{f"sample_{name}": float(value.mean()) for name, value in measures.items()},
-                "sample_words": float(np.mean(lengths)),
-                "unfinished": float(np.mean(unfinished)),
-            },
-        )
+        return Loss(terms, mixed, measures_of(samples, reward, scores))
 
     def draw(self, model: CaptioningModel, inputs: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
         """K samples of each image, each `<start>`, its words, and `<end>` unless it was cut.
@@ -160,6 +147,19 @@ def advantages(rewards: Floats, *, normalise: bool) -> Floats:
     samples = rewards.shape[1]
     above: Floats = (rewards - rewards.mean(1, keepdims=True)) * (samples / (samples - 1))
     return above / max(float(above.std()), 1e-8) if normalise else above
+
+
+def measures_of(samples: Sequence[Sequence[Ids]], reward: Floats, scores: Mapping[str, Floats]) -> dict[str, float]:
+    """What the log tells of a batch's samples; the mean baseline is the mean reward."""
+    unfinished = np.array([[ids[-1] != Tokenizer.end for ids in of_image] for of_image in samples])
+    tokens = np.array([[len(ids) - 1 for ids in of_image] for of_image in samples])
+    return {
+        "reward": float(reward.mean()),
+        "advantage_std": float(advantages(reward, normalise=False).std()),
+        **{f"sample_{name}": float(score.mean()) for name, score in scores.items()},
+        "sample_words": float((tokens - ~unfinished).mean()),
+        "unfinished": float(unfinished.mean()),
+    }
 
 
 def captions_of(batch: Batch) -> list[list[Ids]]:
