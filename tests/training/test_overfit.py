@@ -19,7 +19,8 @@ from showtell.models.up_down import UpDownConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import batch_of
-from showtell.training.cross_entropy import CrossEntropy, parameter_groups
+from showtell.training.cross_entropy import CrossEntropy
+from showtell.training.stage import parameter_groups
 
 LSTM = {"embedding_width": 32, "hidden_width": 64, "dropout": 0.0}
 TRANSFORMER = {"width": 64, "heads": 4, "feed_forward_width": 64, "encoder_layers": 1, "decoder_layers": 2}

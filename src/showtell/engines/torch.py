@@ -77,9 +77,8 @@ class TorchEngine:
             state = _gather(state, self._tensor(parents))
         new_state: dict[str, Tensor]
         logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
-        log_probs, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
         alpha = None if attention is None else attention.float().cpu().numpy()
-        return Proposals(ids.cpu().numpy(), log_probs.cpu().numpy(), alpha), new_state
+        return Proposals(*_best(logits.float().log_softmax(-1), top), alpha), new_state
 
     @torch.inference_mode()
     def select(
@@ -99,6 +98,16 @@ class TorchEngine:
     def _memory(self, grid: Tensor) -> dict[str, Tensor]:
         memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
         return memory
+
+
+def _best(log_probs: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ids `[B, K, top]` of the likeliest words, the likeliest first, and their log-probabilities."""
+    if top < log_probs.shape[-1]:
+        values, ids = log_probs.topk(top, dim=-1)
+        return ids.cpu().numpy(), values.cpu().numpy()
+    everything = log_probs.cpu().numpy()
+    order = np.argsort(-everything, axis=-1)  # a whole vocabulary (sampling) in a fifth of the time of PyTorch's sort
+    return order, np.take_along_axis(everything, order, axis=-1)
 
 
 def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
