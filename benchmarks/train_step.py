@@ -10,11 +10,10 @@ speed that `torch.matmul` reaches here on 2048 x 2048 matrices, over the time it
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
+from timing import median_seconds, product_speed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -92,24 +91,6 @@ def operations(images: int, cells: int) -> float:
     word = E * 4 * H + H * (4 * H + A + 1) + D * 4 * H + (H + D) * E + E * V
     look = cells * (A + D)
     return 3 * 2 * images * sum(WIDTHS) * (word + look) + 2 * 2 * images * cells * D * A
-
-
-def product_speed() -> float:
-    """Operations a second of one large matrix product."""
-    matrix = torch.randn(2048, 2048)
-    return 2 * 2048**3 / median_seconds([lambda: matrix @ matrix], 9)[0]
-
-
-def median_seconds(steps: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median time of each step, run in turn so that the machine's moods hit all alike."""
-    times: list[list[float]] = [[] for _ in steps]
-    for repeat in range(repeats + 1):
-        for i, step in enumerate(steps):
-            begin = time.perf_counter()
-            step()
-            if repeat:  # the first one warms up
-                times[i].append(time.perf_counter() - begin)
-    return [statistics.median(t) for t in times]
 
 
 def main() -> None:

@@ -75,6 +75,21 @@ def test_scores_and_predictions(place, capsys):
         assert f"  {metric:<8} {100 * value:6.1f}\n" in out
 
 
+def test_captions_that_break_off_or_are_copied_are_counted(place, capsys):
+    """Cut after four words all break off; of the train split itself nothing is said to be copied."""
+    rows = Path("t.jsonl").read_text().replace("a red one", "A red picture of nothing.")
+    Path("t.jsonl").write_text(rows)
+    _, out, _ = run(capsys, "-o", "r.json")
+    shares = {line.split("  ")[0]: line.split() for line in out.splitlines() if "%" in line}
+    assert shares["copied from training"][-4:] == ["50.0", "%", "25.0", "%"]
+    assert shares['break off ("a man with a")'][-4:-2] == ["0.0", "%"]
+    found = json.loads(Path("r.json").read_text())["captions"]
+    assert (found["system"]["copied"], found["people"]["copied"], found["system"]["dangling"]) == (0.5, 0.25, 0)
+    assert run(capsys, "-o", "r.json", "--max-words", 4)[0] == 0
+    assert json.loads(Path("r.json").read_text())["captions"]["system"]["dangling"] == 1
+    assert "copied" not in run(capsys, "--split", "train")[1]
+
+
 def test_a_metric_that_can_not_be_had_is_told(place, capsys, monkeypatch):
     """A file of scores without METEOR would look as if nobody had asked for it."""
 

@@ -221,6 +221,17 @@ def test_epochs_that_start_again_are_drawn_over_steps(run: Path):
     assert labels[0].startswith("Training loss, by step")
 
 
+def test_a_self_critical_stage_shows_its_reward_and_no_loss(run: Path):
+    """Its loss is near zero and would flatten the curve of the stage before."""
+    rewarded = [{**epoch(n, 0.5), "loss": -0.01, "reward": 0.4 + n / 10} for n in (3, 4)]
+    write_lines(run / "log.jsonl", [epoch(1, 0.2), epoch(2, 0.3), *rewarded])
+    charts = {
+        str(svg["aria-label"]).split(",")[0]: str(svg["aria-label"]) for svg in Page(write_report(run)).all("svg")
+    }
+    assert "-0.01" not in charts["Training loss"]
+    assert "0.8" in charts["Reward"]
+
+
 def test_one_validation_is_enough(run: Path):
     write_lines(run / "log.jsonl", [epoch(1, 0.0)])
     assert "Validated once" in Page(write_report(run)).text

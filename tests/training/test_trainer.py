@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 import showtell
 from showtell.data import load
-from showtell.errors import DataError, UsageError
+from showtell.errors import BundleError, DataError, UsageError
+from showtell.training.checkpoint import read_progress
 from showtell.training.events import Epoch, Event, LeftOut
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.trainer import train
@@ -31,6 +32,9 @@ stages:
 search: {beam: 2, max_words: 12}
 checkpoint_seconds: 0
 """
+REWARDED = (
+    "  - {kind: self_critical, epochs: 1, batch_images: 4, samples: 2, bleu4: 0.5, average: 0.9, max_words: 12}\n"
+)
 SPEC = "shapes:60"
 
 
@@ -72,6 +76,45 @@ def test_a_run_leaves_all_that_it_promises(recipe: Path, tmp_path: Path) -> None
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     example = load(SPEC).split("dev")[0]
     assert captioner(example.read())[0].text == next(s for s in samples if s["image_id"] == example.image_id)["caption"]
+
+
+def test_samples_are_rewarded_after_cross_entropy(recipe: Path, tmp_path: Path) -> None:
+    """A recipe of both kinds of stages: what the samples are like stands in the log."""
+    recipe.write_text(TINY.replace("search:", f"{REWARDED}search:"))
+    events = run(load_recipe(recipe), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == [0, 0, 1, 2]
+    names = {"reward", "advantage_std", "sample_CIDEr", "sample_BLEU-4", "sample_words", "unfinished"}
+    assert [bool(names & line.keys()) for line in lines] == [False, False, False, True]
+    last = lines[-1]
+    assert names <= last.keys()
+    assert last["reward"] == pytest.approx(last["sample_CIDEr"] + 0.5 * last["sample_BLEU-4"])
+    assert 0 < last["sample_words"] <= 12
+    ends = [event for event in events if isinstance(event, Epoch) and event.line]
+    assert [event.captions for event in ends] == [event.all_captions for event in ends]
+
+
+def test_a_run_starts_from_the_weights_and_words_of_another(recipe: Path, tmp_path: Path) -> None:
+    """With next to no learning rate it ends where the other did, also through a resumed run and other captions."""
+    run(load_recipe(recipe), tmp_path / "first")
+    recipe.write_text(f"{TINY.partition('stages:')[0]}stages:\n{REWARDED}search: {{beam: 2, max_words: 12}}\n")
+    barely = ["stages.0.learning_rate=1e-12", "stages.0.weight_decay=0", f"start_from={tmp_path / 'first'}"]
+    first, second = load_file(tmp_path / "first/model/model.safetensors"), tmp_path / "second"
+    train(load_recipe(recipe, barely), load("shapes:40"), second)
+    for name, weights in load_file(second / "model/model.safetensors").items():
+        np.testing.assert_allclose(weights, first[name], atol=1e-6, err_msg=name)
+    words = (tmp_path / "first/model/tokenizer.json").read_bytes()
+    assert (second / "model/tokenizer.json").read_bytes() == words
+    train(load_recipe(recipe, barely), load("shapes:40"), second, resume=True)
+
+
+def test_a_start_that_does_not_fit_is_named(recipe: Path, tmp_path: Path) -> None:
+    run(load_recipe(recipe, ["stages.0.epochs=1", "validation_images=2"]), tmp_path / "first")
+    start = f"start_from={tmp_path / 'first'}"
+    with pytest.raises(UsageError, match=r"not those of this recipe's model.*config\.json"):
+        run(load_recipe(recipe, [start, "decoder.hidden_width=16"]), tmp_path / "second")
+    with pytest.raises(BundleError, match="no model folder"):
+        run(load_recipe(recipe, [f"start_from={tmp_path / 'nowhere'}"]), tmp_path / "third")
 
 
 def test_refuses_to_write_over_a_run(recipe: Path, tmp_path: Path) -> None:
@@ -168,20 +211,24 @@ LIVE_AND_AUGMENTED = ("encoder_stages=1", "augmentation={flip: 0.5, crop: 0.6, c
 
 @pytest.mark.parametrize(
     "settings",
-    [(), tuple(f"--set=stages.{stage}.{setting}" for stage in (0, 1) for setting in LIVE_AND_AUGMENTED)],
+    [(), tuple(f"--set=stages.{stage}.{setting}" for stage in range(3) for setting in LIVE_AND_AUGMENTED)],
     ids=["cached", "live"],
 )
 def test_killed_and_resumed_is_as_never_stopped(settings: tuple[str, ...], recipe: Path, tmp_path: Path) -> None:
-    """kill -9 at three moments; the weights of the best model and of the last step are the same, bit by bit."""
+    """kill -9 at moments of every stage; the weights of the best model and of the last step are equal, bit by bit."""
+    recipe.write_text(TINY.replace("search:", f"{REWARDED}search:"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(recipe, whole, *settings)
     assert process.wait(200) == 0, process.communicate()[1]
-    for steps in (2, 9, 14):
+    for steps in (2, 9, 14, 18):
         process = start(recipe, killed, "--resume", *settings)
         wait_for_steps(killed, steps, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    saved = read_progress(killed / "checkpoint")
+    assert saved is not None
+    assert saved.stage == 2, "the last one was to fall into the self-critical stage"
     process = start(recipe, killed, "--resume", *settings)
     assert process.wait(200) == 0, process.communicate()[1]
     for file in ("model/model.safetensors", "checkpoint/checkpoint.safetensors"):

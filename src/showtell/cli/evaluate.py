@@ -16,10 +16,13 @@ from showtell.cli import options as shared
 from showtell.cli.caption import report
 from showtell.cli.outputs import check_writable, write_whole
 from showtell.cli.progress import meteor_progress, progress_bar
+from showtell.cli.score import diversity_table
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.feature_cache import FeatureCache
 from showtell.errors import DataError, ImageError, ShowtellError, UsageError
+from showtell.metrics.diversity import Diversity, diversity
+from showtell.metrics.ptb import tokenise
 from showtell.metrics.report import Report, score
 
 app = typer.Typer()
@@ -48,7 +51,8 @@ def evaluate(
     captioner = load(model)
     search_options = {**search, "num": 1}
     options = captioner.options(**search_options)
-    examples = load_data(data).split(split)
+    dataset = load_data(data)
+    examples = dataset.split(split)
     if features is None:
         outcomes = from_files(captioner, examples, batch_size, search_options)
     else:
@@ -59,7 +63,11 @@ def evaluate(
     references = {example.image_id: example.captions for example in examples}
     with meteor_progress() as progress:
         scored = score({i: caption.text for i, caption in captions.items()}, references, progress=progress)
+    training = None if split == "train" or "train" not in dataset.splits else tokens_of(dataset.split("train"))
+    people = diversity([of_image[0] for of_image in scored.references], training)
+    system = diversity(scored.candidates, training)
     print_scores(scored, captioner.config.name, f"{data}, {split}")
+    print_diversity(system, people)
     if output is not None:
         results: dict[str, Any] = {
             "model": captioner.config.name,
@@ -69,6 +77,7 @@ def evaluate(
             "images": len(scored.image_ids),
             "scores": scored.scores,
             "missing": scored.missing,
+            "captions": {"system": asdict(system), "people": asdict(people)},
             "predictions": predictions(captions, scored),
         }
         write_whole(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -151,6 +160,11 @@ def caption_examples(
     return captions, bad
 
 
+def tokens_of(examples: Sequence[Example]) -> frozenset[str]:
+    """All captions of some examples, tokenised."""
+    return frozenset(tokenise([c for example in examples for c in example.captions], order_independent=True))
+
+
 def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:
     """The COCO results format, with each image's own CIDEr beside its caption."""
     ciders = dict(zip(scored.image_ids, scored.per_image["CIDEr"].tolist(), strict=True))
@@ -172,3 +186,12 @@ def print_scores(scored: Report, model: str, data: str) -> None:
         print(f"  {metric:<8} {100 * value:6.1f}")
     for metric, reason in scored.missing.items():
         print(f"  {metric:<8} missing: {reason}")
+
+
+def print_diversity(system: Diversity, people: Diversity) -> None:
+    """What the captions are like: how many break off, or stand in the train split already."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(diversity_table(system, people))

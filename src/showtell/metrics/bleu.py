@@ -53,6 +53,17 @@ def bleu_scores(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.float6
     return scores
 
 
+def smoothed_bleu_4(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.float64]:
+    """BLEU-4 `[...]` of single captions from `bleu_statistics` `[..., 10]`, 0 only where no word matches.
+
+    Matches and n-grams of 2 to 4 words count one more than they are (Lin and Och 2004, ORANGE): most captions share no
+    four words with a reference, and the product of `bleu_scores` would call all of these equally bad.
+    """
+    more = np.array([0, 1, 1, 1] * 2 + [0, 0])
+    scores: NDArray[np.float64] = bleu_scores(statistics + more)[..., -1]
+    return np.where(statistics[..., 0] > 0, scores, 0.0)
+
+
 def _matches(counted: Collection, n: int, images: int) -> Ints:
     """For each image the candidate's n-grams that stand in a reference, at most as often as there, `[B]`."""
     candidate, reference = counted.candidates[n], counted.references[n]

@@ -88,7 +88,9 @@ def additive_scores(keys: Tensor, query: Tensor, score: Tensor) -> Tensor:
     Returns:
         `[B, K, N]`.
     """
-    return torch.tanh(keys[:, None] + query[:, :, None]) @ score
+    # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch leaves float32 tanh to MKL, which is 4 times as slow on an AMD processor.
+    halves = torch.sigmoid((2 * keys)[:, None] + (2 * query)[:, :, None])  # [B, K, N, A]
+    return halves @ (2 * score) - score.sum()
 
 
 def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

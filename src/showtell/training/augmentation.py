@@ -63,7 +63,7 @@ class Augmentation(BaseModel):
 
     def picture(self, image: Pixels, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
         """A photo `[H, W, 3]` as the encoder gets it in training, uint8 `[S, S, 3]`; `random` as in `mirrors`."""
-        mirrored = self.mirrors(random)
+        flipped = self.mirrors(random)
         if self.crop < 1:
             picture = random_crop(image, self.crop, preprocessing, random)
         else:
@@ -72,7 +72,7 @@ class Augmentation(BaseModel):
             picture = recoloured(picture, *random.uniform(1 - self.colour, 1 + self.colour, 3))
         if self.cutout:
             picture = with_blank_square(picture, self.cutout, preprocessing, random)
-        return picture[:, ::-1] if mirrored else picture
+        return picture[:, ::-1] if flipped else picture
 
     def captions(
         self,

@@ -5,6 +5,7 @@ is written beside its place, flushed to the disk and renamed, so a run that is k
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,28 @@ class Progress:
     epochs_since_best: int = 0
 
     captions: int = 0
-    """Seen in this epoch, as are the five below."""
+    """Seen in this epoch, as are the six below."""
     words: int = 0
     positions: int = 0
     """Computed for the words; those that hold no word are padding."""
     loss: float = 0.0
     """Summed over words, in nats."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """Of the stage's own, summed over captions."""
     seconds: float = 0.0
 
-    def count(self, captions: int, words: int, positions: int, loss: float, seconds: float) -> None:
-        """A step is done, with this mean loss."""
+    def count(
+        self, captions: int, words: int, positions: int, loss: float, measures: Mapping[str, float], seconds: float
+    ) -> None:
+        """A step is done, with this mean loss and these mean measures."""
         self.batch += 1
         self.step += 1
         self.captions += captions
         self.words += words
         self.positions += positions
         self.loss += loss * words
+        for name, value in measures.items():
+            self.measures[name] = self.measures.get(name, 0.0) + value * captions
         self.seconds += seconds
 
     def end_epoch(self, line: Json, score: float) -> bool:
@@ -63,6 +70,7 @@ class Progress:
         self.epoch += 1
         self.batch = self.captions = self.words = self.positions = 0
         self.loss = self.seconds = 0.0
+        self.measures = {}
         best = self.best_score is None or score > self.best_score
         self.best_score = score if best else self.best_score
         self.epochs_since_best = 0 if best else self.epochs_since_best + 1
@@ -81,6 +89,11 @@ class Progress:
     def mean_loss(self) -> float:
         """Nats a word in this epoch."""
         return self.loss / max(1, self.words)
+
+    @property
+    def mean_measures(self) -> dict[str, float]:
+        """Over the epoch's captions so far."""
+        return {name: value / max(1, self.captions) for name, value in self.measures.items()}
 
     @property
     def captions_per_second(self) -> float:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,8 +17,10 @@ from showtell.models.encoders import EncoderConfig
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import TokenizerConfig
 from showtell.training.cross_entropy import CrossEntropy
+from showtell.training.self_critical import SelfCritical
 
 Json = dict[str, Any]
+StageConfig = Annotated[CrossEntropy | SelfCritical, Field(discriminator="kind")]
 
 
 class Recipe(BaseModel):
@@ -29,8 +31,13 @@ class Recipe(BaseModel):
     name: str = Field(description="what the trained model is called")
     encoder: EncoderConfig = Field(description="the image encoder")
     decoder: DecoderConfig = Field(description="the caption decoder")
-    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="how captions become words")
-    stages: tuple[CrossEntropy, ...] = Field(min_length=1, description="what is trained, one after the other")
+    start_from: str | None = Field(
+        None, description="run or model folder whose weights and words training starts from; else from fresh ones"
+    )
+    tokenizer: TokenizerConfig = Field(
+        TokenizerConfig(), description="how captions become words, unless start_from knows"
+    )
+    stages: tuple[StageConfig, ...] = Field(min_length=1, description="what is trained, one after the other")
     search: SearchOptions = Field(
         SearchOptions(), description="how validation captions are generated, and the model's default"
     )
@@ -54,7 +61,11 @@ class Recipe(BaseModel):
     def _attention_is_there(self) -> Self:
         """A weight that would change nothing is a mistake."""
         for number, stage in enumerate(self.stages):
-            if stage.doubly_stochastic and not isinstance(self.decoder, AttentionDecoderConfig):
+            if (
+                isinstance(stage, CrossEntropy)
+                and stage.doubly_stochastic
+                and not isinstance(self.decoder, AttentionDecoderConfig)
+            ):
                 raise ValueError(
                     f"stages.{number}.doubly_stochastic: {self.decoder.name} has no attention in training; leave it out"
                 )
@@ -86,7 +97,9 @@ def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"{source}: {'; '.join(_problem(detail) for detail in error.errors())}.") from error
+        # When all stages are wrong, pydantic adds that there are none.
+        details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
+        raise UsageError(f"{source}: {'; '.join(map(_problem, details))}.") from error
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:
@@ -127,12 +140,17 @@ def _problem(detail: Any) -> str:
         return f"'{_dotted([*steps, last])}' is no known key; the nearest is '{nearest[0]}'"
     where = _dotted(_walked(detail["loc"])[0])
     if detail["type"] == "union_tag_invalid":
-        return f"'{where}.name': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
+        return f"'{where}.{_tag(detail)}': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
-        return f"'{where}.name' is missing"
+        return f"'{where}.{_tag(detail)}' is missing"
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
     return f"'{where}': {message[:1].lower()}{message[1:]}{given}"
+
+
+def _tag(detail: Any) -> str:
+    """The key that says which of several kinds a part is: `name` or `kind`."""
+    return str(detail["ctx"]["discriminator"]).strip("'")
 
 
 def documented_keys() -> list[tuple[str, str, str]]:
@@ -142,8 +160,9 @@ def documented_keys() -> list[tuple[str, str, str]]:
 
     def walk(part: Json, place: str) -> None:
         for key, value in part.get("properties", {}).items():
-            options = value.get("oneOf") or value.get("anyOf") or [value]
-            parts = [_referred(schema, one.get("items", one)) for one in options]
+            value_or_items = value.get("items", value)
+            options = value_or_items.get("oneOf") or value_or_items.get("anyOf") or [value_or_items]
+            parts = [_referred(schema, one) for one in options]
             inner = [one for one in parts if "properties" in one]
             name = f"{place}{key}{'.0' if value.get('type') == 'array' and inner else ''}"
             if not inner:
@@ -186,7 +205,7 @@ def _walked(place: Sequence[int | str]) -> tuple[list[int | str], list[Json]]:
         inner = [part["items"] if isinstance(step, int) else part.get("properties", {}).get(step) for part in parts]
         found = [one for part in inner if part for one in resolved(part)]
         named = [one for one in parts if any(key.get("const") == step for key in one.get("properties", {}).values())]
-        if found:
+        if found and not named:
             steps.append(step)
-        parts = found or named or parts
+        parts = named or found or parts
     return steps, parts

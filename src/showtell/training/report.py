@@ -168,15 +168,17 @@ def _summary(log: Sequence[Record]) -> str:
 
 
 def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
-    """The loss, the scores and the learning rate over the run, and the captions' lengths."""
+    """The loss, rewards, scores and the learning rate over the run, and the captions' lengths."""
     axis, places = _axis(log)
     best = best_of(log)
+    # Self-critical training's loss says nothing: its mean stays near zero, whatever the model learns.
+    said = [{**record, "loss": None} if "reward" in record else record for record in log]
     best_at = next((place for place, record in zip(places, log, strict=True) if record is best), None)
 
     def over_run(title: str, subtitle: str, names: Sequence[str], *, zero: bool, mark: float | None = None) -> str:
         lines = {}
         for name in names:
-            values = [number({**record, **scores(record)}.get(name)) for record in log]
+            values = [number({**record, **scores(record)}.get(name)) for record in said]
             if line := [(x, y) for x, y in zip(places, values, strict=True) if y is not None]:
                 lines[name] = line
         if not lines:
@@ -186,6 +188,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
     validated = "Of captions that the model wrote for the validation images"
     charts = [
         over_run("Training loss", "Mean over an epoch’s words", ["loss"], zero=False),
+        over_run("Reward", "Of the model’s own samples, mean over an epoch", ["reward"], zero=False),
         over_run("Scores", validated, DRAWN, zero=True, mark=best_at),
         over_run("Learning rate", "When the epoch ended", ["learning_rate"], zero=True),
         _lengths(samples),

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from showtell.bundle import BundleConfig, save_bundle
+from showtell.bundle import BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
@@ -49,13 +49,13 @@ from showtell.training import checkpoint
 from showtell.training.augmentation import mirror_image, mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
-from showtell.training.cross_entropy import CrossEntropy, parameter_groups
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
+from showtell.training.stage import Loss, Objective, Stage, parameter_groups
 from showtell.training.validation import add_pictures, validate, write_lines
 
 SELECTED_BY = "CIDEr"
@@ -114,6 +114,7 @@ def train(
 
     Raises:
         UsageError: the folder holds a run already, or one of another recipe.
+        BundleError: there is no model where the recipe starts from.
         DataError: the data set can't be trained on, or the loss is no longer a number.
         Interrupted: Ctrl-C; the run is saved.
     """
@@ -146,11 +147,8 @@ def set_up(
     accelerator = Accelerator(mixed_precision=recipe.precision)
     set_seed(recipe.seed)
     train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    texts = [caption for example in train_examples for caption in example.captions]
-    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
-        texts += [other for text in texts if (other := mirrored(text)) != text]
-    tokenizer = Tokenizer.train(texts, recipe.tokenizer)
-    model = build_model(recipe.encoder, recipe.decoder, len(tokenizer)).to(accelerator.device)
+    tokenizer, model = starting_point(recipe, train_examples)
+    model.to(accelerator.device)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
         flips = any(stage.augmentation.flip for stage in recipe.stages if not stage.encoder_stages)
@@ -187,7 +185,32 @@ def set_up(
     )
 
 
-def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
+def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel]:
+    """The tokenizer, and the model as it is before the first step.
+
+    Raises:
+        BundleError: there is no model in `start_from`.
+        UsageError: it is of another architecture than the recipe's.
+    """
+    if recipe.start_from is None:
+        texts = [caption for example in examples for caption in example.captions]
+        if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+            texts += [other for text in texts if (other := mirrored(text)) != text]
+        tokenizer = Tokenizer.train(texts, recipe.tokenizer)
+        return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer))
+    bundle = load_bundle(recipe.start_from)
+    model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
+    try:
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights in {bundle.path} are not those of this recipe's model.",
+            f"Give the encoder and the decoder that {bundle.path / 'config.json'} names, sizes included.",
+        ) from error
+    return bundle.tokenizer, model
+
+
+def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     progress, model, device = run.progress, run.model, run.accelerator.device
     optimizer = torch.optim.AdamW(parameter_groups(model, stage))
@@ -211,21 +234,25 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
             batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
             todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
+            objective = stage.objective(captions, run.tokenizer)
             begin = time.perf_counter()
             for batch, pictures in inputs.train(todo, seed):
                 done = progress.step / steps
-                terms = step(run, stage, trained, optimizer, pictures.to(device), batch.to(device), done)
+                loss = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
-                    batch.captions,
-                    batch.words,
-                    batch.real.numel(),
-                    terms["words"],
+                    loss.batch.captions,
+                    loss.batch.words,
+                    loss.batch.real.numel(),
+                    loss.terms["words"].item(),
+                    loss.measures,
                     time.perf_counter() - begin,
                 )
-                for name, value in terms.items():
-                    curves.add_scalar(f"loss/{name}", value, progress.step)
+                for name, term in loss.terms.items():
+                    curves.add_scalar(f"loss/{name}", term.item(), progress.step)
+                for name, value in loss.measures.items():
+                    curves.add_scalar(f"samples/{name}", value, progress.step)
                 run.tell(_epoch(run, stage))
                 if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
                     checkpoint.save(run.checkpoint, progress, model, optimizer, average)
@@ -247,7 +274,7 @@ def fit(run: Run, index: int, stage: CrossEntropy, *, restore: bool) -> None:
     progress.begin_stage(index + 1)
 
 
-def inputs_of(run: Run, stage: CrossEntropy) -> AbstractContextManager[Inputs]:
+def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
     """Where the stage's images come from."""
     if stage.encoder_stages:
         return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
@@ -257,30 +284,31 @@ def inputs_of(run: Run, stage: CrossEntropy) -> AbstractContextManager[Inputs]:
 
 def step(
     run: Run,
-    stage: CrossEntropy,
+    stage: Stage,
+    objective: Objective,
     model: Any,
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     batch: Batch,
     done: float,
-) -> dict[str, float]:
-    """One optimiser step, `done` (0..1) into the stage; returns the terms of the loss."""
+) -> Loss:
+    """One optimiser step, `done` (0..1) into the stage; returns the loss before it."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * stage.learning_rate_share(done)
     optimizer.zero_grad()
     with run.accelerator.autocast():
-        terms = stage.terms(model, inputs, batch, done)
-    total = torch.stack(list(terms.values())).sum()
-    values = {name: term.item() for name, term in terms.items()}
+        loss = objective(model, inputs, batch, done)
+    total = torch.stack(list(loss.terms.values())).sum()
+    values = {name: term.item() for name, term in loss.terms.items()}
     if not math.isfinite(sum(values.values())):
         raise DataError(f"The loss is no longer a number: {values}.", "Use a lower learning_rate or clip.")
     run.accelerator.backward(total)
     run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
     optimizer.step()
-    return values
+    return loss._replace(terms={name: term.detach() for name, term in loss.terms.items()})
 
 
-def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
+def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
     """Validate, keep the model if it is the best so far, and return the epoch's line of the log."""
     progress = run.progress
     began = time.perf_counter()
@@ -294,6 +322,7 @@ def end_epoch(run: Run, stage: CrossEntropy, index: int, model: CaptioningModel,
         "learning_rate": stage.learning_rate * stage.learning_rate_share((progress.epoch + 1) / stage.epochs),
         "captions_per_second": progress.captions_per_second,
         "padding": progress.padding,
+        **progress.mean_measures,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
@@ -357,20 +386,20 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _over(progress: Progress, stage: CrossEntropy) -> bool:
+def _over(progress: Progress, stage: Stage) -> bool:
     """Whether the stage has had its epochs, or its patience is over."""
     return progress.epoch >= stage.epochs or (
         stage.patience is not None and progress.epochs_since_best >= stage.patience
     )
 
 
-def _epoch(run: Run, stage: CrossEntropy) -> Epoch:
+def _epoch(run: Run, stage: Stage) -> Epoch:
     progress = run.progress
     return Epoch(
         epoch=progress.epoch + 1,
         epochs=stage.epochs,
         captions=progress.captions,
-        all_captions=sum(min(len(captions), stage.captions_per_image) for captions in run.captions),
+        all_captions=sum(stage.captions_computed(len(captions)) for captions in run.captions),
         captions_per_second=progress.captions_per_second,
         loss=progress.mean_loss,
     )

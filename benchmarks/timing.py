@@ -1,0 +1,25 @@
+"""What the benchmarks measure with: medians of alternating runs, and the machine's own speed."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def median_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median time of each run, in turn so that the machine's moods hit all alike."""
+    times: list[list[float]] = [[] for _ in runs]
+    for repeat in range(repeats + 1):
+        for i, run in enumerate(runs):
+            begin = time.perf_counter()
+            run()
+            if repeat:  # the first one warms up
+                times[i].append(time.perf_counter() - begin)
+    return [statistics.median(t) for t in times]
+
+
+def product_speed() -> float:
+    """Operations a second of one large matrix product."""
+    matrix = torch.randn(2048, 2048)
+    return 2 * 2048**3 / median_seconds([lambda: matrix @ matrix], 9)[0]

@@ -1,0 +1,110 @@
+"""What all stages of a recipe have in common: learning rates, averaging, and what they tell the trainer of a step."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from showtell.models.captioning_model import CaptioningModel
+from showtell.tokenizer import Tokenizer
+from showtell.training.augmentation import Augmentation
+from showtell.training.batches import Batch, Ids
+
+
+class Loss(NamedTuple):
+    """What one step minimises, and what it saw on the way."""
+
+    terms: dict[str, Tensor]
+    """Weighted and named; their sum is minimised. `words` is the one that the log calls the loss."""
+    batch: Batch
+    """The captions that the model computed."""
+    measures: Mapping[str, float] = MappingProxyType({})
+    """For the log only: figures of the batch, which are averaged over an epoch's captions."""
+
+
+Objective = Callable[[CaptioningModel, Tensor, Batch, float], Loss]
+"""The loss of a model in training mode, for a batch's images `[B, 3, S, S]` or grids `[B, N, D]`, its captions, and the
+share of the stage that has passed, 0..1."""
+
+
+class Stage(BaseModel):
+    """The keys of every stage. Learning rates rise over the warm-up and fall along a cosine to nearly nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    epochs: int = Field(20, gt=0, description="passes over the training images, at most")
+    batch_images: int = Field(20, gt=0, description="B, images in a batch; each comes with its captions")
+    captions_per_image: int = Field(
+        5, gt=0, description="K at most; a random choice of an image's captions if it has more"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="of the decoder, at its highest")
+    encoder_stages: int = Field(
+        0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
+    )
+    encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
+    augmentation: Augmentation = Field(
+        Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
+    clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
+    patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
+
+    @model_validator(mode="after")
+    def _grids_cannot_be_augmented(self) -> Self:
+        if self.augmentation != Augmentation(flip=self.augmentation.flip) and not self.encoder_stages:
+            raise ValueError(
+                "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
+                "or flip alone, for which mirrored photos are cached too"
+            )
+        return self
+
+    def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
+        """What the stage minimises in an epoch.
+
+        Args:
+            captions: the captions of all training images in this epoch, which a batch's `rows` number.
+            tokenizer: what made them.
+        """
+        raise NotImplementedError
+
+    def captions_computed(self, captions: int) -> int:
+        """How many captions are computed for an image that has so many."""
+        return min(captions, self.captions_per_image)
+
+    def learning_rate_share(self, done: float) -> float:
+        """Which part of the highest learning rate holds when `done` (0..1) of the stage has passed."""
+        if done < self.warmup:
+            return (done + 1e-3) / (self.warmup + 1e-3)  # the very first step counts too
+        return 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
+
+    def averaged(self, average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+        """The moving average after `count` steps; young averages forget faster, so they hold no untrained weights."""
+        decay = min(self.average, (1 + float(count)) / (10 + float(count)))
+        return average.lerp(weight, 1 - decay)
+
+
+def parameter_groups(model: CaptioningModel, stage: Stage) -> list[dict[str, object]]:
+    """AdamW's groups: decoder and encoder with a learning rate each, matrices with weight decay and the rest without.
+
+    Sets which of the encoder's parameters learn.
+    """
+    model.encoder.train_last(stage.encoder_stages)
+    groups: list[dict[str, object]] = []
+    for module, learning_rate in (
+        (model.decoder, stage.learning_rate),
+        (model.encoder, stage.encoder_learning_rate),
+    ):
+        learning = [p for p in module.parameters() if p.requires_grad]
+        for decay, chosen in (
+            (stage.weight_decay, [p for p in learning if p.ndim > 1]),
+            (0.0, [p for p in learning if p.ndim <= 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": learning_rate, "highest": learning_rate, "weight_decay": decay})
+    return groups
