@@ -150,8 +150,8 @@ def print_decoders(repeats: int) -> None:
     """One line for each decoder: beam 5, greedy, and the plain way."""
     sizes = "".join(f"{batch:7}" for batch in BATCHES)
     ratios = ", ".join(f"{batch}" for batch in BATCHES)
-    print(f"{'':34}   {f'beam {BEAM}, batch of':21}   {'greedy, batch of':21}   {f'beam {BEAM} / greedy'}")
-    print(f"{'decoder':26}millions   {sizes}   {sizes}   batch of {BATCHES[1]:5}     plain   plain / ours: {ratios}")
+    print(f"{'':40}   {f'beam {BEAM}, batch of':21}   {'greedy, batch of':21}   {f'beam {BEAM} / greedy'}")
+    print(f"{'decoder':32}millions   {sizes}   {sizes}   batch of {BATCHES[1]:5}     plain   plain / ours: {ratios}")
     for name, config in decoders().items():
         decoder = build_decoder(config, D, V).eval()
         grids = [torch.randn(batch, N, D) for batch in BATCHES]
@@ -161,7 +161,7 @@ def print_decoders(repeats: int) -> None:
         columns = ["".join(f"{t:7.1f}" for t in of) for of in (beam, greedy)]
         ratios = ", ".join(f"{plain / t:.1f} x" for t in beam)
         print(
-            f"{name:26}{parameters(decoder) / 1e6:8.1f}   {columns[0]}   {columns[1]}"
+            f"{name:32}{parameters(decoder) / 1e6:8.1f}   {columns[0]}   {columns[1]}"
             f"   {beam[1] / greedy[1]:12.1f} x  {plain:8.1f}   {ratios}",
             flush=True,
         )
