@@ -216,7 +216,8 @@ def test_python_m_showtell():
 def test_sigint_to_a_process():
     """The whole way: a signal, one sentence, exit code 130, no traceback."""
     code = """
-import sys, time, types, typer
+import signal, sys, time, types, typer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and is inherited
 module = types.ModuleType("showtell.cli.models")
 module.app = typer.Typer()
 @module.app.command()
