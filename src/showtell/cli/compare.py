@@ -2,12 +2,13 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from showtell.cli.comparison import Comparison, Contrast
 from showtell.cli.outputs import check_writable, write_whole
 from showtell.cli.progress import meteor_progress
 from showtell.cli.score import (
@@ -24,48 +25,13 @@ from showtell.cli.score import (
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
 from showtell.metrics import Report, score, signature
-from showtell.metrics.significance import Difference, most_different
+from showtell.metrics.significance import most_different
 from showtell.metrics.significance import compare as compare_reports
 
 RANKED_BY = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """What images are ranked by: the first of these that was computed."""
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One image, and what two systems say about it."""
-
-    image_id: str
-    first: str
-    second: str
-    first_score: float
-    second_score: float
-    references: tuple[str, ...]
-    path: Path | None
-    """Where its file may be."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems side by side: all that the table, the page and `--json` show."""
-
-    names: tuple[str, str]
-    images: int
-    references: int
-    differences: list[Difference]
-    missing: dict[str, str]
-    ranked_by: str
-    wins: tuple[int, int, int]
-    """Images that the first does better, that the second does better, and draws, by `ranked_by`."""
-    contrasts: list[Contrast]
-    left_out: dict[str, list[str]]
-    """Why -> the images that are not compared."""
-    draws: int
-    confidence: float
-    seed: int
-    signatures: tuple[str, str]
 
 
 @app.command(epilog="Exit codes: 0 compared, 1 a metric that --metric or --spice names can't be had, 2 wrong usage.")

@@ -11,7 +11,7 @@ from html import escape
 from PIL import Image
 
 from showtell import __version__
-from showtell.cli.compare import Comparison, Contrast
+from showtell.cli.comparison import Comparison, Contrast
 from showtell.errors import ImageError
 from showtell.images import read_image
 from showtell.metrics.significance import Difference
