@@ -25,8 +25,8 @@ from showtell.cli.score import (
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
 from showtell.metrics import Report, score, signature
-from showtell.metrics.significance import most_different
 from showtell.metrics.significance import compare as compare_reports
+from showtell.metrics.significance import most_different
 
 RANKED_BY = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """What images are ranked by: the first of these that was computed."""
