@@ -1,6 +1,7 @@
 """Every message of SearchOptions and of `search` itself."""
 
-import pickle
+from concurrent.futures import ProcessPoolExecutor
+from copy import copy
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_the_prefix_may_say_required_words() -> None:
 
 def test_options_travel_to_other_processes() -> None:
     options = SearchOptions(beam=5, banned_words=("dog",))
-    assert pickle.loads(pickle.dumps(options)) == options
+    with ProcessPoolExecutor(1) as other:
+        assert other.submit(copy, options).result() == options
 
 
 def test_image_numbers_must_fit_the_images() -> None:

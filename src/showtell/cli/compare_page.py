@@ -3,9 +3,7 @@
 The page holds its style and photos itself and forbids the browser requests.
 """
 
-import base64
 import importlib.resources
-import io
 from html import escape
 
 from PIL import Image
@@ -13,6 +11,7 @@ from PIL import Image
 from showtell import __version__
 from showtell.cli.comparison import Comparison, Contrast
 from showtell.errors import ImageError
+from showtell.explain import jpeg_uri
 from showtell.images import read_image
 from showtell.metrics.significance import Difference
 
@@ -201,9 +200,7 @@ def photo_of(contrast: Contrast) -> str | None:
     except ImageError:
         return None
     image.thumbnail((PHOTO, PHOTO))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return jpeg_uri(image)
 
 
 def _method(found: Comparison) -> str:

@@ -53,11 +53,6 @@ class AdaptiveAttention(AttentionDecoder):
         image = relu(self.image(grid.mean(1, keepdim=True)))
         return {"cells": cells, "keys": self.key(cells), "image_gates": self.gates_from_image(image)}
 
-    def start(self, memory: Arrays) -> Arrays:
-        """h and c before the first word: zeros, `[B, 1, H]`."""
-        zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
-        return {"h": zeros, "c": zeros}
-
     def products(self) -> tuple[RecurrentLinear, ...]:
         """From the hidden state before the step; from the one after it, the query; from the sentinel, its key."""
         linears = (self.gates_from_hidden, self.query, self.sentinel_key)

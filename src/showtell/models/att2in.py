@@ -47,11 +47,6 @@ class Att2in(AttentionDecoder):
         cells = relu(self.cell(self.feature_dropout(self.normalise(grid))))
         return {"cells": cells, "keys": self.key(cells)}
 
-    def start(self, memory: Arrays) -> Arrays:
-        """h and c before the first word: zeros, `[B, 1, H]`."""
-        zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
-        return {"h": zeros, "c": zeros}
-
     def products(self) -> tuple[RecurrentLinear, ...]:
         """From the hidden state, and from the context vector."""
         return RecurrentLinear(self.from_hidden.weight), RecurrentLinear(self.content_from_context.weight)

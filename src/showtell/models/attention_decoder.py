@@ -12,6 +12,7 @@ B images, K captions of each, T steps, P packed positions, N cells; widths: D fe
 V words in the vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,8 +50,8 @@ class Look(NamedTuple):
     """What else the logits need, each `[B, K, ...]`."""
 
 
-class AttentionDecoder(nn.Module):
-    """The common part; a decoder adds `memory` or takes this one, `start`, `products`, `look_and_think`, `logits`.
+class AttentionDecoder(nn.Module, ABC):
+    """The common part; a decoder adds `memory`, `products`, `look_and_think`, `logits`.
 
     Args:
         config: sizes.
@@ -72,6 +73,7 @@ class AttentionDecoder(nn.Module):
         output_width: int,
     ) -> None:
         super().__init__()
+        self.hidden_width = config.hidden_width
         self.normalise = nn.LayerNorm(feature_width) if config.normalise else nn.Identity()
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.embedding = nn.Embedding(vocabulary, config.embedding_width)
@@ -86,18 +88,20 @@ class AttentionDecoder(nn.Module):
 
     # ---------------------------------------------------------------- what a decoder says of itself
 
+    @abstractmethod
     def memory(self, grid: Tensor) -> Arrays:
         """What every step asks of the image, from its grid `[B, N, D]`: computed once for all captions and steps."""
-        raise NotImplementedError
 
     def start(self, memory: Arrays) -> Arrays:
-        """The state before the first word, `[B, 1, ...]`."""
-        raise NotImplementedError
+        """The state before the first word: h and c, zeros `[B, 1, H]`; some papers have another."""
+        zeros = memory["keys"].new_zeros(memory["keys"].shape[0], 1, self.hidden_width)
+        return {"h": zeros, "c": zeros}
 
+    @abstractmethod
     def products(self) -> tuple[RecurrentLinear, ...]:
         """The matrices that every step multiplies with, for one forward pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look_and_think(
         self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
     ) -> Look:
@@ -109,11 +113,10 @@ class AttentionDecoder(nn.Module):
             word_gates: the last word's part of the gates, `[B, K, gates_width]`.
             products: what `products` returned.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
         """The next word's logits `[..., V]`, for any number of positions at once; `embedded` `[..., E]` is the last."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- one step
 

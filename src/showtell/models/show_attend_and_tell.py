@@ -79,10 +79,9 @@ class ShowAttendAndTell(AttentionDecoder):
 
     def start(self, memory: Arrays) -> Arrays:
         """The state before the first word, h and c `[B, 1, H]` (section 3.1.2)."""
-        mean = memory["grid"].mean(1, keepdim=True)  # [B, 1, D]
         if self.config.initial_state == "zeros":
-            zeros = mean.new_zeros(mean.shape[0], 1, self.config.hidden_width)
-            return {"h": zeros, "c": zeros}
+            return super().start(memory)
+        mean = memory["grid"].mean(1, keepdim=True)  # [B, 1, D]
         return {"h": torch.tanh(self.initial_h(mean)), "c": torch.tanh(self.initial_c(mean))}
 
     def products(self) -> tuple[RecurrentLinear, ...]:

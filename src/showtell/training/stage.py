@@ -1,6 +1,7 @@
 """What all stages of a recipe have in common: learning rates, averaging, and what they tell the trainer of a step."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -30,7 +31,7 @@ Objective = Callable[[CaptioningModel, Tensor, Batch, float], Loss]
 share of the stage that has passed, 0..1."""
 
 
-class Stage(BaseModel):
+class Stage(BaseModel, ABC):
     """The keys of every stage. Learning rates rise over the warm-up and fall along a cosine to nearly nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class Stage(BaseModel):
             )
         return self
 
+    @abstractmethod
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
         """What the stage minimises in an epoch.
 
@@ -71,7 +73,6 @@ class Stage(BaseModel):
             captions: the captions of all training images in this epoch, which a batch's `rows` number.
             tokenizer: what made them.
         """
-        raise NotImplementedError
 
     def captions_computed(self, captions: int) -> int:
         """How many captions are computed for an image that has so many."""

@@ -3,6 +3,7 @@
 Letters: B images, S pixels a side, N cells of the grid, D feature width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import pairwise
@@ -39,7 +40,7 @@ class EncoderConfigBase(BaseModel):
     )
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """A network from photos to a grid of features. It starts frozen: see `train_last`.
 
     A subclass sets the four attributes and answers `features` and `stages`.
@@ -56,14 +57,14 @@ class Encoder(nn.Module):
     width: int
     grid: tuple[int, int]
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """The last feature map, [B, 3, S, S] -> [B, D, rows, columns], not yet pooled to `config.grid`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def stages(self) -> Sequence[nn.Module]:
         """The parts of the network in order, as fine-tuning counts them."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Prepared photos [B, 3, S, S] -> features [B, N, D]."""
