@@ -67,7 +67,6 @@ def stand_in(data, tmp_path_factory) -> Path:
 def shipped(stand_in, tmp_path, monkeypatch) -> Path:
     """The stand-in, as if it had come with the package."""
     monkeypatch.setattr(bundle, "SHIPPED", stand_in)
-    monkeypatch.setattr("showtell.cli.models.SHIPPED", stand_in)
     monkeypatch.chdir(tmp_path)
     return stand_in / "flickr8k"
 

@@ -40,7 +40,6 @@ ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "de
 ONNX_WEIGHTS = "weights.bin"
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "flickr8k"  # the shipped model that captions when none is named
-TRAINED = "Give the folder that 'showtell train' wrote"
 
 
 class BundleConfig(BaseModel):
@@ -92,9 +91,9 @@ class Bundle:
             ) from None
 
 
-def shipped_models() -> list[str]:
-    """The names of the models that come with the package."""
-    return sorted(config.parent.name for config in SHIPPED.glob(f"*/{CONFIG}"))
+def shipped_models() -> dict[str, Path]:
+    """The folders of the models that come with the package, by name."""
+    return {config.parent.name: config.parent for config in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
 
 
 def default_model() -> Path:
@@ -103,12 +102,13 @@ def default_model() -> Path:
     Raises:
         BundleError: this copy of the package has none.
     """
-    if DEFAULT not in shipped_models():
+    folder = shipped_models().get(DEFAULT)
+    if folder is None:
         raise BundleError(
             "This copy of showtell comes without a model.",
             "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
         )
-    return SHIPPED / DEFAULT
+    return folder
 
 
 def load_bundle(where: str | Path) -> Bundle:
@@ -120,15 +120,15 @@ def load_bundle(where: str | Path) -> Bundle:
     path = Path(where)
     shipped = shipped_models()
     folders = [path, path / "model"]
-    if where in shipped:  # a string: a folder of that name that holds no model, say its photos, is not meant
-        folders.append(SHIPPED / where)
+    if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
+        folders.append(shipped[where])
     for folder in folders:
         _finish_replacing(folder)
         if (folder / CONFIG).is_file():
             return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
-    named = f", or a model that comes with showtell: {', '.join(shipped)}." if shipped else "."
     problem = f"{path} is not a model: it holds no {CONFIG}." if path.is_dir() else f"There is no model folder {path}."
-    raise BundleError(problem, TRAINED + named)
+    names = f", or a model that comes with showtell: {', '.join(shipped)}" if shipped else ""
+    raise BundleError(problem, f"Give the folder that 'showtell train' wrote{names}.")
 
 
 def save_bundle(

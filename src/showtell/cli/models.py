@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from showtell.bundle import SHIPPED, Bundle, default_model, load_bundle, shipped_models
+from showtell.bundle import Bundle, default_model, load_bundle, shipped_models
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def models(
     """Show what a model is: encoder, decoder, words, search options, scores; or the models that come with showtell."""
     if not names:
         default_model()  # says so, if there is none
-        names = [str(SHIPPED / name) for name in shipped_models()]
+        names = [str(folder) for folder in shipped_models().values()]
     for where in names:
         bundle = load_bundle(where)
         if as_json:
