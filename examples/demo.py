@@ -2,7 +2,7 @@
 
     python examples/demo.py FOLDER
 
-First captions four photos with the model that comes with showtell; FOLDER/photos/index.html shows where it looked.
+First captions four photos with the model that comes with showtell; FOLDER/why/index.html shows where it looked.
 
 Then draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that it has never
 seen, and checks by program whether each caption is true. FOLDER/run/report.html shows how the training went, with what
@@ -31,7 +31,7 @@ def demo(folder: Path) -> None:
     """Caption photos; then train, caption, check, and write the pages."""
     shutil.rmtree(folder, ignore_errors=True)
     if DEFAULT in shipped_models():
-        caption_photos(folder / "photos")
+        caption_photos(folder / "photos", folder / "why")
     else:
         print("This checkout has no shipped model to caption photos with; on to training one on drawn scenes.\n")
     run("train", RECIPE, "--data", DATA, "--out", folder / "run")
@@ -52,13 +52,14 @@ def demo(folder: Path) -> None:
     print(f"Look at {page} and {folder / 'run' / 'report.html'}")
 
 
-def caption_photos(folder: Path) -> None:
+def caption_photos(photos: Path, why: Path) -> None:
     """Let the shipped model caption four photos, as a user would, and draw where it looked for each word."""
-    folder.mkdir(parents=True)
-    photos = [shutil.copy(photo, folder) for photo in packaged_photos()]
-    print("What the model that comes with showtell says of photos:")
-    run("caption", *photos, "--explain", folder)
-    print(f"Look at {folder / 'index.html'}\n")
+    photos.mkdir(parents=True)
+    for photo in packaged_photos():
+        shutil.copy(photo, photos)
+    print(f"What the model that comes with showtell says of photos: showtell caption {photos} --explain {why}")
+    run("caption", photos, "--explain", why)
+    print(f"Look at {why / 'index.html'}\n")
 
 
 def packaged_photos() -> list[Path]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import showtell
+from examples import demo
 from examples.demo import PHOTOS, packaged_photos
 from shipping import ship as shipping
 from showtell import bundle
@@ -121,6 +122,14 @@ def test_a_wrong_name_lists_the_right_ones(shipped, tmp_path):
         load_bundle("...")
 
 
+def test_what_needs_the_trained_model_says_so(shipped, capsys):
+    """`start_from: flickr8k` in a recipe, and `showtell export flickr8k`: there are no weights for PyTorch."""
+    with pytest.raises(BundleError, match=r"is exported, and holds no weights for PyTorch\. Give the folder that"):
+        load_bundle("flickr8k").weights()
+    assert main(["export", "flickr8k", "--out", "out"]) == 2
+    assert "flickr8k is exported already. Give the folder that 'showtell train' wrote" in capsys.readouterr().err
+
+
 def test_caption_needs_no_model_named(shipped, photo, capsys):
     for flags in ([], ["--model", "flickr8k"]):
         assert main(["caption", str(photo), *flags]) == 0
@@ -165,6 +174,21 @@ def test_the_card_is_filled_in(shipped):
         "64 x 64 pixels",
     ):
         assert fact in card
+
+
+def test_the_demo_captions_photos_first(shipped, tmp_path, capsys):
+    demo.caption_photos(tmp_path / "photos", tmp_path / "why")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines[1:-2]] == [f"{tmp_path / 'photos' / name}.png" for name in PHOTOS]
+    assert "<h1>flickr8k</h1>" in (tmp_path / "why" / "index.html").read_text()
+
+
+def test_the_demo_goes_on_without_a_shipped_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+    monkeypatch.setattr(demo, "command_line", lambda arguments: 3)  # training, which fails
+    with pytest.raises(SystemExit, match="3"):
+        demo.demo(tmp_path / "demo")
+    assert capsys.readouterr().out.startswith("This checkout has no shipped model to caption photos with; on to")
 
 
 @pytest.mark.parametrize("what", ["caption", "score", "evaluate", "models"])

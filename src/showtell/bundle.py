@@ -75,9 +75,14 @@ class Bundle:
         """The weights by name.
 
         Raises:
-            BundleError: the file is missing or damaged.
+            BundleError: the file is missing or damaged, or the model is exported.
             MissingExtraError: `safetensors` is not installed.
         """
+        if self.is_exported:
+            raise BundleError(
+                f"{self.path} is exported, and holds no weights for PyTorch.",
+                "Give the folder that 'showtell train' wrote.",
+            )
         try:
             from safetensors import SafetensorError
             from safetensors.numpy import load_file

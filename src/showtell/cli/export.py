@@ -19,7 +19,7 @@ PHOTOS = 16  # that are compared
 
 @app.command(epilog="The new folder is a model as any: showtell caption photos/ --model DIR")
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new model folder.")],
     data: Annotated[
         str | None,
