@@ -116,14 +116,14 @@ def test_what_differs_from_pytorch_is_not_written(trained, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("weights", ["float16", "int8"])
 def test_rounded_weights(trained, exported, tmp_path, photo, weights):
-    """Smaller files, the same captions (of this model), and a card that says what was done to the weights."""
+    """Smaller files, captions as likely, and a card that says what was done to the weights."""
     differences = export(load_bundle(trained), tmp_path / "out", weights=weights)
     assert differences.largest < 1e-4  # rounding is no part of what is held against PyTorch
-    assert 1e-5 < differences.rounding < 0.1
+    assert differences.log_probs < differences.rounding < 0.01
     sizes = [(folder / "weights.bin").stat().st_size for folder in (exported, tmp_path / "out")]
     assert sizes[1] < {"float16": 0.6, "int8": 0.5}[weights] * sizes[0]
     ours, theirs = load(tmp_path / "out")(photo), load(trained)(photo)
-    assert [each.text for each in ours] == [each.text for each in theirs]
+    np.testing.assert_allclose([c.log_prob for c in ours], [c.log_prob for c in theirs], atol=0.01)
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("# tiny\n\n## Exported\n")
     assert f"stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}" in card
