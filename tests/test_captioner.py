@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import showtell
+from showtell import bundle as bundle_module
 from showtell import captioner as captioner_module
 from showtell.bundle import save_bundle
 from showtell.captioner import Caption, Captioner, load
@@ -279,7 +280,8 @@ def test_models_that_can_not_caption_as_one_are_both_named(tmp_path, monkeypatch
     assert str(error.value).startswith(f"{a} and {c} see images differently (preprocessing in config.json), and")
 
 
-def test_load_without_a_model():
+def test_load_without_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
     with pytest.raises(BundleError, match=r"comes without a model\. Train one .*showtell\.load\(DIR\)"):
         load()
 

@@ -21,6 +21,7 @@ FLOORS = {
     "metrics": 1,
     "bundle": 2,
     "models": 2,
+    "onnx_weights": 3,
     "explain": 2,
     "engines": 3,
     "captioner": 4,

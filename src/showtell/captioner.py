@@ -1,6 +1,6 @@
 """Images in, captions out: the face of showtell for Python programs.
 
-captioner = showtell.load("runs/sat/model")
+captioner = showtell.load()                           # the model that comes with the package; or a folder
 best = captioner("dog.jpg")[0]                        # one image: its captions, best first
 lists = captioner(["dog.jpg", "cat.png"], beam=5)     # many images: a list of captions for each
 for captions in captioner.stream(paths): ...          # a folder of any size, in constant memory
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from showtell.bundle import Bundle, BundleConfig, load_bundle
+from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
 from showtell.engines.ensemble import EnsembleEngine
-from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+from showtell.errors import MissingExtraError, ShowtellError, UsageError
 from showtell.images import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory
@@ -260,24 +260,19 @@ class Captioner:
 
 
 def load(where: str | Path | Sequence[str | Path] | None = None) -> Captioner:
-    """A captioner from a model folder, or from the folder of a training run; from several, an ensemble.
+    """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
 
     Args:
-        where: the folder; several folders are models that caption as one, their next words' probabilities
-            averaged, and searched as the first one says; None is the model that comes with the package.
+        where: the folder, or the name of a shipped model; several are models that caption as one, their next
+            words' probabilities averaged, and searched as the first one says; None is the shipped `flickr8k`.
 
     Raises:
         BundleError: there is no model.
         UsageError: models of an ensemble differ in their words or in how they see an image.
         MissingExtraError: the model needs packages that are not installed.
     """
-    folders = [where] if isinstance(where, str | Path) else list(where or [])
-    if not folders:
-        raise BundleError(
-            "This version of showtell comes without a model.",
-            "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
-        )
-    first, *others = bundles = [load_bundle(folder) for folder in folders]
+    models = [where] if isinstance(where, str | Path) else list(where or [default_model()])
+    first, *others = bundles = [load_bundle(model) for model in models]
     if not others:
         return Captioner(_engine(first), first.tokenizer, first.config)
     for other in others:

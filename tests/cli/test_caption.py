@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from showtell import bundle as bundle_module
 from showtell.captioner import Caption
 from showtell.cli import caption as caption_module
 from showtell.cli import inputs, main
@@ -156,9 +157,10 @@ def test_what_is_wrong_is_said_on_one_line(place, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_no_model(place, capsys):
+def test_no_model(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
     assert main(["caption", "photos"]) == 1
-    assert "This version of showtell comes without a model. Train one" in capsys.readouterr().err
+    assert "This copy of showtell comes without a model. Train one" in capsys.readouterr().err
 
 
 def test_bad_inputs_are_reported_and_the_others_go_on(place, capsys):

@@ -26,7 +26,7 @@ COMMANDS = {
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
-    "models": "Look at a model folder: what it is, and how good.",
+    "models": "Look at models: what they are, and how good.",
 }
 
 COMPLETION = ("install_completion", "show_completion")
