@@ -229,9 +229,7 @@ class Captioner:
         for batch in captioned:
             yield from batch
 
-    def _outcomes(
-        self, batch: Batch, options: SearchOptions, attention: bool
-    ) -> list[list[Caption] | ShowtellError]:
+    def _outcomes(self, batch: Batch, options: SearchOptions, attention: bool) -> list[list[Caption] | ShowtellError]:
         """For each image of a batch its captions, or the error that it came with."""
         readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
         captions: Iterator[list[Caption]] = iter(())
