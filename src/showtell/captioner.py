@@ -222,6 +222,7 @@ class Captioner:
         workers = batches_at_a_time(self.engine)
         read = _ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
         batches = _batches(zip(numbers, read, strict=False), batch_size)
+        captioned: Iterator[list[list[Caption] | ShowtellError]]
         if workers == 1:
             captioned = map(outcomes, batches)
         else:  # one batch waits, so that no worker does

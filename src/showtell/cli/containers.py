@@ -76,7 +76,7 @@ def table_rows(table: str, column: str | None) -> tuple[str, list[str]]:
         rows = file.metadata.num_rows
         if f"{found}.path" in _leaves(file):
             batches = file.iter_batches(batch_size=65_536, columns=[f"{found}.path"], use_threads=False)
-            paths = [row["path"] if row else None for batch in batches for row in batch.column(0).to_pylist()]
+            paths = [row["path"] if row else "" for batch in batches for row in batch.column(0).to_pylist()]
             if all(paths) and len(set(paths)) == rows:
                 return found, paths
         return found, [str(row) for row in range(rows)]
@@ -134,14 +134,14 @@ def _image_column(table: str, schema: Any, asked: str | None) -> str:
             return any(field.name == "bytes" and holds_files(field.type) for field in kind)
         return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
-    able = [field.name for field in schema if holds_files(field.type)]
+    able: list[str] = [field.name for field in schema if holds_files(field.type)]
     if asked is not None:
         if asked not in able:
-            raise UsageError(f"{table} has no column '{asked}' of image files.", f"{_listed(able, schema)}")
+            raise UsageError(f"{table} has no column '{asked}' of image files.", _listed(able, schema))
         return asked
     usual = [name for name in able if name.lower() in COLUMNS["image"]]
     if not able:
-        raise DataError(f"{table} has no column of image files (bytes).", f"{_listed(able, schema)}")
+        raise DataError(f"{table} has no column of image files (bytes).", _listed(able, schema))
     if len(able) > 1 and len(usual) != 1:
         raise UsageError(f"{table} has {len(able)} columns of image files.", f"Say --column: {', '.join(able)}.")
     return (usual or able)[0]
