@@ -122,7 +122,7 @@ def caption_all(
     Raises:
         Interrupted: at Ctrl-C; what was captioned by then is written.
     """
-    failures: list[ShowtellError] = []
+    failures: dict[int, ShowtellError] = {}
     isdone = [results.called(image.name) in results.done for image in images]
     done = sum(isdone)
     # Where captions appear on the terminal themselves, a bar would only run through them.
@@ -133,7 +133,7 @@ def caption_all(
                 if isdone[number]:
                     continue
                 if isinstance(outcome, ShowtellError):
-                    failures.append(outcome)
+                    failures[number] = outcome
                     if explanations:
                         explanations.forget(number)
                 else:
@@ -148,8 +148,8 @@ def caption_all(
             "The same command and --resume goes on." if bar else "With -o FILE, --resume could go on.",
         ) from None
     finally:
-        for failure in failures:
-            report(failure)
+        for number in sorted(failures):
+            report(failures[number])
     return len(failures)
 
 

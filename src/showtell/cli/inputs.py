@@ -7,9 +7,8 @@
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path
@@ -36,7 +35,6 @@ URL_SAFE = "%:/?#[]@!$&'()*+,;="
 URL_TIMEOUT = 20.0  # seconds without a byte
 URL_LIMIT = 64 * 2**20  # bytes of one image
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read, or refused with a reason
-CONTAINER_SUFFIXES = (*SHARD_SUFFIXES, *TABLE_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +182,11 @@ def is_image_name(name: str) -> bool:
     return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
+def is_container_name(name: str) -> bool:
+    """Whether a file is a shard or a table."""
+    return name.lower().endswith((*SHARD_SUFFIXES, *TABLE_SUFFIXES))
+
+
 def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iterator[Input]:
     """The images behind one name; folders in it that can't be read are added to `problems`.
 
@@ -206,9 +209,8 @@ def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iter
     elif not glob.has_magic(name):
         raise DataError(f"{name}: there is no such file.")
     else:
-        takes: Callable[[str], bool] = is_image_name
-        if name.lower().endswith(CONTAINER_SUFFIXES):  # 'shards/*.tar'; but photos/* is of photos only
-            takes = partial(str.endswith, name[-4:])
+        # 'shards/*.tar' is of shards; but photos/* is of photos only.
+        takes = is_container_name if is_container_name(name) else is_image_name
         matching = sorted(filter(takes, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
         if not matching:
             raise DataError(f"{name}: no image matches.")
