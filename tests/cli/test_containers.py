@@ -247,4 +247,58 @@ def test_parquet_in_groups_of_rows(place, capsys, monkeypatch):
 
 def test_parquet_needs_a_file(place, capsys):
     code, _, error = run(capsys, "x.png", "-f", "parquet")
-    assert (code, error) == (2, ["showtell: Parquet is not written to stdout. Say -o FILE.parquet."])
+    assert (code, error) == (2, ["showtell: The parquet format is not written to stdout. Say -o FILE.parquet."])
+
+
+# Shards as an output
+
+
+def test_a_shard_of_images_and_captions(place, capsys):
+    """What WebDataset reads: a key without dots, and no two samples of one key; images as they were."""
+    data = {"a.b.png": png("red"), "x/1.png": png("lime"), "x/1.PNG": png("blue")}
+    write_shard("s.tar", data)
+    assert run(capsys, "s.tar", "-o", "x.tar", "-n", "2") == (0, [], [])
+    with tarfile.open("x.tar") as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}
+    keys = {"a_b": "a.b.png", "x/1": "x/1.png", "s_tar/x/1_PNG": "x/1.PNG"}
+    assert list(found) == [f"{key}.{kind}" for key in keys for kind in ("png", "txt", "json")]
+    for key, name in keys.items():
+        assert found[f"{key}.png"] == data[name]
+        values = json.loads(found[f"{key}.json"])
+        assert values["image"] == f"s.tar/{name}"
+        assert found[f"{key}.txt"].decode().split("\n") == values["captions"]
+        assert len(values["captions"]) == len(values["log_probs"]) == 2
+    assert [name for name, _ in run(capsys, "x.tar")[1]] == [
+        "x.tar/a_b.png",
+        "x.tar/x/1.png",
+        "x.tar/s_tar/x/1_PNG.png",
+    ]
+
+
+def test_a_shard_of_a_table_and_of_files(place, capsys):
+    """A table's rows can be read once only, and their bytes are wanted twice; a name may leave its folder."""
+    write_table("t.parquet", image=pictures(5))
+    Path("x.jpg").write_bytes(png("blue"))
+    assert run(capsys, "t.parquet", place / "x.jpg", "m/../x.jpg", "-o", "x.tar")[0] == 0
+    with tarfile.open("x.tar") as tar:
+        images = [member for member in tar if member.name.endswith(".jpg")]
+        assert [tar.extractfile(member).read() for member in images] == [*pictures(5), png("blue"), png("blue")]
+        assert [member.name for member in images[:2]] == ["t_parquet/0.jpg", "t_parquet/1.jpg"]
+        assert images[5].name == f"{str(place).strip('/')}/x.jpg".replace(".", "_").replace("_jpg", ".jpg")
+        assert images[6].name == "m/_/x.jpg"
+
+
+@pytest.mark.parametrize("values", [b"[]", b"{}", b"{", b'{"image": "x", "captions": ["a", "b"], "log_probs": [0, 0]}'])
+def test_another_programs_shard_is_not_gone_on_with(place, capsys, values):
+    write_shard("x.tar", {"1.jpg": b"", "1.json": values})
+    before = Path("x.tar").read_bytes()
+    Path("x.png").write_bytes(png("red"))
+    code, _, error = run(capsys, "x.png", "-o", "x.tar", "--resume")
+    assert (code, error) == (
+        2,
+        [
+            "showtell: x.tar can't be continued: 1.json is not of showtell's with 1 captions. "
+            "Choose another -o FILE, or leave out --resume."
+        ],
+    )
+    assert Path("x.tar").read_bytes() == before

@@ -17,8 +17,9 @@ from showtell.cli.journal import journal_of
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
 REPOSITORY = Path(__file__).parents[2]
-FORMATS = ("text", "jsonl", "csv", "coco", "parquet")
+FORMATS = ("text", "jsonl", "csv", "tar", "coco", "parquet")
 SUFFIX = {"text": "txt", "coco": "json"}
+IMAGE = dict.fromkeys(FORMATS, b".png") | {"tar": b"log_probs"}  # what an image leaves in the file once
 COUNT = 60
 
 
@@ -95,14 +96,14 @@ def test_killed_and_resumed_is_undisturbed(place, capsys, format):
     )
     try:
         deadline = time.monotonic() + 60
-        while not (grows.exists() and grows.read_bytes().count(b".png") >= 12):
+        while not (grows.exists() and grows.read_bytes().count(IMAGE[format]) >= 12):
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    left = grows.read_bytes().count(b".png")
+    left = grows.read_bytes().count(IMAGE[format])
     assert 12 <= left < COUNT - 2, "it was not killed in the middle"
     assert journal_of(out).exists()
 

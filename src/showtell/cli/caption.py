@@ -2,7 +2,8 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -19,6 +20,7 @@ from showtell.cli.inputs import Input, find_inputs, listed_names, ready
 from showtell.cli.outputs import Format, Output, format_for, open_output
 from showtell.cli.progress import progress_bar
 from showtell.errors import ShowtellError, UsageError
+from showtell.images import Source
 from showtell.search.options import SearchOptions
 
 app = typer.Typer()
@@ -51,7 +53,7 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv, coco or parquet; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, tar, coco or parquet; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[
@@ -68,7 +70,8 @@ def caption(
     batch_size: shared.BatchSize = 16,
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
-    """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results, Parquet."""
+    """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
+    Parquet, or a tar shard of the images with their captions."""
     format = format_for(format, output)
     if resume and output is None:
         raise UsageError("--resume goes on with a file.", "Say -o FILE.")
@@ -129,7 +132,7 @@ def caption_all(
     shown = bar or not sys.stdout.isatty()
     try:
         with progress_bar("captioning", len(images), done=done, shown=shown) as advance:
-            for number, outcome in outcomes(captioner, search_options, images, isdone, explanations, batch_size):
+            for number, image, outcome in outcomes(captioner, search_options, images, isdone, explanations, batch_size):
                 if isdone[number]:
                     continue
                 if isinstance(outcome, ShowtellError):
@@ -137,10 +140,10 @@ def caption_all(
                     if explanations:
                         explanations.forget(number)
                 else:
-                    results.write(images[number].name, outcome)
+                    results.write(image, outcome)
                     done += 1
                     if explanations:
-                        explanations.add(number, images[number].name, outcome)
+                        explanations.add(number, image.name, outcome)
                 advance()
     except KeyboardInterrupt:
         raise Interrupted(
@@ -160,8 +163,8 @@ def outcomes(
     isdone: Sequence[bool],
     explanations: Explanations | None,
     batch_size: int,
-) -> Iterator[tuple[int, list[Caption] | ShowtellError]]:
-    """The captions of the images that are not done, or why there are none, by an image's place among all.
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images that are not done, each with its place among all, and its captions or why there are none.
 
     The batch in which an interrupted run stopped is captioned whole, and first: an image's numbers may depend on
     what is multiplied together with it in their last digit, and the file shall be the same. Then come the images
@@ -171,14 +174,18 @@ def outcomes(
     first = reached - reached % batch_size if reached < len(images) else reached
     failed = [number for number in range(first) if not isdone[number]]
     for numbers in (range(first, len(images)), failed):
-        reads = (
-            partial(explanations.read, number, image) if explanations else image.read
-            for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True)
-        )
+        ahead: deque[Input] = deque()  # images that are read but not yet captioned
+
+        def reads(numbers: Sequence[int] = numbers, ahead: deque[Input] = ahead) -> Iterator[Callable[[], Source]]:
+            for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
+                ahead.append(image)
+                yield partial(explanations.read, number, image) if explanations else image.read
+
         stream = captioner.stream(
-            reads, batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
+            reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
         )
-        yield from zip(numbers, stream, strict=True)
+        for number, outcome in zip(numbers, stream, strict=True):
+            yield number, ahead.popleft(), outcome
 
 
 def report(error: ShowtellError) -> None:

@@ -5,6 +5,7 @@ table's rows only one after the other, a few at a time, so that memory does not 
 """
 
 import io
+import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
 TABLE_SUFFIXES = (".parquet", ".pq")
 ROWS_READ_TOGETHER = 16
 BUFFER = 2**20  # bytes of a column that are read at a time
+END_OF_SHARD = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def shard_members(shard: str) -> Iterator[tuple[str, int, int]]:
@@ -53,6 +55,26 @@ def member_bytes(shard: str, name: str, offset: int, size: int) -> BinaryIO:
     if len(data) < size:
         raise ImageError(f"{name} is cut off: its shard ends within it.")
     return named(data, name)
+
+
+def as_member(name: str, data: bytes) -> bytes:
+    """A file as it stands in a tar file, the same at any time: dates and owners are left out."""
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    return header.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def written_samples(shard: Path) -> Iterator[tuple[str, Any, int]]:
+    """The samples of a shard that was written here, as far as they are whole: key, JSON, the byte behind them."""
+    length = shard.stat().st_size
+    try:
+        for name, offset, size in shard_members(str(shard)):
+            end = offset + size + -size % tarfile.BLOCKSIZE
+            if name.endswith(".json") and end <= length:
+                data = member_bytes(str(shard), name, offset, size).read()
+                yield name.removesuffix(".json"), _json(data), end
+    except DataError:  # an interruption has cut it off here
+        return
 
 
 def table_rows(table: str, column: str | None) -> tuple[str, list[str]]:
@@ -119,6 +141,13 @@ def named(data: bytes, name: str) -> BinaryIO:
     file = io.BytesIO(data)
     file.name = name
     return file
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
 def _bytes_of(cell: Any, table: str, row: int) -> bytes | ImageError:

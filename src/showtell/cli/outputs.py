@@ -1,4 +1,4 @@
-"""Where captions go: text, JSON lines and CSV as they are made, the COCO results format and Parquet at the end.
+"""Where captions go: text, JSON lines, CSV and tar shards as they are made, COCO results and Parquet at the end.
 
 Whatever the format, a run that is interrupted can be continued (`journal.py`).
 """
@@ -7,26 +7,31 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
 from showtell.cli import Interrupted
+from showtell.cli.containers import END_OF_SHARD, as_member, written_samples
+from showtell.cli.inputs import Input, Member
 from showtell.cli.journal import done_images, first_line, is_begun, journal_of
 from showtell.data.coco import IMAGE_NAME
 from showtell.errors import MissingExtraError, UsageError
+from showtell.images import SUFFIXES
 
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
 
-Format = Literal["text", "jsonl", "csv", "coco", "parquet"]
+Format = Literal["text", "jsonl", "csv", "tar", "coco", "parquet"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".csv": "csv",
+    ".tar": "tar",
     ".json": "coco",
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -38,36 +43,87 @@ Record = dict[str, Any]
 """A row of JSON lines: image, caption, log_prob."""
 
 
-class Output:
-    """Takes the captions of one image after the other, a row for each, written out at once."""
+class Output(Protocol):
+    """Takes the captions of one image after the other."""
+
+    done: set[str]
+    """The images whose captions an interrupted run has left, by the names that the file calls them."""
+
+    def called(self, name: str) -> str:
+        """What the file calls an image."""
+        ...
+
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+        """Take the captions of the image, best first."""
+        ...
+
+
+class RowOutput:
+    """A row for each caption, written out at once."""
 
     def __init__(self, file: TextIO, format: Literal["text", "jsonl", "csv"], done: set[str]) -> None:
         self._file = file
         self._format = format
         self.done = done
-        """The images whose captions an interrupted run has left, by the names that the file calls them."""
 
     def called(self, name: str) -> str:
-        """What the file calls an image."""
+        """The name in Unicode, in text on one line."""
         return printable(name) if self._format == "text" else writable(name)
 
-    def write(self, name: str, captions: "Sequence[Caption]") -> None:
-        """Write the image's rows together, best caption first."""
-        self._file.write("".join(row(self._format, name, caption) for caption in captions))
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+        """Write the image's rows together."""
+        self._file.write("".join(row(self._format, image.name, caption) for caption in captions))
         self._file.flush()
+
+
+class ShardOutput:
+    """A WebDataset sample for each image: KEY.jpg (the file as it is), KEY.txt (a caption a line), KEY.json."""
+
+    def __init__(self, file: BinaryIO, done: set[str], keys: set[str]) -> None:
+        self._file = file
+        self._keys = keys
+        self.done = done
+
+    def called(self, name: str) -> str:
+        """The name in Unicode."""
+        return writable(name)
+
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+        """Write the image's sample; its JSON comes last, and says that the sample is whole."""
+        source = image.read()
+        data = Path(source).read_bytes() if isinstance(source, str) else source.read()
+        suffix = Path(image.name).suffix.lower()
+        key = self._key(image)
+        texts = [caption.text for caption in captions]
+        values = {"image": writable(image.name), "captions": texts, "log_probs": [c.log_prob for c in captions]}
+        self._file.write(
+            as_member(key + (suffix if suffix in SUFFIXES else ".jpg"), data)
+            + as_member(f"{key}.txt", "\n".join(texts).encode())
+            + as_member(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
+        )
+        self._file.flush()
+
+    def _key(self, image: Input) -> str:
+        """The image's path without its suffix, in a shard the one there; no two are alike, and none has a dot."""
+        path = image.name.removeprefix(f"{image.shard}/") if isinstance(image, Member) else image.name
+        key = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
+        if key in self._keys:
+            key = as_key(image.name)
+        self._keys.add(key)
+        return key
 
 
 def format_for(asked: Format | None, output: Path | None) -> Format:
     """The format that was asked for; else the one that the file's name says; else text.
 
     Raises:
-        UsageError: the format needs a file, and there is none.
+        UsageError: the format needs a file, and none is named.
         MissingExtraError: Parquet can't be written here.
     """
     format = asked or FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "text")
+    if format in ("parquet", "tar") and output is None:
+        raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
     if format == "parquet":
-        if output is None:
-            raise UsageError("Parquet is not written to stdout.", "Say -o FILE.parquet.")
         _pyarrow()
     return format
 
@@ -89,15 +145,16 @@ def open_output(
         UsageError: the file can't be written, or is not one that can be continued with these options.
     """
     if format == "coco" or format == "parquet":
-        with _rows_of_whole(path, format, made_with, num, resume=resume) as output:
-            yield output
+        opened: AbstractContextManager[Output] = _rows_of_whole(path, format, made_with, num, resume=resume)
     elif path is None:
-        if format == "csv":
-            sys.stdout.write(CSV_HEADER)
-        yield Output(sys.stdout, format, set())
+        opened = nullcontext(RowOutput(sys.stdout, format, set()))
+        sys.stdout.write(CSV_HEADER if format == "csv" else "")
+    elif format == "tar":
+        opened = _shard(path, made_with, num, resume=resume)
     else:
-        with _growing(path, format, made_with, num, resume=resume) as output:
-            yield output
+        opened = _growing(path, format, made_with, num, resume=resume)
+    with opened as output:
+        yield output
 
 
 @contextmanager
@@ -106,19 +163,51 @@ def _growing(
 ) -> Iterator[Output]:
     """A file whose rows are written as they are made."""
     header = CSV_HEADER if format == "csv" else ""
-    resume = resume and path.is_file()
     if resume:
         is_begun(path, made_with)  # or refused
     done = done_images(path, format, num, header) if resume else set()
-    with _opened(path, "a") as file:
-        regular = path.is_file()  # and not a pipe or a device, which hold nothing to go on with
-        if regular:
-            write_whole(journal_of(path), first_line(made_with), shown=path)
-            if not resume:
-                file.truncate(0)
-        if not (regular and path.stat().st_size):
+    with _journalled(path, made_with), _opened(path, "a" if resume else "w") as file:
+        if not done and file.tell() == 0:
             file.write(header)
-        yield Output(file, format, done)
+        yield RowOutput(file, format, done)
+
+
+@contextmanager
+def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) -> Iterator[Output]:
+    """A tar file whose samples are written as they are made.
+
+    Raises:
+        UsageError: it can't be written, or is not one that was made here with `num` captions an image.
+    """
+    done: set[str] = set()
+    keys: set[str] = set()
+    keep = 0  # bytes
+    if resume and path.exists():
+        is_begun(path, made_with)  # or refused
+        for key, values, end in written_samples(path):
+            if not isinstance(values, dict) or len(values.get("captions", ())) != num:
+                raise UsageError(
+                    f"{path} can't be continued: {key}.json is not of showtell's with {num} captions.",
+                    "Choose another -o FILE, or leave out --resume.",
+                )
+            keys.add(key)
+            done.add(values["image"])
+            keep = end
+    with _journalled(path, made_with), path.open("r+b") as file:
+        file.truncate(keep)
+        file.seek(keep)
+        yield ShardOutput(file, done, keys)
+        file.write(END_OF_SHARD)
+
+
+@contextmanager
+def _journalled(path: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
+    """Keep a journal beside a file until it is finished; not of a pipe or a device, which can't be continued."""
+    with _opened(path, "a"):  # else it is the journal that can't be written, which nobody has asked for
+        regular = path.is_file() and not path.is_symlink()  # as /dev/stdout is
+    if regular:
+        write_whole(journal_of(path), first_line(made_with), shown=path)
+    yield
     if regular:
         journal_of(path).unlink(missing_ok=True)
 
@@ -132,7 +221,7 @@ def _rows_of_whole(
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             file.write(first_line(made_with))
             try:
-                yield Output(file, "jsonl", set())
+                yield RowOutput(file, "jsonl", set())
             finally:
                 file.seek(0)
                 sys.stdout.writelines(coco_text(_records(file)))
@@ -152,7 +241,7 @@ def _rows_of_whole(
             file.write(header)
             file.flush()
         try:
-            yield Output(file, "jsonl", done)
+            yield RowOutput(file, "jsonl", done)
         except Interrupted:  # what is done can be read, and the journal stays to go on from
             _write_whole_of(journal, path, format, made_with)
             raise
@@ -215,6 +304,11 @@ def write_parquet(path: Path, rows: Iterable[Record], made_with: Mapping[str, An
         while group := list(islice(rows, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
     _aside(path).replace(path)
+
+
+def as_key(path: str) -> str:
+    """A path as WebDataset's key of a sample: relative, and without a dot, behind which it would look for a suffix."""
+    return re.sub(r"[^\w/-]+", "_", writable(path)).strip("/") or "image"
 
 
 def coco_image_id(name: str) -> int | str:
