@@ -182,7 +182,8 @@ def blip(photos: Iterator[Path]) -> Iterator[Any]:
 
     from showtell.images import Preprocessing, prepare, read_image
 
-    model = BlipForConditionalGeneration(BlipConfig()).eval()
+    model: Any = BlipForConditionalGeneration(BlipConfig())
+    model.eval()
     seen = Preprocessing(size=384, resize="squash")
     yield None
     while batch := list(islice(photos, 8)):

@@ -85,7 +85,7 @@ def caption(
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
         raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
-    made_with = what_captions_depend_on(captioner, options)
+    made_with = what_captions_depend_on(captioner, options) if output else {}
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
         open_output(output, format, made_with, num=options.num, resume=resume) as results,
@@ -126,14 +126,16 @@ def caption_all(
         Interrupted: at Ctrl-C; what was captioned by then is written.
     """
     failures: dict[int, ShowtellError] = {}
-    isdone = [results.called(image.name) in results.done for image in images]
-    done = sum(isdone)
+    is_done = [results.called(image.name) in results.done for image in images]
+    done = sum(is_done)
     # Where captions appear on the terminal themselves, a bar would only run through them.
     shown = bar or not sys.stdout.isatty()
     try:
         with progress_bar("captioning", len(images), done=done, shown=shown) as advance:
-            for number, image, outcome in outcomes(captioner, search_options, images, isdone, explanations, batch_size):
-                if isdone[number]:
+            for number, image, outcome in outcomes(
+                captioner, search_options, images, is_done, explanations, batch_size
+            ):
+                if is_done[number]:
                     continue
                 if isinstance(outcome, ShowtellError):
                     failures[number] = outcome
@@ -160,7 +162,7 @@ def outcomes(
     captioner: Captioner,
     search_options: Mapping[str, Any],
     images: Sequence[Input],
-    isdone: Sequence[bool],
+    is_done: Sequence[bool],
     explanations: Explanations | None,
     batch_size: int,
 ) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
@@ -170,22 +172,34 @@ def outcomes(
     what is multiplied together with it in their last digit, and the file shall be the same. Then come the images
     that the run could not read. (The place seeds the sampling, too.)
     """
-    reached = max((number + 1 for number, done in enumerate(isdone) if done), default=0)
+    reached = max((number + 1 for number, done in enumerate(is_done) if done), default=0)
     first = reached - reached % batch_size if reached < len(images) else reached
-    failed = [number for number in range(first) if not isdone[number]]
+    failed = [number for number in range(first) if not is_done[number]]
     for numbers in (range(first, len(images)), failed):
-        ahead: deque[Input] = deque()  # images that are read but not yet captioned
+        yield from captioned(captioner, search_options, images, numbers, explanations, batch_size)
 
-        def reads(numbers: Sequence[int] = numbers, ahead: deque[Input] = ahead) -> Iterator[Callable[[], Source]]:
-            for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
-                ahead.append(image)
-                yield partial(explanations.read, number, image) if explanations else image.read
 
-        stream = captioner.stream(
-            reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
-        )
-        for number, outcome in zip(numbers, stream, strict=True):
-            yield number, ahead.popleft(), outcome
+def captioned(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    numbers: Sequence[int],
+    explanations: Explanations | None,
+    batch_size: int,
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images of these numbers, as `outcomes` has them."""
+    ahead: deque[Input] = deque()  # those that are read but not yet captioned
+
+    def reads() -> Iterator[Callable[[], Source]]:
+        for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
+            ahead.append(image)
+            yield partial(explanations.read, number, image) if explanations else image.read
+
+    stream = captioner.stream(
+        reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
+    )
+    for number, outcome in zip(numbers, stream, strict=True):
+        yield number, ahead.popleft(), outcome
 
 
 def report(error: ShowtellError) -> None:

@@ -146,11 +146,12 @@ def open_output(
     """
     if format == "coco" or format == "parquet":
         opened: AbstractContextManager[Output] = _rows_of_whole(path, format, made_with, num, resume=resume)
+    elif format == "tar":
+        assert path is not None, "format_for refuses that"
+        opened = _shard(path, made_with, num, resume=resume)
     elif path is None:
         opened = nullcontext(RowOutput(sys.stdout, format, set()))
         sys.stdout.write(CSV_HEADER if format == "csv" else "")
-    elif format == "tar":
-        opened = _shard(path, made_with, num, resume=resume)
     else:
         opened = _growing(path, format, made_with, num, resume=resume)
     with opened as output:
@@ -163,11 +164,13 @@ def _growing(
 ) -> Iterator[Output]:
     """A file whose rows are written as they are made."""
     header = CSV_HEADER if format == "csv" else ""
-    if resume:
+    done: set[str] = set()
+    if resume and path.is_file():
         is_begun(path, made_with)  # or refused
-    done = done_images(path, format, num, header) if resume else set()
-    with _journalled(path, made_with), _opened(path, "a" if resume else "w") as file:
-        if not done and file.tell() == 0:
+        done = done_images(path, format, num, header)
+    goes_on = resume and path.is_file() and path.stat().st_size > 0
+    with _opened(path, "a" if goes_on else "w") as file, _journalled(path, made_with):
+        if not goes_on:
             file.write(header)
         yield RowOutput(file, format, done)
 
@@ -193,23 +196,26 @@ def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) 
             keys.add(key)
             done.add(values["image"])
             keep = end
-    with _journalled(path, made_with), path.open("r+b") as file:
+    with _opened(path, "a"):  # so that it is there, or else explained
+        pass
+    with path.open("r+b") as file:
         file.truncate(keep)
         file.seek(keep)
-        yield ShardOutput(file, done, keys)
-        file.write(END_OF_SHARD)
+        with _journalled(path, made_with):
+            yield ShardOutput(file, done, keys)
+            file.write(END_OF_SHARD)
+            file.flush()
 
 
 @contextmanager
 def _journalled(path: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
-    """Keep a journal beside a file until it is finished; not of a pipe or a device, which can't be continued."""
-    with _opened(path, "a"):  # else it is the journal that can't be written, which nobody has asked for
-        regular = path.is_file() and not path.is_symlink()  # as /dev/stdout is
-    if regular:
-        write_whole(journal_of(path), first_line(made_with), shown=path)
+    """Keep a journal beside an open file until it is finished; not of a pipe or a device, which can't be continued."""
+    if not path.is_file() or path.is_symlink():  # /dev/stdout is a link, to a file at times
+        yield
+        return
+    write_whole(journal_of(path), first_line(made_with), shown=path)
     yield
-    if regular:
-        journal_of(path).unlink(missing_ok=True)
+    journal_of(path).unlink()
 
 
 @contextmanager
