@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -273,3 +274,16 @@ def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
     assert (len(names), problems) == (2000, [])
     assert names == sorted(names)
     assert names[0] == "a/0.jpg"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_gets_every_row(place):
+    """It can't be asked how long it is, and is opened once: a reader takes the first end for the last."""
+    os.mkfifo("pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append(Path("pipe").read_text()), daemon=True)
+    reader.start()
+    assert main(["caption", "-m", "m", "photos/1", "-o", "pipe", "-f", "csv"]) == 0
+    reader.join(timeout=20)
+    assert len(read[0].splitlines()) == 1 + 20
+    assert not journal_of(Path("pipe")).exists()
