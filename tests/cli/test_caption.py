@@ -231,10 +231,10 @@ def test_help_mentions_all_options(capsys):
         "--model --batch-size --beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram"
     )
     sampling = "--ban --require --prefix --sample --temperature --top-k --top-p --seed"
-    own = "INPUT --list --format --output --resume --explain --num -m -o -f -n -h"
+    own = "INPUT --list --column --format --output --resume --explain --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option
-    for format in ("text", "jsonl", "csv", "coco"):
+    for format in ("text", "jsonl", "csv", "coco", "parquet", "tar"):
         assert format in text
 
 

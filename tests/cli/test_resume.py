@@ -18,7 +18,7 @@ from showtell.cli.journal import journal_of
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
 REPOSITORY = Path(__file__).parents[2]
-FORMATS = ("text", "jsonl", "csv", "tar", "coco", "parquet")
+FORMATS = ("text", "jsonl", "csv", "coco", "parquet", "tar")
 SUFFIX = {"text": "txt", "coco": "json"}
 IMAGE = dict.fromkeys(FORMATS, b".png") | {"tar": b"log_probs"}  # what an image leaves in the file once
 COUNT = 60

@@ -53,7 +53,7 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv, tar, coco or parquet; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, coco, parquet or tar; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[

@@ -27,7 +27,7 @@ from showtell.images import SUFFIXES
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
 
-Format = Literal["text", "jsonl", "csv", "tar", "coco", "parquet"]
+Format = Literal["text", "jsonl", "csv", "coco", "parquet", "tar"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".csv": "csv",
