@@ -35,6 +35,7 @@ class OnnxEngine:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.threads = threads
         self.encoder, self.starter, self.stepper = (
             _session(folder / name, threads) for name in (ENCODER, DECODER_START, DECODER_STEP)
         )
