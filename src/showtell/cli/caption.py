@@ -12,6 +12,13 @@ import typer
 from showtell.captioner import Captioner, load
 from showtell.cli import Interrupted, one_line
 from showtell.cli import options as shared
+from showtell.cli.descriptions import (
+    KeepOriginal,
+    ReplaceDescription,
+    WriteMetadata,
+    failed_descriptions,
+    open_descriptions,
+)
 from showtell.cli.explanations import Explanations, open_explanations
 from showtell.cli.inputs import Input, find_inputs, listed_names
 from showtell.cli.outputs import RESUMABLE, Format, Output, done_images, format_for, open_output, writable
@@ -58,6 +65,9 @@ def caption(
         Path | None,
         typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
     ] = None,
+    write_metadata: WriteMetadata = False,
+    replace_description: ReplaceDescription = False,
+    keep_original: KeepOriginal = True,
     batch_size: shared.BatchSize = 16,
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
@@ -83,6 +93,9 @@ def caption(
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
         open_output(output, format, resume=resume) as results,
+        open_descriptions(
+            results, written=write_metadata, replace=replace_description, keep_original=keep_original
+        ) as results,
     ):
         bad = caption_all(captioner, search, todo, results, explanations, batch_size, bar=output is not None)
     if explanations and not explanations.has_attention:
@@ -90,6 +103,7 @@ def caption(
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
     if bad or problems:
         print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
+    if bad or problems or failed_descriptions(results):
         raise typer.Exit(1)
 
 
