@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from showtell.cli import main
-from showtell.metadata import description_of, fields, with_description
+from showtell.metadata import description_of, with_description, xmp
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 
 pytest.importorskip("exiv2", reason="the extra 'metadata' is not installed")
@@ -89,7 +89,7 @@ def test_how_to_write_without_writing(place, capsys, option):
 
 def test_missing_library_is_told_before_the_work(place, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "exiv2", None)
-    fields.exiv2_library.cache_clear()
+    xmp.exiv2_library.cache_clear()
     code, out, error = run(capsys, "photos", "--write-metadata")
     assert (code, out) == (2, "")
     assert "Writing descriptions into photos needs packages that are not installed." in error

@@ -86,7 +86,7 @@ def open_descriptions(results: Output, *, written: bool, replace: bool, keep_ori
             )
         yield results
         return
-    from showtell.metadata.fields import exiv2_library
+    from showtell.metadata.xmp import exiv2_library
 
     exiv2_library()  # that it is missing is better known now than after the first batch
     describing = DescribingOutput(results, replace=replace, keep_original=keep_original)

@@ -1,8 +1,8 @@
 """A caption as the description of a photo, in the file itself: XMP, and in a JPEG IPTC too.
 
-The library exiv2 reads and writes the two languages that descriptions come in (`fields.py`). It never sees the photo:
-when it writes whole files, it writes EXIF, colour profiles and comments anew, and not always as they were. The
-modules `jpeg`, `png` and `webp` cut its work into the file, whose other bytes stay what they are, pixels first.
+The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: writing whole files, it writes EXIF, colour
+profiles and comments anew, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet into the
+file, whose other bytes stay what they are, pixels first.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from PIL import Image
 
 from showtell.errors import ImageError
-from showtell.metadata import fields, jpeg, png, webp
+from showtell.metadata import iptc, jpeg, png, webp, xmp
 from showtell.replacing import replace_file
 
 # exiftool keeps originals by this name, too, and its -restore_original and -delete_original find them.
@@ -93,10 +93,10 @@ def with_description(photo: bytes, description: str, name: str = "The photo") ->
 
     def edited(photo: bytes) -> bytes:
         container = _container(photo)
-        packet = fields.with_xmp_description(container.xmp_of(photo), description)
+        packet = xmp.with_description(container.xmp_of(photo), description)
         photo = container.with_xmp(photo, packet)
         if container is jpeg:
-            photo = jpeg.with_photoshop(photo, fields.with_iptc_caption(jpeg.photoshop_of(photo), description))
+            photo = jpeg.with_photoshop(photo, iptc.with_caption(jpeg.photoshop_of(photo), description))
         return photo
 
     return _sound(edited, photo, name)
@@ -106,8 +106,8 @@ def _description_of(photo: bytes) -> str:
     container = _container(photo)
     packet = container.xmp_of(photo)
     return (
-        (fields.xmp_description(packet) if packet else "")
-        or (fields.iptc_caption(jpeg.photoshop_of(photo)) if container is jpeg else "")
+        (xmp.description_of(packet) if packet else "")
+        or (iptc.caption_of(jpeg.photoshop_of(photo)) if container is jpeg else "")
         or _exif_description(photo)
     )
 
