@@ -42,12 +42,18 @@ def test_old_file_is_copied_where_the_disk_has_no_links(file, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "link", refuse)
-    test_old_file_is_kept_once_with_its_time_again(file)
-
-
-def test_old_file_is_kept_once_with_its_time_again(file):
     replace_file(file, b"new", keep_as="kept")
-    assert (file.with_name("kept").read_bytes(), file.with_name("kept").stat().st_mtime) == (b"old", 1e9)
+    kept = file.with_name("kept")
+    assert (kept.read_bytes(), kept.stat().st_mtime) == (b"old", 1e9)
+    assert (file.read_bytes(), names(file.parent)) == (b"new", ["file", "kept"])
+
+
+def test_write_protected(file, monkeypatch):
+    """Renaming would go past the permissions of the file; who protects an original means it."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anything
+    with pytest.raises(PermissionError, match="it is write-protected"):
+        replace_file(file, b"new")
+    assert file.read_bytes() == b"old"
 
 
 def test_links_stay_links(file, tmp_path):

@@ -1,5 +1,6 @@
 """New content for a file that is somebody's: there whole or not at all, the old one kept where that is asked."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -21,9 +22,11 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
             name is never written over: it is older, and so the original.
 
     Raises:
-        OSError: it can't be written; it is then as it was.
+        OSError: it can't be written, or is write-protected; it is then as it was.
     """
     path = path.resolve()
+    if not os.access(path, os.W_OK):  # a rename asks the folder only, and somebody protects the file
+        raise PermissionError(errno.EACCES, "it is write-protected", str(path))
     descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,5 +1,9 @@
 """Which images of a Markdown document lack text, and where exactly it goes."""
 
+import functools
+import operator
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from showtell.alt_text.markdown import markdown_places
 from showtell.errors import MissingExtraError
 
-pytest.importorskip("pyromark", reason="the extra 'alt' is not installed")
+pyromark = pytest.importorskip("pyromark", reason="the extra 'alt' is not installed")
 
 
 def filled(text: str, alt: str = "T", **options) -> str:
@@ -88,3 +92,13 @@ def test_twice_is_once_and_nothing_else_changes(text, alt):
     assert len(once) == len(text) + sum(len(place.filled(alt)) - (place.end - place.start) for place in places)
     if not places:
         assert once == text
+
+
+@given(st.lists(PIECES.filter("\udcff".__ne__), max_size=20).map("".join), ALT)
+def test_the_rendered_page_differs_in_alt_only(text, alt):
+    """Whatever the text holds, it opens no link, closes no code span and ends no table cell."""
+    names = ("TABLES", "FOOTNOTES", "MATH", "YAML_STYLE_METADATA_BLOCKS", "PLUSES_DELIMITED_METADATA_BLOCKS")
+    options = functools.reduce(operator.or_, (getattr(pyromark.Options, f"ENABLE_{name}") for name in names))
+    before, after = (pyromark.html(document, options=options) for document in (text, filled(text, alt)))
+    without_alt = re.compile(r' alt="[^"]*"')
+    assert without_alt.sub("", after) == without_alt.sub("", before)

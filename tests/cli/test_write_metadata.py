@@ -40,14 +40,14 @@ def said(name: str) -> str:
 def test_captions_are_written_and_printed(place, capsys):
     before = {path.name: path.read_bytes() for path in Path("photos").iterdir()}
     code, out, error = run(capsys, "photos", "--write-metadata")
-    assert (code, error) == (0, "showtell: 3 photos described.\n")
+    assert (code, error) == (0, "showtell: 3 described.\n")
     assert out == f"photos/a.jpg\t{RED}\nphotos/b.png\t{LIME}\nphotos/c.webp\t{BLUE}\n"
     assert [said("photos/a.jpg"), said("photos/b.png"), said("photos/c.webp")] == [RED, LIME, BLUE]
     assert {name: Path(f"photos/{name}_original").read_bytes() for name in before} == before
     # The originals are no photos of the folder: the second run captions three, not six.
     code, out, error = run(capsys, "photos", "--write-metadata")
     assert (code, len(out.splitlines())) == (0, 3)
-    assert "0 photos described, 3 had a description already (--replace-description writes over it)." in error
+    assert "0 described, 3 had a description already (--replace-description writes over it)." in error
 
 
 def test_the_best_of_several_captions(place, capsys):
@@ -70,7 +70,7 @@ def test_other_formats_are_captioned_and_the_rest_goes_on(place, capsys, monkeyp
     code, out, error = run(capsys, "photos", "--write-metadata")
     assert (code, len(out.splitlines())) == (1, 4)
     assert "photos/aa.gif is neither JPEG, PNG nor WebP; descriptions are written into these only." in error
-    assert "3 photos described, 1 could not be described." in error
+    assert "3 described, 1 could not be described." in error
 
 
 def test_stdin_has_no_file(place, capsys, monkeypatch):

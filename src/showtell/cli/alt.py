@@ -56,9 +56,9 @@ def alt(
     proposed = sum(show(document, texts) for document in documents)
     if write:
         written = sum(filled(document, texts, problems) for document in documents)
-        print(f"showtell: {written:,} of {proposed:,} texts written.", file=sys.stderr)
+        print(f"showtell: {written:,} of {proposed:,} written.", file=sys.stderr)
     elif proposed:
-        print(f"showtell: {proposed:,} texts proposed; --write puts them into the files.", file=sys.stderr)
+        print(f"showtell: {proposed:,} proposed; --write puts them into the files.", file=sys.stderr)
     for problem in (*problems, *missing):
         print(f"showtell: {one_line(str(problem))}", file=sys.stderr)
     if problems or missing:

@@ -103,7 +103,7 @@ def failed_descriptions(results: Output) -> int:
 
 def summary(describing: DescribingOutput) -> str:
     """How many photos were described, and why others were not."""
-    said = f"{describing.described:,} photos described"
+    said = f"{describing.described:,} described"
     if describing.kept:
         said += f", {describing.kept:,} had a description already (--replace-description writes over it)"
     if describing.failed:
