@@ -1,12 +1,12 @@
 """A place in a document where an image's alternative text belongs."""
 
-import html
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-# What Markdown could read as something else than a letter; any ASCII punctuation may have a backslash before it.
-MARKDOWN_SYNTAX = re.compile(r"([\\\[\]`*_<>&|~$!])")
+# What HTML or Markdown could read as something else than text. A backslash before it is not enough in Markdown: code,
+# formulas and tables end at their mark all the same. A character reference is read as text in both.
+SYNTAX = re.compile(r"[\\\[\]*_~`$|<>&\"]")
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,8 @@ class Place:
 
     def filled(self, alt: str) -> str:
         """What the document says here when the image's text is `alt`."""
-        if self.syntax == "markdown":
-            return MARKDOWN_SYNTAX.sub(r"\\\1", alt)
-        # In a Markdown table a bar would end the cell, in quotes too.
-        return f' alt="{html.escape(alt).replace("|", "&#124;")}"'
+        escaped = SYNTAX.sub(lambda match: f"&#{ord(match[0])};", alt)
+        return escaped if self.syntax == "markdown" else f' alt="{escaped}"'
 
 
 @dataclass(frozen=True)
