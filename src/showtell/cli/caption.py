@@ -13,10 +13,10 @@ from showtell.captioner import Captioner, load
 from showtell.cli import Interrupted, one_line
 from showtell.cli import options as shared
 from showtell.cli.descriptions import (
+    Descriptions,
     KeepOriginal,
     ReplaceDescription,
     WriteMetadata,
-    failed_descriptions,
     open_descriptions,
 )
 from showtell.cli.explanations import Explanations, open_explanations
@@ -94,16 +94,18 @@ def caption(
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
         open_output(output, format, resume=resume) as results,
         open_descriptions(
-            results, written=write_metadata, replace=replace_description, keep_original=keep_original
-        ) as results,
+            wanted=write_metadata, replace=replace_description, keep_original=keep_original
+        ) as descriptions,
     ):
-        bad = caption_all(captioner, search, todo, results, explanations, batch_size, bar=output is not None)
+        bad = caption_all(
+            captioner, search, todo, results, explanations, descriptions, batch_size, bar=output is not None
+        )
     if explanations and not explanations.has_attention:
         name = captioner.config.name
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
     if bad or problems:
         print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
-    if bad or problems or failed_descriptions(results):
+    if bad or problems or (descriptions and descriptions.failed):
         raise typer.Exit(1)
 
 
@@ -113,6 +115,7 @@ def caption_all(
     images: list[tuple[int, Input]],
     results: Output,
     explanations: Explanations | None,
+    descriptions: Descriptions | None,
     batch_size: int,
     *,
     bar: bool,
@@ -140,6 +143,8 @@ def caption_all(
                     if explanations:
                         explanations.forget(number)
                 else:
+                    if descriptions:  # before the row: what a resumed run leaves out is described
+                        descriptions.add(image.name, outcome)
                     results.write(image.name, outcome)
                     written += 1
                     if explanations:

@@ -10,7 +10,6 @@ import typer
 
 from showtell.cli import one_line
 from showtell.cli.inputs import STDIN, URL_PREFIXES
-from showtell.cli.outputs import Output
 from showtell.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -42,26 +41,33 @@ KeepOriginal = Annotated[
 ]
 
 
-class DescribingOutput:
-    """Describes each photo, then passes its captions on: what an output file lists is described, also after kill -9."""
+class Descriptions:
+    """Takes the captions of one photo after the other, and counts what became of them."""
 
-    def __init__(self, results: Output, *, replace: bool, keep_original: bool) -> None:
-        self._results = results
+    def __init__(self, *, replace: bool, keep_original: bool) -> None:
         self._replace = replace
         self._keep_original = keep_original
-        self.described = self.kept = self.failed = 0
+        self.written = self.had_one = self.failed = 0
 
-    def write(self, name: str, captions: "Sequence[Caption]") -> None:
-        """Describe the photo and pass its captions on; a photo that can't be described is told of."""
+    def add(self, name: str, captions: "Sequence[Caption]") -> None:
+        """Describe the photo by the best of its captions; one that can't be described is told of."""
         try:
             if self._describe(name, captions[0].text):
-                self.described += 1
+                self.written += 1
             else:
-                self.kept += 1
+                self.had_one += 1
         except ImageError as error:
             print(f"showtell: {one_line(str(error))}", file=sys.stderr)
             self.failed += 1
-        self._results.write(name, captions)
+
+    def summary(self) -> str:
+        """How many photos were described, and why others were not."""
+        said = f"{self.written:,} described"
+        if self.had_one:
+            said += f", {self.had_one:,} had a description already (--replace-description writes over it)"
+        if self.failed:
+            said += f", {self.failed:,} could not be described"
+        return f"{said}."
 
     def _describe(self, name: str, text: str) -> bool:
         from showtell.metadata import describe_photo
@@ -72,40 +78,25 @@ class DescribingOutput:
 
 
 @contextmanager
-def open_descriptions(results: Output, *, written: bool, replace: bool, keep_original: bool) -> Iterator[Output]:
-    """An output that also describes the photos if that is `written`; at the end it says how many.
+def open_descriptions(*, wanted: bool, replace: bool, keep_original: bool) -> Iterator[Descriptions | None]:
+    """What describes the photos if that is `wanted`; at the end, also after Ctrl-C, it says how many.
 
     Raises:
         UsageError: an option says how, and nothing is to be written.
         MissingExtraError: exiv2 is not installed.
     """
-    if not written:
+    if not wanted:
         if replace or not keep_original:
             raise UsageError(
                 "--replace-description and --no-original say how to write metadata.", "Add --write-metadata."
             )
-        yield results
+        yield None
         return
     from showtell.metadata.xmp import exiv2_library
 
     exiv2_library()  # that it is missing is better known now than after the first batch
-    describing = DescribingOutput(results, replace=replace, keep_original=keep_original)
+    descriptions = Descriptions(replace=replace, keep_original=keep_original)
     try:
-        yield describing
+        yield descriptions
     finally:
-        print(f"showtell: {summary(describing)}", file=sys.stderr)
-
-
-def failed_descriptions(results: Output) -> int:
-    """How many of an output's photos could not be described."""
-    return results.failed if isinstance(results, DescribingOutput) else 0
-
-
-def summary(describing: DescribingOutput) -> str:
-    """How many photos were described, and why others were not."""
-    said = f"{describing.described:,} described"
-    if describing.kept:
-        said += f", {describing.kept:,} had a description already (--replace-description writes over it)"
-    if describing.failed:
-        said += f", {describing.failed:,} could not be described"
-    return f"{said}."
+        print(f"showtell: {descriptions.summary()}", file=sys.stderr)
