@@ -14,8 +14,11 @@ ROOT = Path(showtell.__file__).parent
 FLOORS = {
     "errors": 0,
     "cache": 0,
+    "replacing": 0,
     "images": 1,
     "tokenizer": 1,
+    "metadata": 1,
+    "alt_text": 1,
     "data": 1,
     "search": 1,
     "metrics": 1,

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train a captioner from a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
     "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",
+    "alt": "Propose alternative text for images in HTML and Markdown.",
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",

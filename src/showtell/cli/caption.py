@@ -15,6 +15,13 @@ import typer
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import Interrupted, one_line
 from showtell.cli import options as shared
+from showtell.cli.descriptions import (
+    Descriptions,
+    KeepOriginal,
+    ReplaceDescription,
+    WriteMetadata,
+    open_descriptions,
+)
 from showtell.cli.explanations import Explanations, open_explanations
 from showtell.cli.inputs import Input, find_inputs, listed_names, ready
 from showtell.cli.outputs import Format, Output, format_for, open_output
@@ -67,6 +74,9 @@ def caption(
         Path | None,
         typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
     ] = None,
+    write_metadata: WriteMetadata = False,
+    replace_description: ReplaceDescription = False,
+    keep_original: KeepOriginal = True,
     batch_size: shared.BatchSize = 16,
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
@@ -89,15 +99,21 @@ def caption(
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
         open_output(output, format, made_with, num=options.num, resume=resume) as results,
+        open_descriptions(
+            wanted=write_metadata, replace=replace_description, keep_original=keep_original
+        ) as descriptions,
     ):
         for problem in problems:
             report(problem)
-        bad = caption_all(captioner, search, images, results, explanations, batch_size, bar=output is not None)
+        bad = caption_all(
+            captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
+        )
     if explanations and not explanations.has_attention:
         name = captioner.config.name
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
     if bad or problems:
         print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
+    if bad or problems or (descriptions and descriptions.failed):
         raise typer.Exit(1)
 
 
@@ -113,6 +129,7 @@ def caption_all(
     images: Sequence[Input],
     results: Output,
     explanations: Explanations | None,
+    descriptions: Descriptions | None,
     batch_size: int,
     *,
     bar: bool,
@@ -142,6 +159,8 @@ def caption_all(
                     if explanations:
                         explanations.forget(number)
                 else:
+                    if descriptions:  # before the row: what a resumed run leaves out is described
+                        descriptions.add(image, outcome)
                     results.write(image, outcome)
                     done += 1
                     if explanations:

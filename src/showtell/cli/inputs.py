@@ -49,13 +49,28 @@ class Input:
         Raises:
             ImageError: the URL can't be fetched, or stdin is empty.
         """
-        if self.name != STDIN and not self.name.startswith(URL_PREFIXES):
+        if self.path is not None:
             return self.name
         return named(stdin_bytes(), "stdin") if self.name == STDIN else named(fetch(self.name), self.name)
 
+    @property
+    def path(self) -> Path | None:
+        """The image's file; None if it has none of its own."""
+        return None if self.name == STDIN or self.name.startswith(URL_PREFIXES) else Path(self.name)
+
+
+class Part(Input):
+    """An image inside a file of many."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> None:
+        """None: its file is not its alone."""
+
 
 @dataclass(frozen=True, slots=True)
-class Member(Input):
+class Member(Part):
     """An image in a tar shard, called SHARD/MEMBER."""
 
     shard: str
@@ -68,7 +83,7 @@ class Member(Input):
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Input):
+class Row(Part):
     """An image in a Parquet table, called TABLE/ROW; `ready` makes it one that can be read."""
 
     table: str
@@ -77,7 +92,7 @@ class Row(Input):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRow(Input):
+class ReadRow(Part):
     """An image of a table whose bytes are there, or why they are not."""
 
     data: bytes | ImageError
