@@ -152,9 +152,7 @@ def test_int8_arithmetic(trained, exported, tmp_path):
 def test_int8_that_would_say_something_else_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "MOST_MOVED", 0.0)
     photos = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
-    with pytest.raises(
-        UsageError, match=r"moves \d+% of the next word's .* nothing is written\. Export without --int8"
-    ):
+    with pytest.raises(UsageError, match=r"moves \d+% of the next word's .*nothing is written\. Export without"):
         export(load_bundle(trained), tmp_path / "out", calibration=photos)
     assert not (tmp_path / "out").exists()
 

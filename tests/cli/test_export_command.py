@@ -135,7 +135,8 @@ def test_int8_without_photos(tmp_path, capsys, given):
 
 def test_int8_without_a_train_split(tmp_path, capsys, given, table):
     """Its dev or test photos are not taken instead without a word."""
-    Path("t.jsonl").write_text("".join(line for line in Path("t.jsonl").open() if "train" not in line))
+    lines = Path("t.jsonl").read_text().splitlines(keepends=True)
+    Path("t.jsonl").write_text("".join(line for line in lines if "train" not in line))
     command = ["export", str(save_fake_model(tmp_path / "m")), "--out", "out", "--split", "test", "--int8"]
     assert main([*command, "--data", table]) == 1
     assert "train" in capsys.readouterr().err
