@@ -135,10 +135,12 @@ def int8_products(graph: Any) -> Any:
     products = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in large]
     if not products:
         return graph
+    changed = copy(graph)
+    del changed.graph.value_info[:]  # shapes of weights that ONNX Runtime transposes on the way: found again there
     with TemporaryDirectory() as folder:
         out = Path(folder) / "int8.onnx"
         quantize_dynamic(
-            copy(graph),
+            changed,
             out,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=[node.name for node in products],
