@@ -12,16 +12,19 @@ from showtell.onnx_weights import to_int8
 RANDOM = np.random.default_rng(0)
 
 
-def convolution(groups: int) -> onnx.ModelProto:
+def convolution(groups: int, bias: bool) -> onnx.ModelProto:
     """[B, 8, h, w] -> [B, 16, h, w], 1 x 1."""
     kernel = RANDOM.normal(size=(16, 8 // groups, 1, 1)).astype(np.float32)
     return helper.make_model(
         helper.make_graph(
-            [helper.make_node("Conv", ["images", "kernel", "bias"], ["grid"], group=groups)],
+            [helper.make_node("Conv", ["images", "kernel", *(["bias"] if bias else [])], ["grid"], group=groups)],
             "test",
             [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 8, 5, 5])],
             [helper.make_tensor_value_info("grid", TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.zeros(16, np.float32), "bias")],
+            [
+                numpy_helper.from_array(kernel, "kernel"),
+                *([numpy_helper.from_array(np.ones(16, np.float32), "bias")] if bias else []),
+            ],
         ),
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=10,
@@ -33,11 +36,12 @@ def channel_means(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     return session.run(None, {"images": images})[0].mean(axis=(0, 2, 3))
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [1, 2, 8])
-def test_rounded_kernels_give_the_same_on_average(groups):
+def test_rounded_kernels_give_the_same_on_average(groups, bias):
     """Seven images, which the batches of four do not divide; groups have inputs of their own."""
     images = (RANDOM.random((7, 8, 5, 5)) * np.arange(1, 9)[:, None, None]).astype(np.float32)
-    model = convolution(groups)
+    model = convolution(groups, bias)
     expected = channel_means(model, images)
     corrected = with_corrected_biases(model, images)
     kernel = corrected.graph.initializer[0]

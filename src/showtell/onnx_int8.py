@@ -83,10 +83,13 @@ def with_corrected_biases(encoder: Any, images: NDArray[np.float32]) -> Any:
 
     corrected = copy(encoder)
     tensors = {tensor.name: tensor for tensor in corrected.graph.initializer}
-    convolutions = [
-        node for node in corrected.graph.node
-        if node.op_type == "Conv" and len(node.input) == 3 and {node.input[1], node.input[2]} <= tensors.keys()
-    ]  # fmt: skip
+    convolutions = [node for node in corrected.graph.node if node.op_type == "Conv" and node.input[1] in tensors]
+    for node in convolutions:
+        if len(node.input) == 2:
+            zeros = np.zeros(tensors[node.input[1]].dims[0], np.float32)
+            tensors[f"{node.output[0]}.bias"] = corrected.graph.initializer.add()
+            tensors[f"{node.output[0]}.bias"].CopyFrom(numpy_helper.from_array(zeros, f"{node.output[0]}.bias"))
+            node.input.append(f"{node.output[0]}.bias")
     averages = channel_averages(encoder, sorted({node.input[0] for node in convolutions}), images)
     for node in convolutions:
         kernel = numpy_helper.to_array(tensors[node.input[1]])  # [out, in / groups, ...]
