@@ -26,6 +26,7 @@ COMMANDS = {
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
+    "serve": "A web page and an HTTP API for captions.",
     "models": "Look at a model folder: what it is, and how good.",
 }
 
