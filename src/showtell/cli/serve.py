@@ -24,7 +24,9 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, metavar="N", help="0 is any free port.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, metavar="N", help="0 is any free port.")
+    ] = 8000,
     token: Annotated[
         str | None,
         typer.Option("--token", envvar="SHOWTELL_TOKEN", metavar="TEXT", help="Ask clients for this bearer token."),
@@ -92,7 +94,7 @@ def serve(
 def load_by_name(folders: list[str] | None) -> dict[str, Captioner]:
     """The models of some folders, by their names; a name that comes again gets a number."""
     captioners: dict[str, Captioner] = {}
-    for captioner in map(load, folders or [None]):
+    for captioner in [load(folder) for folder in folders] if folders else [load()]:
         name, number = captioner.config.name, 1
         while name in captioners:
             number += 1

@@ -110,7 +110,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         "/v1/captions",
         summary="Caption images",
         response_model=CaptionsOut,
-        responses=problems,  # type: ignore[arg-type]
+        responses=problems,
         openapi_extra={"requestBody": body},
     )
     async def captions(request: Request) -> Response:
@@ -236,9 +236,7 @@ async def _defect(_: Request, error: Exception) -> Response:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with the models that it doesn't see."""
     if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         models: Any = [(model, "validation") for model in (AskedInForm, AskedInJson, Problem)]
         _, found = models_json_schema(models, ref_template="#/components/schemas/{model}")
         document.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])

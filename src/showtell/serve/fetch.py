@@ -131,7 +131,8 @@ def _body(
     deadline: float,
 ) -> bytes:
     """The body, as long as it keeps within bytes and time."""
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     while True:
         if connection.sock is not None:  # it is None once a body of known length is complete
             connection.sock.settimeout(_left(deadline))

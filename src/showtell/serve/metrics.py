@@ -14,19 +14,22 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        made = {"registry": self.registry}
-        self.requests = Counter("showtell_requests", "Requests answered", ["path", "status"], **made)
+        self.requests = Counter("showtell_requests", "Requests answered", ["path", "status"], registry=self.registry)
         self.request_seconds = Histogram(
-            "showtell_request_seconds", "Time to the answer", ["path"], buckets=SECONDS, **made
+            "showtell_request_seconds", "Time to the answer", ["path"], buckets=SECONDS, registry=self.registry
         )
-        self.images = Counter("showtell_images", "Images captioned or refused", ["model", "outcome"], **made)
+        self.images = Counter(
+            "showtell_images", "Images captioned or refused", ["model", "outcome"], registry=self.registry
+        )
         self.batches = Histogram(
-            "showtell_batch_images", "Images captioned together", ["model"], buckets=BATCHES, **made
+            "showtell_batch_images", "Images captioned together", ["model"], buckets=BATCHES, registry=self.registry
         )
         self.batch_seconds = Histogram(
-            "showtell_batch_seconds", "Time of a batch", ["model"], buckets=SECONDS, **made
+            "showtell_batch_seconds", "Time of a batch", ["model"], buckets=SECONDS, registry=self.registry
         )
-        self.queue = Gauge("showtell_queue_images", "Images that wait or are on their way", ["model"], **made)
+        self.queue = Gauge(
+            "showtell_queue_images", "Images that wait or are on their way", ["model"], registry=self.registry
+        )
 
     def watch_queue(self, model: str, waiting: Callable[[], float]) -> None:
         """Ask `waiting` for the length of a model's queue whenever the metrics are read."""

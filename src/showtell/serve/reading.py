@@ -63,9 +63,7 @@ class Room:
             self.held -= taken
 
 
-async def read_request(
-    request: Request, settings: Settings, take: Callable[[int], None]
-) -> tuple[Asked, list[Sent]]:
+async def read_request(request: Request, settings: Settings, take: Callable[[int], None]) -> tuple[Asked, list[Sent]]:
     """How to caption, and what.
 
     Raises:
@@ -98,7 +96,9 @@ async def read_request(
 async def _bounded(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
     """The body's chunks, as long as they are within the limits."""
     too_large = ProblemError(
-        413, f"The body is larger than {_mebibytes(limit)}. Send smaller or fewer images.", headers={"Connection": "close"}
+        413,
+        f"The body is larger than {_mebibytes(limit)}. Send smaller or fewer images.",
+        headers={"Connection": "close"},
     )
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:

@@ -30,7 +30,9 @@ class Asked(BaseModel):
     length_penalty: float | None = Field(None, ge=0, le=10, description="0 favours short captions, 1 long ones")
     min_words: int | None = Field(None, ge=0, le=50, description="no caption is shorter")
     max_words: int | None = Field(None, ge=1, le=50, description="longer captions are cut")
-    no_repeat_ngram: int | None = Field(None, ge=0, le=50, description="no run of so many words comes twice; 0: any may")
+    no_repeat_ngram: int | None = Field(
+        None, ge=0, le=50, description="no run of so many words comes twice; 0: any may"
+    )
     banned_words: list[Word] | None = Field(None, max_length=100, description="words that are never said")
     prefix: str | None = Field(None, max_length=500, description="words that every caption begins with")
     require: list[Word] | None = Field(None, max_length=3, description="words that every caption says; beam only")

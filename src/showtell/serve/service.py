@@ -131,9 +131,7 @@ class Service:
             raise ProblemError(422, f"There is no model '{name}'. There are: {', '.join(self.models)}.")
         return self.models[name]
 
-    async def _caption(
-        self, model: Model, sent: list[Sent], options: SearchOptions, attention: bool
-    ) -> list[ImageOut]:
+    async def _caption(self, model: Model, sent: list[Sent], options: SearchOptions, attention: bool) -> list[ImageOut]:
         """Each image's captions, or its problem; if all have problems, the request has.
 
         Raises:
@@ -174,9 +172,7 @@ class Service:
             data = sent.data
             if sent.url is not None:
                 if not settings.fetch_urls:
-                    raise ImageError(
-                        f"{sent.name} is a URL, and this server fetches none.", "Send the file, in data."
-                    )
+                    raise ImageError(f"{sent.name} is a URL, and this server fetches none.", "Send the file, in data.")
                 data = await loop.run_in_executor(self.fetching, fetch, sent.url, settings.max_bytes)
             assert data is not None
             picture, seen = await loop.run_in_executor(
@@ -219,9 +215,7 @@ def _out(caption: Caption, attention: bool) -> CaptionOut:
 
 
 def _busy(seconds: int) -> ProblemError:
-    return ProblemError(
-        429, f"The queue is full. Try again in {seconds} s.", headers={"Retry-After": str(seconds)}
-    )
+    return ProblemError(429, f"The queue is full. Try again in {seconds} s.", headers={"Retry-After": str(seconds)})
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
