@@ -123,8 +123,9 @@ async def client(port: int, left: Iterator[tuple[str, bytes]], load: Load) -> No
                 load.refused += 1
                 await asyncio.sleep(retry_after)
                 continue
-            load.latencies.append(time.perf_counter() - begin)
-            if status != 200 or f'"name":"{name}","captions":[{{"text":"'.encode() not in body:
+            if status == 200 and f'"name":"{name}","captions":[{{"text":"'.encode() in body:
+                load.latencies.append(time.perf_counter() - begin)
+            else:
                 load.lost.append(f"{name}: {status} {body[:200]!r}")
             break
     writer.close()

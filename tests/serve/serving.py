@@ -5,7 +5,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import uvicorn
@@ -16,6 +16,7 @@ from showtell.captioner import Captioner
 from showtell.search.engine import Proposals, gather, select
 from showtell.search.options import SearchOptions
 from showtell.serve.app import create_app
+from showtell.serve.server import ImpatientProtocol
 from showtell.serve.settings import Settings
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.fake_model import FakeEngine, fake_config, fake_tokenizer
@@ -81,8 +82,8 @@ def fake_captioner(engine: type[FakeEngine] = FakeEngine, **config) -> Captioner
 
 
 def dreaming_captioner() -> Captioner:
-    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"]
-    tokenizer = Tokenizer.train([" ".join(words)], TokenizerConfig(kind="word", min_count=1))
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    tokenizer = Tokenizer.train([words], TokenizerConfig(kind="word", min_count=1))
     return Captioner(DreamingEngine(len(tokenizer)), tokenizer, fake_config(search=SearchOptions(max_words=6)))
 
 
@@ -94,11 +95,15 @@ def client(captioner: Captioner | None = None, **settings) -> Iterator[TestClien
 
 
 @contextlib.contextmanager
-def running(captioner: Captioner | None = None, **settings) -> Iterator[int]:
+def running(
+    captioner: Captioner | None = None, *, others: Mapping[str, Captioner] | None = None, examples=(), **settings
+) -> Iterator[int]:
     """A server on a socket of this process; its port."""
-    app = create_app({"fake": captioner or fake_captioner()}, Settings(**settings))
+    app = create_app({"fake": captioner or fake_captioner(), **(others or {})}, Settings(**settings), examples)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=ImpatientProtocol, log_level="critical", timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

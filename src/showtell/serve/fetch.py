@@ -8,7 +8,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from showtell import __version__
@@ -18,7 +21,6 @@ PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 3
 SECONDS = 10.0  # for all of it
-CHUNK = 64 * 1024
 SAFE = "%/?#[]@!$&'()*+,;=:"
 EMBEDS_IPV4 = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96")]
 
@@ -54,8 +56,7 @@ def _get(url: str, max_bytes: int, deadline: float) -> bytes | str:
     parts = _checked(url)
     host = parts.hostname or ""
     try:
-        connection = _connect(parts.scheme, host, _public_addresses(url, host), deadline)
-        try:
+        with _connection(parts.scheme, host, _public_addresses(url, host), deadline) as connection:
             target = quote(parts.path or "/", safe=SAFE) + (f"?{quote(parts.query, safe=SAFE)}" if parts.query else "")
             connection.request("GET", target, headers={"User-Agent": f"showtell/{__version__}", "Accept": "image/*"})
             answer = connection.getresponse()
@@ -63,13 +64,15 @@ def _get(url: str, max_bytes: int, deadline: float) -> bytes | str:
                 return str(answer.headers["Location"])
             if answer.status != 200:
                 raise ImageError(f"{url} can't be fetched: the server answers {answer.status}.")
-            return _body(answer, connection, url, max_bytes, deadline)
-        finally:
-            connection.close()
-    except TimeoutError:
-        raise ImageError(f"{url} can't be fetched within {SECONDS:g} s.") from None
+            data = answer.read(max_bytes + 1)
+            _left(deadline)  # if it is over, that may not be all
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
+        if isinstance(error, TimeoutError) or time.monotonic() > deadline:
+            raise ImageError(f"{url} can't be fetched within {SECONDS:g} s.") from None
         raise ImageError(f"{url} can't be fetched: {error}.") from None
+    if len(data) > max_bytes:
+        raise ImageError(f"{url} is larger than {max_bytes / 2**20:.3g} MiB.")
+    return data
 
 
 def _checked(url: str) -> SplitResult:
@@ -106,43 +109,40 @@ def _public_addresses(url: str, host: str) -> list[str]:
     return addresses
 
 
-def _connect(scheme: str, host: str, addresses: list[str], deadline: float) -> http.client.HTTPConnection:
-    """A connection to the first address that answers, though it names the host."""
+@contextmanager
+def _connection(scheme: str, host: str, addresses: list[str], deadline: float) -> Iterator[http.client.HTTPConnection]:
+    """A connection to the first address that answers, though it names the host; it ends at the deadline."""
+    plain = _connected(addresses, PORTS[scheme], deadline)
+    # Python's timeouts are for each read: a server that sends a byte now and then would never meet one.
+    handle = plain.dup()
+    end = threading.Timer(_left(deadline), _shut, (handle,))
+    end.start()
     connection = http.client.HTTPConnection(host, PORTS[scheme])
+    try:
+        connection.sock = plain
+        if scheme == "https":
+            connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+        yield connection
+    finally:
+        end.cancel()
+        connection.close()
+        handle.close()
+
+
+def _connected(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    """A socket that is connected to the first address that answers."""
     error: OSError | None = None
     for address in addresses:
         try:
-            connection.sock = socket.create_connection((address, PORTS[scheme]), _left(deadline))
-            break
+            return socket.create_connection((address, port), _left(deadline))
         except OSError as its_error:
             error = its_error
-    else:
-        raise error or OSError("no address")
-    if scheme == "https":
-        connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
-    return connection
+    raise error or OSError("no address")
 
 
-def _body(
-    answer: http.client.HTTPResponse,
-    connection: http.client.HTTPConnection,
-    url: str,
-    max_bytes: int,
-    deadline: float,
-) -> bytes:
-    """The body, as long as it keeps within bytes and time."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        if connection.sock is not None:  # it is None once a body of known length is complete
-            connection.sock.settimeout(_left(deadline))
-        chunk = answer.read1(CHUNK)
-        if not chunk:
-            return b"".join(chunks)
-        size += len(chunk)
-        if size > max_bytes:
-            raise ImageError(f"{url} is larger than {max_bytes / 2**20:.3g} MiB.")
-        chunks.append(chunk)
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):  # it ended by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _left(deadline: float) -> float:

@@ -1,5 +1,6 @@
 """Runs the application on a socket until it is told to stop, and then finishes what it took."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from math import ceil
 
 import numpy as np
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from showtell.captioner import Captioner
 from showtell.errors import UsageError
@@ -17,6 +19,39 @@ from showtell.serve.settings import Settings
 
 BACKLOG = 1024  # connections that the kernel holds before they are accepted
 CONNECTIONS = 1000  # more than that are refused: a file descriptor each
+HEAD_SECONDS = 10.0  # in which a request's first lines must come
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection whose client takes too long to say what it wants; uvicorn would wait for ever."""
+
+    silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._listen()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting if that was all of a request's head; the body has a timeout of its own."""
+        super().data_received(data)
+        self._listen()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        super().connection_lost(exc)
+        self._stop_listening()
+
+    def _listen(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_listening()
+        elif self.silence is None:
+            self.silence = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_listening(self) -> None:
+        if self.silence is not None:
+            self.silence.cancel()
+            self.silence = None
 
 
 def serve(
@@ -47,6 +82,7 @@ def serve(
     app = create_app(captioners, settings, examples)
     config = uvicorn.Config(
         app,
+        http=ImpatientProtocol,
         lifespan="on",
         log_level="warning",
         server_header=False,
