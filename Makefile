@@ -25,5 +25,5 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,encoders,tables,heif,meteor,export,dev]'
+	$(PIP) --editable '.[train,encoders,tables,heif,meteor,export,serve,dev]'
 	touch $@

@@ -13,7 +13,7 @@ import pytest
 
 from showtell.serve.examples import Example
 from tests.fake_model import FakeEngine, picture
-from tests.serve.serving import GREEN, RED, GatedEngine, dreaming_captioner, encoded, fake_captioner, running
+from tests.serve.serving import GREEN, RED, GatedEngine, dreaming_captioner, encoded, fake_captioner, running, until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -175,7 +175,7 @@ def test_a_bad_file_is_a_readable_error_and_no_end(open_page, keep):
     send(page, PHOTO, OTHER)
     assert not problem.is_visible()
     page.get_by_role("button", name="green.jpg").click()
-    page.wait_for_function(f"document.querySelector('#status').textContent.toLowerCase().includes('{GREEN}')")
+    until(lambda: GREEN in page.inner_text("#status").lower())
     page.get_by_role("button", name="notes.png").click()
     problem.wait_for()
     assert page.locator(".word").count() == 0
@@ -184,28 +184,34 @@ def test_a_bad_file_is_a_readable_error_and_no_end(open_page, keep):
 def test_sliders_search_again(open_page):
     page = open_page()
     send(page, PHOTO)
-    asked = []
-    page.on("request", lambda request: asked.append(request.post_data_buffer.decode("latin-1")))
+    page.evaluate(
+        """() => {
+            const real = window.fetch;
+            window.asked = [];
+            window.fetch = (path, options) => {
+                asked.push(Object.fromEntries([...options.body].filter(([, value]) => typeof value === "string")));
+                return real(path, options);
+            };
+        }"""
+    )
     page.locator("#beam").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelectorAll('.others li').length === 5")
-    assert len(asked) == 1, "one request when the slider has come to rest"
-    assert 'name="beam"\r\n\r\n5' in asked[0]
+    until(lambda: page.locator(".others li").count() == 5)
+    [asked] = page.evaluate("asked")  # one request, when the slider has come to rest
+    assert asked == {"beam": "5", "num": "5", "model": "fake", "attention": "true"}
     page.get_by_text("Drawn at random").click()
     page.wait_for_timeout(400)
     for slider, key in (("#temperature", "ArrowLeft"), ("#top-k", "End"), ("#top-p", "ArrowLeft")):
         page.locator(slider).focus()
         page.keyboard.press(key)
     page.wait_for_timeout(600)
-    for field, value in (("sample", "true"), ("temperature", "0.9"), ("top_k", "200"), ("top_p", "0.85")):
-        assert f'name="{field}"\r\n\r\n{value}' in asked[-1]
+    asked = page.evaluate("asked")
+    drawn = {"sample": "true", "num": "5", "temperature": "0.9", "top_k": "200", "top_p": "0.85", "seed": "0"}
+    assert asked[-1] == drawn | {"model": "fake", "attention": "true"}
     assert page.get_attribute("#top-k", "aria-valuetext") == "200"
-    before = len(asked)
     page.get_by_role("button", name="Draw again").click()
-    page.wait_for_timeout(600)
-    assert 'name="seed"\r\n\r\n1' in asked[-1]
-    assert len(asked) == before + 1
+    until(lambda: page.evaluate("asked.at(-1).seed") == "1")
 
 
 def test_two_models_side_by_side(open_page, keep):
@@ -292,7 +298,7 @@ def test_a_token_is_asked_for_once(open_page):
         page = open_page(port)
         page.fill("#token", "wrong")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#token').value === ''")
+        until(lambda: page.input_value("#token") == "")
         page.fill("#token", "s3cret")
         page.keyboard.press("Enter")
         page.wait_for_selector("#models:not([hidden])")
@@ -309,7 +315,7 @@ def test_a_busy_server_is_asked_again(open_page):
         captioner.engine.gate.set()
         page.wait_for_selector(".word")
         page.get_by_role("button", name="green.jpg").click()
-        page.wait_for_function(f"document.querySelector('#status').textContent.toLowerCase().includes('{GREEN}')")
+        until(lambda: GREEN in page.inner_text("#status").lower())
 
 
 def test_every_part_has_a_name(open_page):
