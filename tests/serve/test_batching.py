@@ -20,6 +20,7 @@ def batcher_of():
 
     def make(captioner, **values) -> Batcher:
         made.append(Batcher(captioner, **({"batch_size": 16, "wait": 0.0, "capacity": 100} | values)))
+        made[-1].start()
         return made[-1]
 
     yield make
@@ -186,6 +187,7 @@ def test_a_failing_encoder_fails_its_batch_and_no_more(batcher_of, monkeypatch):
 def test_closing_finishes_what_waits():
     captioner = fake_captioner()
     batcher = Batcher(captioner, batch_size=2, wait=0.0, capacity=100)
+    batcher.start()
     jobs = [job(captioner) for _ in range(20)]
     queue(batcher, *jobs)
     batcher.close()

@@ -3,18 +3,15 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.serve.serving import client
+from showtell.serve.app import create_app
+from showtell.serve.settings import Settings
+from tests.serve.serving import fake_captioner
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 
-@pytest.fixture(scope="module")
-def api_schema():
-    with client(max_bytes=1_000_000, max_pixels=1_000_000) as opened:
-        yield schemathesis.openapi.from_asgi("/openapi.json", opened.app)
-
-
-schema = schemathesis.pytest.from_fixture("api_schema")
+SETTINGS = Settings(max_bytes=1_000_000, max_pixels=1_000_000)
+schema = schemathesis.openapi.from_asgi("/openapi.json", create_app({"fake": fake_captioner()}, SETTINGS))
 
 
 @schema.parametrize()

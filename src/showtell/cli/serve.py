@@ -11,6 +11,7 @@ from showtell.captioner import Captioner, load
 from showtell.errors import MissingExtraError
 
 LIMITS = "Limits"
+BODIES_HELD = 8  # of the largest size; of smaller ones, more
 
 app = typer.Typer()
 
@@ -72,6 +73,7 @@ def serve(
         raise MissingExtraError("The server", "serve") from None
     settings = Settings(
         max_bytes=int(max_size * 2**20),
+        held_bytes=BODIES_HELD * int(max_size * 2**20),
         max_pixels=max_pixels,
         max_images=max_images,
         queue=queue,

@@ -57,6 +57,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
         try:
             yield
         finally:
@@ -84,7 +85,7 @@ def create_app(
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    problems = {
+    problems: dict[int | str, dict[str, Any]] = {
         status: {"description": why, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
         for status, why in {
             400: "The body can't be read",
@@ -121,7 +122,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         answer = await service.captions(request)
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.get("/v1/models", summary="The models and the limits", responses={401: problems[401]})  # type: ignore[dict-item]
+    @app.get("/v1/models", summary="The models and the limits", responses={401: problems[401]})
     async def models() -> ModelsOut:
         """Which models there are, the default one first, and what a request may hold."""
         return service.described()

@@ -50,7 +50,7 @@ class Job:
 
 
 class Batcher:
-    """Captions what is put into it, on a thread of its own.
+    """Captions what is put into it, on a thread of its own, from `start` to `close`.
 
     Args:
         captioner: the model.
@@ -74,10 +74,9 @@ class Batcher:
         self.seconds_an_image = 0.02  # measured from the first batch on; only Retry-After depends on it
         self._jobs: deque[Job] = deque()
         self._on_their_way = 0
-        self._open = True
+        self._open = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="showtell-captions", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def waiting(self) -> int:
@@ -87,7 +86,13 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether its thread works."""
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._open = True
+        self._thread = threading.Thread(target=self._work, name="showtell-captions", daemon=True)
+        self._thread.start()
 
     def reserve(self, images: int) -> None:
         """Announce images that are on their way: each must then be `put`, or given up by `release`.
@@ -119,7 +124,8 @@ class Batcher:
         with self._changed:
             self._open = False
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _work(self) -> None:
         """The thread: batch after batch, until closed."""

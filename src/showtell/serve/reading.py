@@ -136,7 +136,9 @@ async def _form(request: Request, stream: AsyncGenerator[bytes, None], settings:
 
 def _of_form(form: FormData) -> tuple[Asked, list[Sent]]:
     """What a form asks for."""
-    sent, fields, lists = [], {}, {name: [] for name in LISTS}  # type: ignore[var-annotated]
+    sent: list[Sent] = []
+    fields: dict[str, str] = {}
+    lists: dict[str, list[str]] = {name: [] for name in LISTS}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) != (name == "images"):
             detail = "Send it as a file: curl -F images=@FILE." if name == "images" else "Send it as text."

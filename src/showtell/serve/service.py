@@ -43,7 +43,7 @@ class Model:
 
 
 class Service:
-    """The models and all that waits for them.
+    """The models and all that waits for them; it works from `start` to `close`.
 
     Args:
         captioners: by the name that requests call them; the first one is the default.
@@ -54,8 +54,6 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.room = Room(settings.held_bytes)
-        self.decoding = ThreadPoolExecutor(DECODING_THREADS, "showtell-decode")
-        self.fetching = ThreadPoolExecutor(FETCHING_THREADS, "showtell-fetch")
         self.models: dict[str, Model] = {}
         for name, captioner in captioners.items():
             batcher = Batcher(
@@ -72,6 +70,13 @@ class Service:
     def ready(self) -> bool:
         """Whether every model captions."""
         return all(model.batcher.alive for model in self.models.values())
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.decoding = ThreadPoolExecutor(DECODING_THREADS, "showtell-decode")
+        self.fetching = ThreadPoolExecutor(FETCHING_THREADS, "showtell-fetch")
+        for model in self.models.values():
+            model.batcher.start()
 
     def close(self) -> None:
         """Finish what waits, and stop; blocks until then."""

@@ -120,7 +120,7 @@ function thumbnail(photo) {
 function select(photo) {
   stopPlaying();
   current = photo;
-  for (const each of photos) each.thumbnail.toggleAttribute("aria-current", each === photo);
+  for (const each of photos) mark(each.thumbnail, each === photo);
   for (const view of views) view.show(photo);
   for (const name of chosen) caption(photo, name);
 }
@@ -187,6 +187,7 @@ class View {
     this.frame.querySelector(".unshown")?.remove();
     this.photo.hidden = false;
     this.photo.src = photo.url;
+    this.photo.alt = photo.name;
     this.look.textContent = "";
     this.attend(null);
     this.caption.replaceChildren();
@@ -234,6 +235,7 @@ class View {
     this.caption.replaceChildren(...this.words.flatMap((word) => [word, " "]));
     if (!words.length) this.caption.textContent = "…";
     this.actions.querySelector(".play").hidden = !attention;
+    this.photo.alt = sentence(this.shown.text);
     const cut = finished ? "" : " · cut at the longest length";
     this.facts.textContent = `Probability ${percent(probability)}${cut}. The stronger a word’s line, the surer the model.`;
     const best = this.captions[0].score;
@@ -244,7 +246,7 @@ class View {
       const share = element("span", "share", "");
       share.style.transform = `scaleX(${Math.exp(each.score - best)})`;
       button.append(element("span", "", sentence(each.text)), element("span", "chance", percent(each.probability)), share);
-      button.toggleAttribute("aria-current", place === this.place);
+      mark(button, place === this.place);
       button.onclick = () => {
         stopPlaying();
         this.place = place;
@@ -444,6 +446,11 @@ function element(tag, className, text) {
   if (className) made.className = className;
   made.textContent = text;
   return made;
+}
+
+function mark(button, isCurrent) {
+  if (isCurrent) button.setAttribute("aria-current", "true");
+  else button.removeAttribute("aria-current");
 }
 
 const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
