@@ -232,13 +232,17 @@ def test_pages_of_other_sites_are_refused(api):
 
 
 def test_a_full_queue_says_when_to_try_again():
-    captioner = fake_captioner(GatedEngine)
-    with client(captioner, queue=2) as api:
-        answer = api.post("/v1/captions", files=form("red", "red", "red"))
-        check_problem(answer, 429, "queue is full")
-        assert int(answer.headers["retry-after"]) >= 1
-        captioner.engine.gate.set()
-        assert api.post("/v1/captions", files=form("red", "red")).status_code == 200
+    with client(queue=3) as api:
+        batcher = api.app.state.service.models["fake"].batcher
+        for others, status in ((2, 429), (3, 429), (1, 200)):
+            batcher.reserve(others)
+            answer = api.post("/v1/captions", files=form("red", "red"))
+            assert answer.status_code == status
+            if status == 429:
+                check_problem(answer, 429, "queue is full")
+                assert int(answer.headers["retry-after"]) >= 1
+            batcher.release(others)
+        check_problem(api.post("/v1/captions", files=form(*["red"] * 4)), 413, "the limit is 3")
 
 
 def test_captions_that_take_too_long_are_given_up():

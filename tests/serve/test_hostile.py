@@ -240,6 +240,7 @@ def test_a_client_that_leaves_takes_its_images_along():
         with create_connection(("127.0.0.1", port)) as leaving:
             leaving.sendall(HEAD % len(body) + body)
             until(lambda: waiting(port) == 2)
+        until(lambda: 'path="/v1/captions",status="400"' in metrics(port))  # the server has noticed
         captioner.engine.gate.set()
         busy.join(20)
         until(lambda: waiting(port) == 0)
@@ -248,12 +249,16 @@ def test_a_client_that_leaves_takes_its_images_along():
 
 
 def waiting(port: int) -> float:
-    """Images in the queue, as /metrics says."""
+    """Images in the queue."""
+    return float(metrics(port).partition('showtell_queue_images{model="fake"} ')[2].split()[0])
+
+
+def metrics(port: int) -> str:
     connection = HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
-    return float(text.partition('showtell_queue_images{model="fake"} ')[2].split()[0])
+    return text
 
 
 def ask(port: int) -> dict:

@@ -10,7 +10,8 @@ from tests.serve.serving import fake_captioner
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 
-SETTINGS = Settings(max_bytes=1_000_000, max_pixels=1_000_000)
+# As many images as there may be: schemathesis knows no 413.
+SETTINGS = Settings(max_bytes=1_000_000, max_pixels=1_000_000, max_images=10_000, queue=10_000)
 schema = schemathesis.openapi.from_asgi("/openapi.json", create_app({"fake": fake_captioner()}, SETTINGS))
 
 

@@ -88,8 +88,9 @@ async def read_request(request: Request, settings: Settings, take: Callable[[int
         ) from None
     except ClientDisconnect:
         raise ProblemError(400, "The body was cut off.") from None
-    if len(sent) > settings.max_images:
-        raise ProblemError(413, f"The request has {len(sent)} images; the limit is {settings.max_images}.")
+    limit = min(settings.max_images, settings.queue)  # what never fits into the queue must not be told to try again
+    if len(sent) > limit:
+        raise ProblemError(413, f"The request has {len(sent)} images; the limit is {limit}.")
     return asked, sent
 
 

@@ -106,11 +106,8 @@ class Service:
         Raises:
             ProblemError: it can't be answered.
         """
-        for model in self.models.values():
-            if model.batcher.waiting < self.settings.queue:
-                break
-        else:  # there is no need to read what can't be taken
-            raise _busy(1)
+        if all(model.batcher.waiting >= self.settings.queue for model in self.models.values()):
+            raise _busy(1)  # there is no need to read what can't be taken
         with self.room.body() as take:
             asked, sent = await read_request(request, self.settings, take)
             model = self._model(asked.model)
