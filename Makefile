@@ -21,9 +21,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,demo]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,encoders,tables,heif,meteor,export,serve,dev]'
+	$(PIP) --editable '.[train,demo,encoders,tables,heif,meteor,export,serve,metadata,alt,dev]'
 	touch $@

@@ -2,7 +2,9 @@
 
     python examples/demo.py FOLDER
 
-Draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that it has never
+First captions four photos with the model that comes with showtell; FOLDER/why/index.html shows where it looked.
+
+Then draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that it has never
 seen, and checks by program whether each caption is true. FOLDER/run/report.html shows how the training went, with what
 the model looked at for each word; FOLDER/scenes.html shows the new scenes.
 """
@@ -10,9 +12,11 @@ the model looked at for each word; FOLDER/scenes.html shows the new scenes.
 import html
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import showtell
+from showtell.bundle import DEFAULT, shipped_models
 from showtell.cli import main as command_line
 from showtell.data import load
 from showtell.explain import panels_html
@@ -20,14 +24,17 @@ from showtell.explain import panels_html
 RECIPE = Path(__file__).parents[1] / "recipes" / "shapes.yaml"
 DATA = "shapes:3000"
 SHOWN = 10
+PHOTOS = ("astronaut", "camera", "chelsea", "coffee")  # free to use; they come with scikit-image
 
 
 def demo(folder: Path) -> None:
-    """Train, caption, check, and write the pages."""
+    """Caption photos; then train, caption, check, and write the pages."""
     shutil.rmtree(folder, ignore_errors=True)
-    code = command_line(["train", str(RECIPE), "--data", DATA, "--out", str(folder / "run")])
-    if code:
-        sys.exit(code)
+    if DEFAULT in shipped_models():
+        caption_photos(folder / "photos", folder / "why")
+    else:
+        print("This checkout has no shipped model to caption photos with; on to training one on drawn scenes.\n")
+    run("train", RECIPE, "--data", DATA, "--out", folder / "run")
 
     captioner = showtell.load(folder / "run")
     unseen = load(DATA).split("test")
@@ -43,6 +50,31 @@ def demo(folder: Path) -> None:
     page = folder / "scenes.html"
     page.write_text(scenes_page(images[:SHOWN], captions[:SHOWN]), encoding="utf-8")
     print(f"Look at {page} and {folder / 'run' / 'report.html'}")
+
+
+def caption_photos(photos: Path, why: Path) -> None:
+    """Let the shipped model caption four photos, as a user would, and draw where it looked for each word."""
+    photos.mkdir(parents=True)
+    for photo in packaged_photos():
+        shutil.copy(photo, photos)
+    print(f"What the model that comes with showtell says of photos: showtell caption {photos} --explain {why}")
+    run("caption", photos, "--explain", why)
+    print(f"Look at {why / 'index.html'}\n")
+
+
+def packaged_photos() -> list[Path]:
+    """The photos of an installed package: a camera operator and an astronaut, a cat, a cup of coffee."""
+    package = find_spec("skimage")
+    if package is None or package.origin is None:
+        sys.exit("The demo's photos come with scikit-image. Run: pip install 'showtell[demo]'")
+    return [Path(package.origin).parent / "data" / f"{name}.png" for name in PHOTOS]
+
+
+def run(*arguments: str | Path) -> None:
+    """A `showtell` command line; one that fails ends the demo."""
+    code = command_line([str(argument) for argument in arguments])
+    if code:
+        sys.exit(code)
 
 
 def scenes_page(images, captions) -> str:

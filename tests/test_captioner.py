@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import showtell
+from showtell import bundle as bundle_module
 from showtell import captioner as captioner_module
 from showtell.bundle import save_bundle
 from showtell.captioner import Caption, Captioner, load
+from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, ImageError, MissingExtraError, UsageError
 from showtell.search import Hypothesis
 from showtell.search.options import SearchOptions
@@ -154,6 +156,89 @@ def test_streaming_reads_only_a_window_ahead(captioner):
     assert threading.active_count() < 10
 
 
+def side_by_side(monkeypatch, cores=2) -> Captioner:
+    """A captioner whose engine leaves the other cores free."""
+    monkeypatch.setattr(captioner_module, "CORES", cores)
+    captioner = make_captioner()
+    captioner.engine.threads = 1
+    return captioner
+
+
+def test_an_engine_of_one_thread_captions_several_batches_at_a_time(monkeypatch):
+    """As many as there are cores; each waits here until the other is there."""
+    captioner = side_by_side(monkeypatch)
+    meeting = threading.Barrier(2, timeout=20)
+    encode = captioner.engine.encode
+    captioner.engine.encode = lambda images: (meeting.wait(), encode(images))[1]
+    assert len(list(captioner.stream([picture("red")] * 8, batch_size=2))) == 8
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "batches"), [(1, 1, 1), (1, 2, 2), (2, 2, 1), (None, 8, 1), (2, 8, 4), (4, 2, 1), (1, 64, 8)]
+)
+def test_batches_at_a_time(monkeypatch, threads, cores, batches):
+    captioner = side_by_side(monkeypatch, cores)
+    captioner.engine.threads = threads
+    assert captioner_module.batches_at_a_time(captioner.engine) == batches
+    together = EnsembleEngine([captioner.engine, captioner.engine], 9)
+    assert captioner_module.batches_at_a_time(together) == batches
+    assert captioner_module.batches_at_a_time(EnsembleEngine([captioner.engine, FakeEngine(fake_tokenizer())], 9)) == 1
+
+
+def test_batches_side_by_side_come_in_order(monkeypatch):
+    """A batch that takes long must not be overtaken, nor one that holds no readable image."""
+    captioner = side_by_side(monkeypatch)
+    encode = captioner.engine.encode
+    slow = iter([0.05, 0, 0, 0.03] + 10 * [0])
+    captioner.engine.encode = lambda images: (time.sleep(next(slow)), encode(images))[1]
+    colours = ["red", "lime", "blue", "blue", "lime"] * 4
+    images = [picture(colour) for colour in colours]
+    images[4:6] = [b"", b"nonsense"]
+    found = list(captioner.stream(images, batch_size=2))
+    assert [outcome if isinstance(outcome, ImageError) else outcome[0].words[1] for outcome in found] == [
+        found[n] if n in (4, 5) else {"lime": "green"}.get(colour, colour) for n, colour in enumerate(colours)
+    ]
+
+
+@pytest.mark.parametrize("count", [50, 500])
+def test_pictures_in_memory_do_not_depend_on_the_number_of_images(monkeypatch, count):
+    """Read, and not yet captioned or handed over: at most three batches read ahead, three in work, one that fills."""
+    captioner = side_by_side(monkeypatch)
+    lock = threading.Lock()
+    alive, most = 0, 0
+
+    def image():
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return picture("red")
+
+    for _ in captioner.stream((image for _ in range(count)), batch_size=4):
+        with lock:
+            alive -= 1
+    assert alive == 0
+    assert most <= 4 * (3 + 3 + 1)
+
+
+def test_an_error_of_the_engine_ends_the_stream(monkeypatch):
+    """On another thread it must not be lost, or leave threads behind."""
+    captioner = side_by_side(monkeypatch)
+    captioner.engine.encode = lambda images: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        list(captioner.stream([picture("red")] * 40, batch_size=2))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("showtell-caption")]
+
+
+def test_load_passes_the_number_of_threads_on(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, threads: asked.append(threads))
+    folder = save_fake_model(tmp_path / "model")
+    load(folder, threads=1)
+    load(folder)
+    assert asked == [1, None]
+
+
 def test_images_are_read_on_other_threads(captioner):
     threads = set()
 
@@ -279,7 +364,8 @@ def test_models_that_can_not_caption_as_one_are_both_named(tmp_path, monkeypatch
     assert str(error.value).startswith(f"{a} and {c} see images differently (preprocessing in config.json), and")
 
 
-def test_load_without_a_model():
+def test_load_without_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
     with pytest.raises(BundleError, match=r"comes without a model\. Train one .*showtell\.load\(DIR\)"):
         load()
 

@@ -11,39 +11,19 @@ import torch
 from PIL import Image
 
 from showtell import export as export_module
-from showtell.bundle import BundleConfig, load_bundle, save_bundle
+from showtell.bundle import load_bundle
 from showtell.captioner import load
 from showtell.engines.onnx import OnnxEngine
 from showtell.errors import BundleError, MissingExtraError, UsageError
 from showtell.export import Differences, export
-from showtell.models.captioning_model import build_model
-from showtell.models.encoders import encoder_config
-from showtell.models.show_and_tell import ShowAndTellConfig
-from showtell.search.options import SearchOptions
-from tests.fake_model import fake_tokenizer
+from tests.tiny_model import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A model of random weights."""
-    torch.manual_seed(0)
-    encoder = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
-    decoder = ShowAndTellConfig(embedding_width=24, hidden_width=32)
-    tokenizer = fake_tokenizer()
-    model = build_model(encoder, decoder, len(tokenizer)).eval()
-    config = BundleConfig(
-        name="tiny",
-        preprocessing=model.encoder.preprocessing,
-        encoder=encoder.model_dump(mode="json"),
-        decoder=decoder.model_dump(mode="json"),
-        grid=model.encoder.grid,
-        search=SearchOptions(max_words=8),
-    )
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    save_bundle(folder, config, tokenizer, {name: w.numpy() for name, w in model.state_dict().items()}, "# tiny")
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("trained") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +105,28 @@ def test_graphs_say_what_their_axes_are(exported):
 
 
 def test_what_differs_from_pytorch_is_not_written(trained, tmp_path, monkeypatch):
-    files = export_module.files_of({})
-    monkeypatch.setattr(export_module, "exported_files", lambda model: files)
+    monkeypatch.setattr(export_module, "graphs_of", lambda model: {})
     monkeypatch.setattr(export_module, "OnnxEngine", lambda folder: None)
     for log_probs in (0.5, float("nan")):
         monkeypatch.setattr(export_module, "compare", lambda *_, found=log_probs: Differences(0.0, found, 0.0))
         with pytest.raises(UsageError, match=r"differs from PyTorch by \S+, more than 0\.001; nothing is written"):
             export(load_bundle(trained), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_rounded_weights(trained, exported, tmp_path, photo, weights):
+    """Smaller files, captions as likely, and a card that says what was done to the weights."""
+    differences = export(load_bundle(trained), tmp_path / "out", weights=weights)
+    assert differences.largest < 1e-4  # rounding is no part of what is held against PyTorch
+    assert differences.log_probs < differences.rounding < 0.01
+    sizes = [(folder / "weights.bin").stat().st_size for folder in (exported, tmp_path / "out")]
+    assert sizes[1] < {"float16": 0.6, "int8": 0.5}[weights] * sizes[0]
+    ours, theirs = load(tmp_path / "out")(photo), load(trained)(photo)
+    np.testing.assert_allclose([c.log_prob for c in ours], [c.log_prob for c in theirs], atol=0.01)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("# tiny\n\n## Exported\n")
+    assert f"stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}" in card
 
 
 def test_a_trained_model_is_not_replaced(trained):

@@ -12,6 +12,8 @@ An exported model has, in place of model.safetensors, what ONNX Runtime reads (s
     decoder_step.onnx   one word more
     weights.bin         the weights of the three
 
+Models that come with the package stand in the folder `shipped`, and are found by their names.
+
 The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
 a mixture.
 """
@@ -36,6 +38,8 @@ FORMAT_VERSION = 1
 CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safetensors", "README.md"
 ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
 ONNX_WEIGHTS = "weights.bin"
+SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT = "flickr8k"  # the shipped model that captions when none is named
 
 
 class BundleConfig(BaseModel):
@@ -71,9 +75,14 @@ class Bundle:
         """The weights by name.
 
         Raises:
-            BundleError: the file is missing or damaged.
+            BundleError: the file is missing or damaged, or the model is exported.
             MissingExtraError: `safetensors` is not installed.
         """
+        if self.is_exported:
+            raise BundleError(
+                f"{self.path} is exported, and holds no weights for PyTorch.",
+                "Give the folder that 'showtell train' wrote.",
+            )
         try:
             from safetensors import SafetensorError
             from safetensors.numpy import load_file
@@ -87,20 +96,44 @@ class Bundle:
             ) from None
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """Read a model folder, or the ``model`` folder of a training run.
+def shipped_models() -> dict[str, Path]:
+    """The folders of the models that come with the package, by name."""
+    return {config.parent.name: config.parent for config in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
+
+
+def default_model() -> Path:
+    """The folder of the model that captions when none is named.
 
     Raises:
-        BundleError: there is no such folder, it is no model, or a file is damaged or of a newer showtell.
+        BundleError: this copy of the package has none.
     """
-    path = Path(path)
-    for folder in (path, path / "model"):
+    folder = shipped_models().get(DEFAULT)
+    if folder is None:
+        raise BundleError(
+            "This copy of showtell comes without a model.",
+            "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
+        )
+    return folder
+
+
+def load_bundle(where: str | Path) -> Bundle:
+    """Read a model folder, the ``model`` folder of a training run, or a shipped model by its name.
+
+    Raises:
+        BundleError: there is no such model, or a file is damaged or of a newer showtell.
+    """
+    path = Path(where)
+    shipped = shipped_models()
+    folders = [path, path / "model"]
+    if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
+        folders.append(shipped[where])
+    for folder in folders:
         _finish_replacing(folder)
         if (folder / CONFIG).is_file():
             return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
-    if not path.is_dir():
-        raise BundleError(f"There is no model folder {path}.", "Give the folder that 'showtell train' wrote.")
-    raise BundleError(f"{path} is not a model: it holds no {CONFIG}.", "Give the folder that 'showtell train' wrote.")
+    problem = f"{path} is not a model: it holds no {CONFIG}." if path.is_dir() else f"There is no model folder {path}."
+    names = f", or a model that comes with showtell: {', '.join(shipped)}" if shipped else ""
+    raise BundleError(problem, f"Give the folder that 'showtell train' wrote{names}.")
 
 
 def save_bundle(

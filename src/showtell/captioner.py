@@ -1,19 +1,19 @@
 """Images in, captions out: the face of showtell for Python programs.
 
-captioner = showtell.load("runs/sat/model")
+captioner = showtell.load()                           # the model that comes with the package; or a folder
 best = captioner("dog.jpg")[0]                        # one image: its captions, best first
 lists = captioner(["dog.jpg", "cat.png"], beam=5)     # many images: a list of captions for each
 for captions in captioner.stream(paths): ...          # a folder of any size, in constant memory
 together = showtell.load(["runs/a", "runs/b"])        # an ensemble: models that share a vocabulary
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import count, islice
-from os import cpu_count
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from showtell.bundle import Bundle, BundleConfig, load_bundle
+from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
 from showtell.engines.ensemble import EnsembleEngine
-from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+from showtell.errors import MissingExtraError, ShowtellError, UsageError
 from showtell.images import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory
@@ -32,7 +32,11 @@ from showtell.search.rules import rules_for
 from showtell.tokenizer import Tokenizer
 
 ONE_IMAGE = (str, Path, bytes, np.ndarray, Image.Image)
-READING_THREADS = min(4, cpu_count() or 1)
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+READING_THREADS = min(4, CORES)
+MOST_BATCHES = 8  # captioned at a time: with more, Python's part of the search waits for itself, and memory grows
+
+Batch = list[tuple[int, Pixels | ShowtellError]]  # images by number, those that can't be read as the reason why
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,6 +130,9 @@ class Captioner:
     ) -> Iterator[list[Caption] | ShowtellError]:
         """Caption any number of images, in order, in constant memory; files are read ahead on threads.
 
+        An engine that keeps to fewer threads than there are cores (`load(where, threads=1)`) captions several
+        batches at a time: for many images that is faster than one batch on all cores.
+
         Args:
             images: as in `__call__`; or functions that return an image, called on the reading threads.
             batch_size: images that are captioned together.
@@ -208,22 +215,31 @@ class Captioner:
         options: SearchOptions,
     ) -> Iterator[list[Caption] | ShowtellError]:
         """`stream`, whose arguments are found right."""
-        pictures = zip(numbers, _read_ahead(self._picture_or_error, images, 2 * batch_size), strict=False)
-        while batch := list(islice(pictures, batch_size)):
-            readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
-            captions = iter(self._caption_pictures(readable, options, attention))
-            for _, picture in batch:
-                yield picture if isinstance(picture, ShowtellError) else next(captions)
 
-    def _caption_pictures(
-        self, pictures: list[tuple[int, Pixels]], options: SearchOptions, attention: bool
-    ) -> list[list[Caption]]:
-        """The captions of a batch of numbered pictures."""
-        if not pictures:
-            return []
-        pixels = normalise(np.stack([picture for _, picture in pictures]), self.config.preprocessing)
-        numbers = [number for number, _ in pictures]
-        return self.caption_memory(self.engine.encode(pixels), options, numbers=numbers, attention=attention)
+        def outcomes(batch: Batch) -> list[list[Caption] | ShowtellError]:
+            return self._outcomes(batch, options, attention)
+
+        workers = batches_at_a_time(self.engine)
+        read = _ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
+        batches = _batches(zip(numbers, read, strict=False), batch_size)
+        captioned: Iterator[list[list[Caption] | ShowtellError]]
+        if workers == 1:
+            captioned = map(outcomes, batches)
+        else:  # one batch waits, so that no worker does
+            captioned = _ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
+        for batch in captioned:
+            yield from batch
+
+    def _outcomes(self, batch: Batch, options: SearchOptions, attention: bool) -> list[list[Caption] | ShowtellError]:
+        """For each image of a batch its captions, or the error that it came with."""
+        readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
+        captions: Iterator[list[Caption]] = iter(())
+        if readable:
+            pixels = normalise(np.stack([picture for _, picture in readable]), self.config.preprocessing)
+            numbers = [number for number, _ in readable]
+            memory = self.engine.encode(pixels)
+            captions = iter(self.caption_memory(memory, options, numbers=numbers, attention=attention))
+        return [picture if isinstance(picture, ShowtellError) else next(captions) for _, picture in batch]
 
     def _picture_or_error(self, image: Source | Callable[[], Source]) -> Pixels | ShowtellError:
         """`picture`; one bad image among many is a value, so that the others go on."""
@@ -259,30 +275,27 @@ class Captioner:
         )
 
 
-def load(where: str | Path | Sequence[str | Path] | None = None) -> Captioner:
-    """A captioner from a model folder, or from the folder of a training run; from several, an ensemble.
+def load(where: str | Path | Sequence[str | Path] | None = None, *, threads: int | None = None) -> Captioner:
+    """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
 
     Args:
-        where: the folder; several folders are models that caption as one, their next words' probabilities
-            averaged, and searched as the first one says; None is the model that comes with the package.
+        where: the folder, or the name of a shipped model; several are models that caption as one, their next
+            words' probabilities averaged, and searched as the first one says; None is the shipped `flickr8k`.
+        threads: that an exported model spreads one operation over; None is one for each core, which answers
+            soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
 
     Raises:
         BundleError: there is no model.
         UsageError: models of an ensemble differ in their words or in how they see an image.
         MissingExtraError: the model needs packages that are not installed.
     """
-    folders = [where] if isinstance(where, str | Path) else list(where or [])
-    if not folders:
-        raise BundleError(
-            "This version of showtell comes without a model.",
-            "Train one ('showtell train') and name its folder: showtell.load(DIR), or --model DIR.",
-        )
-    first, *others = bundles = [load_bundle(folder) for folder in folders]
+    models = [where] if isinstance(where, str | Path) else list(where or [default_model()])
+    first, *others = bundles = [load_bundle(model) for model in models]
     if not others:
-        return Captioner(_engine(first), first.tokenizer, first.config)
+        return Captioner(_engine(first, threads), first.tokenizer, first.config)
     for other in others:
         _refuse_unless_alike(first, other)
-    engine = EnsembleEngine([_engine(bundle) for bundle in bundles], len(first.tokenizer))
+    engine = EnsembleEngine([_engine(bundle, threads) for bundle in bundles], len(first.tokenizer))
     return Captioner(engine, first.tokenizer, _ensemble_config([bundle.config for bundle in bundles]))
 
 
@@ -321,12 +334,12 @@ def is_one_image(images: object) -> bool:
     return isinstance(images, ONE_IMAGE) or hasattr(images, "read")
 
 
-def _engine(bundle: Bundle) -> Engine:
+def _engine(bundle: Bundle, threads: int | None = None) -> Engine:
     """What runs the bundle's weights; the one place that chooses: ONNX Runtime where it can, without PyTorch."""
     if bundle.is_exported:
         from showtell.engines.onnx import OnnxEngine
 
-        return OnnxEngine.from_bundle(bundle)
+        return OnnxEngine.from_bundle(bundle, threads)
     try:
         from showtell.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
@@ -336,13 +349,26 @@ def _engine(bundle: Bundle) -> Engine:
     return TorchEngine.from_bundle(bundle)
 
 
-def _read_ahead(read: Callable[[Item], Result], items: Iterable[Item], window: int) -> Iterator[Result]:
-    """`map(read, items)` on threads, at most `window` results ahead of who asks for them."""
-    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as pool:
+def batches_at_a_time(engine: Engine) -> int:
+    """How many batches keep all cores busy; one, where the engine spreads each operation over them itself."""
+    return max(1, min(CORES // (getattr(engine, "threads", None) or CORES), MOST_BATCHES))
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`; the last one is what is left."""
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, window: int, name: str
+) -> Iterator[Result]:
+    """`map(work, items)` on threads, at most `window` results ahead of who asks for them."""
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
         ahead: deque[Future[Result]] = deque()
         try:
             for item in items:
-                ahead.append(pool.submit(read, item))
+                ahead.append(pool.submit(work, item))
                 if len(ahead) >= window:
                     yield ahead.popleft().result()
             while ahead:

@@ -6,8 +6,8 @@ Three graphs, because ONNX Runtime always runs a whole graph and there are three
     decoder_start.onnx  once for an image: grid, live or cached -> memory and the state before the first word
     decoder_step.onnx   once for a word: memory, state, last words, parents -> the best next words, the next state
 
-What the graphs have in common is stored once, in weights.bin, which ONNX Runtime maps into memory. A step gathers its
-parents' rows first and keeps the vocabulary to itself: only the best words leave it.
+Their weights are stored together, in weights.bin (see `onnx_weights.py`). A step gathers its parents' rows first and
+keeps the vocabulary to itself: only the best words leave it.
 
 Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N cells, D their width.
 """
@@ -16,8 +16,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,26 +26,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from showtell.bundle import (
-    DECODER_START,
-    DECODER_STEP,
-    ENCODER,
-    ONNX_WEIGHTS,
-    WEIGHTS,
-    Bundle,
-    save_bundle,
-)
+from showtell.bundle import CARD, DECODER_START, DECODER_STEP, ENCODER, WEIGHTS, Bundle, save_bundle
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine
 from showtell.errors import MissingExtraError, UsageError
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder
+from showtell.onnx_weights import Weights, files_of
 from showtell.search.engine import Proposals
 
 OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
 TOLERANCE = 1e-3
-SMALL = 1024  # bytes; smaller constants (shapes, axes) stay in the graph, whose optimiser reads them
-PAGE = 4096
 EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and none another's
 
 
@@ -57,13 +47,15 @@ class Differences:
     grid: float
     """Of the encoder's features, as a share of the largest one."""
     log_probs: float
-    """Of words' log-probabilities, over the whole vocabulary."""
+    """Of words' log-probabilities, over the whole vocabulary; what differs in the features counts here, too."""
     attention: float
     """Of attention; 0 for a model that has none."""
+    rounding: float = 0.0
+    """Of words' log-probabilities once the weights are rounded as they are stored; 0 where they are not."""
 
     @property
     def largest(self) -> float:
-        """The largest of them all; NaN if any is."""
+        """The largest that is not rounding's; NaN if any is."""
         return float(np.max([self.grid, self.log_probs, self.attention]))
 
 
@@ -99,13 +91,16 @@ class StepGraph(nn.Module):
         return (ids, log_probs, *([] if attention is None else [attention]), *(new[name] for name in self.state))
 
 
-def export(bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None) -> Differences:
+def export(
+    bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None, weights: Weights = "float32"
+) -> Differences:
     """Write a model folder that captions without PyTorch.
 
     Args:
         bundle: the trained model.
         out: the new folder.
         images: real ones `[B, 3, S, S]`, as `images.prepare` makes them, to compare on beside random ones.
+        weights: how they are stored; computing is in float32 in any case.
 
     Raises:
         UsageError: `out` holds a trained model, the model can't be exported, or its captions would differ.
@@ -117,35 +112,52 @@ def export(bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None)
     if bundle.is_exported:
         raise UsageError(f"{bundle.path} is exported already.", "Give the folder that 'showtell train' wrote.")
     engine = TorchEngine.from_bundle(bundle)
-    files = exported_files(engine.model)
-    with TemporaryDirectory() as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        differences = compare(
-            engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), some_images(engine.model, images)
-        )
+    images = some_images(engine.model, images)
+
+    def differences_of(files: Mapping[str, bytes]) -> Differences:
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            return compare(engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), images)
+
+    graphs = graphs_of(engine.model)
+    files = files_of(graphs)
+    differences = differences_of(files)
     if not differences.largest <= TOLERANCE:  # nor if it is no number
         raise UsageError(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
             "nothing is written."
         )
-    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    card = (bundle.path / CARD).read_text(encoding="utf-8")
+    if weights != "float32":
+        files = files_of(graphs, weights)
+        differences = replace(differences, rounding=differences_of(files).log_probs)
+        card = f"{card.rstrip()}\n\n{rounding_note(weights, differences.rounding)}"
     save_bundle(out, bundle.config, bundle.tokenizer, {}, card, files)
     return differences
+
+
+def rounding_note(weights: Weights, difference: float) -> str:
+    """What a model card says of weights that are not stored as they were trained."""
+    return f"""## Exported
+
+The weights are stored in {weights}, which moves log-probabilities by up to {difference:.2g}; computing is in float32.
+Scores above are from before the rounding.
+"""
 
 
 # -------------------------------------------------------------------- graphs
 
 
-def exported_files(model: CaptioningModel) -> dict[str, bytes]:
-    """The files of a model that is ready for inference, by name.
+def graphs_of(model: CaptioningModel) -> dict[str, Any]:
+    """The ONNX models of a model that is ready for inference, by file name.
 
     Raises:
         UsageError: something in the model has no counterpart in ONNX.
         MissingExtraError: onnx or onnxscript is not installed.
     """
     encoder = model.encoder
-    return files_of({ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.grid, encoder.width)})
+    return {ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.grid, encoder.width)}
 
 
 def encoder_graph(encoder: Encoder) -> Any:
@@ -244,30 +256,6 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def files_of(graphs: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of ONNX models by name, and one of all their large constants, in which none comes twice."""
-    from onnx import TensorProto
-
-    content = bytearray()
-    places: dict[bytes, int] = {}
-    for each in graphs.values():
-        for tensor in each.graph.initializer:
-            if len(tensor.raw_data) < SMALL:
-                continue
-            digest = sha256(tensor.raw_data).digest()
-            if digest not in places:
-                content.extend(bytes(-len(content) % PAGE))
-                places[digest] = len(content)
-                content.extend(tensor.raw_data)
-            place = {"location": ONNX_WEIGHTS, "offset": places[digest], "length": len(tensor.raw_data)}
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in place.items():
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, str(value)
-    return {name: each.SerializeToString() for name, each in graphs.items()} | {ONNX_WEIGHTS: bytes(content)}
-
-
 # -------------------------------------------------------------------- comparison
 
 
@@ -283,7 +271,8 @@ def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDAr
     random = np.random.default_rng(0)
     with torch.inference_mode():
         grid = theirs.model.encoder(torch.from_numpy(images)).float().numpy()
-    their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(grid)
+    features = ours.features(images)
+    their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(features)
     their_state, our_state = theirs.start(their_memory), ours.start(our_memory)
     log_probs, attention = [0.0], [0.0]
     tokens, parents = np.ones((len(images), 1), np.int64), None
@@ -295,7 +284,7 @@ def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDAr
             attention.append(largest(found.attention - expected.attention))
         parents = random.integers(0, tokens.shape[1], size=(len(images), hypotheses))
         tokens = random.integers(0, vocabulary, size=(len(images), hypotheses))
-    of_grid = largest(ours.features(images) - grid) / largest(grid)
+    of_grid = largest(features - grid) / largest(grid)
     return Differences(of_grid, float(np.max(log_probs)), float(np.max(attention)))
 
 

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from showtell import bundle as bundle_module
 from showtell.captioner import Caption
 from showtell.cli import caption as caption_module
 from showtell.cli import inputs, main
-from showtell.cli.outputs import coco_image_id, done_images, printable, row
+from showtell.cli.journal import done_images
+from showtell.cli.outputs import CSV_HEADER, coco_image_id, printable, row
 from showtell.errors import UsageError
 from showtell.search.options import SearchOptions
 from tests.fake_model import picture, png, save_fake_model, use_fake_engine
@@ -129,9 +131,8 @@ def test_list_names_inputs(place, capsys, monkeypatch):
         ([], "There is no INPUT. Name photos or a folder: showtell caption photos/"),
         (
             ["photos", "--resume"],
-            "--resume goes on with a jsonl or csv file. Say -o FILE.jsonl or",
+            "--resume goes on with a file. Say -o FILE.",
         ),
-        (["photos", "--resume", "-o", "x.json"], "--resume goes on with a jsonl or csv file."),
         (["photos", "-f", "coco", "-n", "2"], "The coco format holds one caption for each image."),
         (
             ["photos", "-o", "nowhere/x.csv"],
@@ -156,9 +157,10 @@ def test_what_is_wrong_is_said_on_one_line(place, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_no_model(place, capsys):
+def test_no_model(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
     assert main(["caption", "photos"]) == 1
-    assert "This version of showtell comes without a model. Train one" in capsys.readouterr().err
+    assert "This copy of showtell comes without a model. Train one" in capsys.readouterr().err
 
 
 def test_bad_inputs_are_reported_and_the_others_go_on(place, capsys):
@@ -206,7 +208,7 @@ def test_options_reach_the_search(place, capsys, monkeypatch):
         return iter([[]] * 0)
 
     monkeypatch.setattr("showtell.captioner.Captioner.stream", stream)
-    monkeypatch.setattr(caption_module, "find_inputs", lambda names: ([], []))
+    monkeypatch.setattr(caption_module, "find_inputs", lambda names, column: ([], []))
     rules = {"length_penalty": 0.25, "min_words": 2, "max_words": 8, "no_repeat_ngram": 3, "prefix": "a picture"}
     beam = {"beam": 4, "num": 2, "groups": 2, "diversity": 0.25}
     sampling = {"sample": True, "num": 2, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "seed": 9}
@@ -231,10 +233,10 @@ def test_help_mentions_all_options(capsys):
         "--model --batch-size --beam --groups --diversity --length-penalty --min-words --max-words --no-repeat-ngram"
     )
     sampling = "--ban --require --prefix --sample --temperature --top-k --top-p --seed"
-    own = "INPUT --list --format --output --resume --explain --num -m -o -f -n -h"
+    own = "INPUT --list --column --format --output --resume --explain --num -m -o -f -n -h"
     for option in f"{shared} {sampling} {own}".split():
         assert f" {option} " in text, option
-    for format in ("text", "jsonl", "csv", "coco"):
+    for format in ("text", "jsonl", "csv", "coco", "parquet", "tar"):
         assert format in text
 
 
@@ -409,7 +411,7 @@ def test_every_cut_keeps_exactly_the_whole_images(outputs, format, num, tmp_path
     last_images = ends[-3][1]
     for cut in (*range(header + 40), *range(header + last_images - 2, len(whole) + 1)):
         path.write_bytes(whole[:cut])
-        done = done_images(path, format, num)
+        done = done_images(path, format, num, CSV_HEADER if format == "csv" else "")
         complete = [name for name, end in ends if header + end <= cut]
         assert done == set(complete), cut
         kept = max([header + end for _, end in ends if header + end <= cut], default=header if cut >= header else 0)
@@ -470,7 +472,7 @@ def test_resume_refuses_and_keeps_another_programs_file(tmp_path, format, text):
     path = tmp_path / f"x.{format}"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"can't be continued: row \d is not one .*leave out --resume"):
-        done_images(path, format, 1)
+        done_images(path, format, 1, CSV_HEADER if format == "csv" else "")
     assert path.read_text() == text
 
 
@@ -496,10 +498,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(place, capsys, monkeypa
     monkeypatch.setattr("tests.fake_model.FakeEngine.encode", interrupt)
     code, _, error = run(capsys, "photos", "-o", file, "--batch-size", "2")
     assert code == 130
-    assert error == (
-        "showtell: Stopped by Ctrl-C after 2 of 3 images. "
-        "A jsonl or csv FILE goes on with the same command and --resume.\n"
-    )
+    assert error == ("showtell: Stopped by Ctrl-C after 2 of 3 images. The same command and --resume goes on.\n")
     assert Path(file).read_text().count("image") >= 2
 
 
@@ -509,7 +508,7 @@ def test_a_closed_pipe_ends_quietly(place):
 import sys
 from tests.fake_model import *
 from showtell import captioner
-captioner._engine = lambda bundle: FakeEngine(bundle.tokenizer)
+captioner._engine = lambda bundle, threads: FakeEngine(bundle.tokenizer)
 from showtell.cli import main
 sys.exit(main(["caption", "-m", "m", "--list", "list"]))
 """

@@ -18,10 +18,10 @@ def given(monkeypatch) -> list:
     """What the command hands to `showtell.export`, which writes a model of 12 bytes."""
     given = []
 
-    def export(bundle, out, images=None):
-        given.extend([bundle.config.name, images])
+    def export(bundle, out, images=None, weights="float32"):
+        given.extend([bundle.config.name, images, weights])
         save_bundle(out, fake_config(), fake_tokenizer(), {}, "", {"encoder.onnx": b"x" * 12})
-        return Differences(grid=2e-6, log_probs=1.5e-5, attention=0.0)
+        return Differences(grid=2e-6, log_probs=1.5e-5, attention=0.0, rounding=0.031)
 
     monkeypatch.setattr(export_module, "export", export)
     return given
@@ -36,7 +36,21 @@ def test_prints_the_differences_and_the_size(tmp_path, capsys, given):
         "log-probabilities 1.5e-05, attention 0.0e+00, features 2.0e-06 of the largest\n"
     )
     assert out.endswith(f"{tmp_path / 'out'}: 0.0 MB\n")
-    assert given == ["fake", None]
+    assert "rounded" not in out
+    assert given == ["fake", None, "float32"]
+
+
+def test_prints_what_rounding_changes(tmp_path, capsys, given):
+    folder = save_fake_model(tmp_path / "m")
+    assert main(["export", str(folder), "--out", str(tmp_path / "out"), "--weights", "int8"]) == 0
+    assert "\nweights rounded to int8: log-probabilities differ by up to 3.1e-02\n" in capsys.readouterr().out
+    assert given == ["fake", None, "int8"]
+
+
+def test_refuses_other_weights(tmp_path, capsys, given):
+    folder = save_fake_model(tmp_path / "m")
+    assert main(["export", str(folder), "--out", str(tmp_path / "out"), "--weights", "int4"]) == 2
+    assert "'float32', 'float16', 'int8'" in capsys.readouterr().err
 
 
 def test_compares_on_photos_of_a_data_set(tmp_path, capsys, given, monkeypatch):

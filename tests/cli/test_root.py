@@ -103,7 +103,7 @@ def test_unknown_command_names_the_nearest(capsys):
             ["caption", "x.jpg", "--format", "xml"],
             r"'--format'.*'text', 'jsonl', 'csv', 'coco'",
         ),
-        (["models"], r"Missing argument.*DIR.*See: showtell models -h"),
+        (["export"], r"Missing argument.*MODEL.*See: showtell export -h"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):

@@ -1,5 +1,6 @@
 """Micro-batching: together as alone, bounded, and nobody's mistake is another's."""
 
+import threading
 import time
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from showtell.errors import UsageError
 from showtell.images import resize
+from showtell.serve import batching
 from showtell.serve.batching import Batcher, Job, QueueFullError
 from tests.serve.serving import GatedEngine, dreaming_captioner, fake_captioner, noise, until
 
@@ -88,6 +90,28 @@ def test_a_batch_is_no_larger_than_asked(batcher_of):
     captioner.engine.gate.set()
     assert all(each.captions.result(20) for each in later)
     assert captioner.engine.batches == [1, 4, 4, 1]
+
+
+def test_an_engine_of_one_thread_works_on_several_batches(batcher_of, monkeypatch):
+    """And they are whole: threads that wait for images do not share them out among themselves."""
+    monkeypatch.setattr(batching, "batches_at_a_time", lambda engine: 2)
+    captioner = fake_captioner(GatedEngine)
+    batcher = batcher_of(captioner, wait=30, batch_size=4)
+    working, count = threading.Semaphore(0), captioner.engine.encode
+
+    def encode(images):
+        working.release()
+        return count(images)
+
+    monkeypatch.setattr(captioner.engine, "encode", encode)
+    batcher.reserve(8)
+    jobs = [job(captioner) for _ in range(8)]
+    for each in jobs:
+        batcher.put(each)
+    assert all(working.acquire(timeout=20) for _ in range(2))
+    captioner.engine.gate.set()
+    assert all(each.captions.result(20) for each in jobs)
+    assert captioner.engine.batches == [4, 4]
 
 
 def test_an_image_that_is_alone_does_not_wait(batcher_of):

@@ -27,11 +27,13 @@ encoder: {name: efficientnet_lite0, weights: random, size: 64}
 tokenizer: {min_count: 1}
 decoder: {name: show_attend_and_tell, embedding_width: 24, hidden_width: 24, attention_width: 16, dropout: 0.2}
 stages:
-  - {kind: cross_entropy, epochs: 2, batch_images: 4, average: 0.9, scheduled_sampling: 0.3, doubly_stochastic: 0.5}
+  - {kind: cross_entropy, epochs: 2, batch_images: 4, average: 0.9, best_epochs: 2, scheduled_sampling: 0.3,
+     doubly_stochastic: 0.5}
   - {kind: cross_entropy, epochs: 1, batch_images: 4, learning_rate: 1.0e-4}
 search: {beam: 2, max_words: 12}
 checkpoint_seconds: 0
 """
+TINY_SECOND_STAGE = TINY[TINY.rindex("  - {kind") : TINY.index("search")]
 REWARDED = (
     "  - {kind: self_critical, epochs: 1, batch_images: 4, samples: 2, bleu4: 0.5, average: 0.9, max_words: 12}\n"
 )
@@ -62,9 +64,11 @@ def test_a_run_leaves_all_that_it_promises(recipe: Path, tmp_path: Path) -> None
     events = run(load_recipe(recipe), folder)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [event.line for event in events if isinstance(event, Epoch) and event.line] == lines
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    assert [line["stage"] for line in lines] == [0, 0, 1]
-    assert all(0 <= line["padding"] < 0.5 and line["captions_per_second"] > 0 for line in lines)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["stage"] for line in lines] == [0, 0, 0, 1]
+    assert [line.get("mean_of") for line in lines] == [None, None, [1, 2], None]
+    epochs = [line for line in lines if "mean_of" not in line]
+    assert all(0 <= line["padding"] < 0.5 and line["captions_per_second"] > 0 for line in epochs)
     minutes = [line["minutes"] for line in lines]
     assert minutes == sorted(minutes)
     assert "report.html" in {path.name for path in folder.iterdir()}
@@ -83,15 +87,40 @@ def test_samples_are_rewarded_after_cross_entropy(recipe: Path, tmp_path: Path) 
     recipe.write_text(TINY.replace("search:", f"{REWARDED}search:"))
     events = run(load_recipe(recipe), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == [0, 0, 1, 2]
+    assert [line["stage"] for line in lines] == [0, 0, 0, 1, 2]
     names = {"reward", "advantage_std", "sample_CIDEr", "sample_BLEU-4", "sample_words", "unfinished"}
-    assert [bool(names & line.keys()) for line in lines] == [False, False, False, True]
+    assert [bool(names & line.keys()) for line in lines] == [False, False, False, False, True]
     last = lines[-1]
     assert names <= last.keys()
     assert last["reward"] == pytest.approx(last["sample_CIDEr"] + 0.5 * last["sample_BLEU-4"])
     assert 0 < last["sample_words"] <= 12
-    ends = [event for event in events if isinstance(event, Epoch) and event.line]
+    ends = [event for event in events if isinstance(event, Epoch) and event.line and "mean_of" not in event.line]
     assert [event.captions for event in ends] == [event.all_captions for event in ends]
+
+
+def test_a_stage_ends_with_the_mean_of_its_best_epochs(recipe: Path, tmp_path: Path) -> None:
+    """Of three epochs the two best; weights that no epoch had, kept as the model if they are better than all."""
+    settings = ["stages.0.epochs=3", "validation_images=2"]
+    folder = tmp_path / "run"
+    recipe.write_text(TINY.replace(TINY_SECOND_STAGE, ""))
+    run(load_recipe(recipe, settings), folder)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    best = sorted(sorted(lines[:3], key=lambda line: -line["scores"]["CIDEr"])[:2], key=lambda line: line["epoch"])
+    assert lines[3]["mean_of"] == [line["epoch"] for line in best]
+    first, second = (load_file(folder / f"checkpoint/epoch_{line['epoch']}.safetensors") for line in best)
+    assert len(list((folder / "checkpoint").glob("epoch_*"))) == 2
+    mean = load_file(folder / "checkpoint/checkpoint.safetensors")
+    for name in ("decoder.embedding.weight", "decoder.output.weight"):
+        np.testing.assert_allclose(mean[f"model/{name}"], (first[name] + second[name]) / 2, atol=1e-6)
+
+
+def test_the_next_stage_starts_from_the_best_model(recipe: Path, tmp_path: Path) -> None:
+    """Not from the last one: a ruinous epoch at the end of a stage is not passed on."""
+    settings = ["stages.1.learning_rate=1e-12", "stages.1.weight_decay=0", "stages.0.best_epochs=0"]
+    folder = tmp_path / "run"
+    run(load_recipe(recipe, [*settings, "stages.0.epochs=3"]), folder)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["scores"]["CIDEr"] == pytest.approx(max(line["scores"]["CIDEr"] for line in lines), abs=1e-6)
 
 
 def test_a_run_starts_from_the_weights_and_words_of_another(recipe: Path, tmp_path: Path) -> None:

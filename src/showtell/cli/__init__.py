@@ -22,12 +22,13 @@ COMMANDS = {
     "train": "Train a captioner from a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
     "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",
+    "alt": "Propose alternative text for images in HTML and Markdown.",
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
     "serve": "A web page and an HTTP API for captions.",
-    "models": "Look at a model folder: what it is, and how good.",
+    "models": "Look at models: what they are, and how good.",
 }
 
 COMPLETION = ("install_completion", "show_completion")

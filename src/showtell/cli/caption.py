@@ -1,22 +1,34 @@
-"""``showtell caption``: captions for files, folders, globs, URLs and stdin."""
+"""``showtell caption``: captions for files, folders, globs, URLs, stdin, tar shards and Parquet tables."""
 
+import hashlib
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
 import typer
 
-from showtell.captioner import Captioner, load
+from showtell.captioner import Caption, Captioner, load
 from showtell.cli import Interrupted, one_line
 from showtell.cli import options as shared
+from showtell.cli.descriptions import (
+    Descriptions,
+    KeepOriginal,
+    ReplaceDescription,
+    WriteMetadata,
+    open_descriptions,
+)
 from showtell.cli.explanations import Explanations, open_explanations
-from showtell.cli.inputs import Input, find_inputs, listed_names
-from showtell.cli.outputs import RESUMABLE, Format, Output, done_images, format_for, open_output, writable
+from showtell.cli.inputs import Input, find_inputs, listed_names, ready
+from showtell.cli.outputs import Format, Output, format_for, open_output
 from showtell.cli.progress import progress_bar
 from showtell.errors import ShowtellError, UsageError
+from showtell.images import Source
+from showtell.search.options import SearchOptions
 
 app = typer.Typer()
 
@@ -29,13 +41,17 @@ def caption(
         typer.Argument(
             metavar="INPUT",
             help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
-            "or - for one image from stdin.",
+            "tar shards, Parquet tables, or - for one image from stdin.",
             show_default=False,
         ),
     ] = None,
     listed: Annotated[
         str | None,
         typer.Option("--list", metavar="FILE", help="A file that names an input on each line; - is stdin."),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option("--column", metavar="NAME", help="Of a Parquet table: the column that holds the images."),
     ] = None,
     model: shared.Model = None,
     format: Annotated[
@@ -44,7 +60,7 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv or coco; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, coco, parquet or tar; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[
@@ -52,91 +68,157 @@ def caption(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with an interrupted FILE (jsonl, csv): only what is missing."),
+        typer.Option("--resume", help="Go on with an interrupted FILE: only what is missing."),
     ] = False,
     explain: Annotated[
         Path | None,
         typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
     ] = None,
+    write_metadata: WriteMetadata = False,
+    replace_description: ReplaceDescription = False,
+    keep_original: KeepOriginal = True,
     batch_size: shared.BatchSize = 16,
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
-    """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results."""
+    """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
+    Parquet, or a tar shard of the images with their captions."""
     format = format_for(format, output)
-    if resume and (output is None or format not in RESUMABLE):
-        raise UsageError("--resume goes on with a jsonl or csv file.", "Say -o FILE.jsonl or -o FILE.csv.")
+    if resume and output is None:
+        raise UsageError("--resume goes on with a file.", "Say -o FILE.")
     if resume and explain:
         raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
     names = [*(inputs or []), *(listed_names(listed) if listed else [])]
     if not names:
         raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
-    images, problems = find_inputs(names)
-    captioner = load(model)
-    captions_per_image = captioner.options(**search).num
-    if format == "coco" and captions_per_image > 1:
+    images, problems = find_inputs(names, column)
+    captioner = load(model, threads=1)
+    options = captioner.options(**search)
+    if format == "coco" and options.num > 1:
         raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
-    done = done_images(output, format, captions_per_image) if resume and output else set()
-    for problem in problems:
-        report(problem)
-    # Numbers are places among all the inputs: a resumed run draws the samples that the first would have.
-    todo = [(number, image) for number, image in enumerate(images) if writable(image.name) not in done]
+    made_with = what_captions_depend_on(captioner, options) if output else {}
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
-        open_output(output, format, resume=resume) as results,
+        open_output(output, format, made_with, num=options.num, resume=resume) as results,
+        open_descriptions(
+            wanted=write_metadata, replace=replace_description, keep_original=keep_original
+        ) as descriptions,
     ):
-        bad = caption_all(captioner, search, todo, results, explanations, batch_size, bar=output is not None)
+        for problem in problems:
+            report(problem)
+        bad = caption_all(
+            captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
+        )
     if explanations and not explanations.has_attention:
         name = captioner.config.name
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
     if bad or problems:
         print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
+    if bad or problems or (descriptions and descriptions.failed):
         raise typer.Exit(1)
+
+
+def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
+    """The model, by its name and the hash of what it says of itself, and the search options."""
+    said = captioner.config.model_dump_json() + captioner.tokenizer.to_json()
+    return {"model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}", **asdict(options)}
 
 
 def caption_all(
     captioner: Captioner,
     search_options: Mapping[str, Any],
-    images: list[tuple[int, Input]],
+    images: Sequence[Input],
     results: Output,
     explanations: Explanations | None,
+    descriptions: Descriptions | None,
     batch_size: int,
     *,
     bar: bool,
 ) -> int:
-    """Caption numbered images and write the captions as they come; returns how many images can't be read.
+    """Caption images and write the captions as they come; those that can't be read are listed at the end.
+
+    Returns:
+        How many those are.
 
     Raises:
         Interrupted: at Ctrl-C; what was captioned by then is written.
     """
-    bad = written = 0
-    outcomes = captioner.stream(
-        [partial(explanations.read, number, image) if explanations else image.read for number, image in images],
-        batch_size=batch_size,
-        numbers=[number for number, _ in images],
-        attention=explanations is not None,
-        **search_options,
-    )
+    failures: dict[int, ShowtellError] = {}
+    is_done = [results.called(image.name) in results.done for image in images]
+    done = sum(is_done)
     # Where captions appear on the terminal themselves, a bar would only run through them.
-    with progress_bar("captioning", len(images), shown=bar or not sys.stdout.isatty()) as advance:
-        try:
-            for (number, image), outcome in zip(images, outcomes, strict=True):
+    shown = bar or not sys.stdout.isatty()
+    try:
+        with progress_bar("captioning", len(images), done=done, shown=shown) as advance:
+            for number, image, outcome in outcomes(
+                captioner, search_options, images, is_done, explanations, batch_size
+            ):
+                if is_done[number]:
+                    continue
                 if isinstance(outcome, ShowtellError):
-                    report(outcome)
-                    bad += 1
+                    failures[number] = outcome
                     if explanations:
                         explanations.forget(number)
                 else:
-                    results.write(image.name, outcome)
-                    written += 1
+                    if descriptions:  # before the row: what a resumed run leaves out is described
+                        descriptions.add(image, outcome)
+                    results.write(image, outcome)
+                    done += 1
                     if explanations:
                         explanations.add(number, image.name, outcome)
                 advance()
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"Stopped by Ctrl-C after {written:,} of {len(images):,} images.",
-                "A jsonl or csv FILE goes on with the same command and --resume.",
-            ) from None
-    return bad
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
+            "The same command and --resume goes on." if bar else "With -o FILE, --resume could go on.",
+        ) from None
+    finally:
+        for number in sorted(failures):
+            report(failures[number])
+    return len(failures)
+
+
+def outcomes(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    is_done: Sequence[bool],
+    explanations: Explanations | None,
+    batch_size: int,
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images that are not done, each with its place among all, and its captions or why there are none.
+
+    The batch in which an interrupted run stopped is captioned whole, and first: an image's numbers may depend on
+    what is multiplied together with it in their last digit, and the file shall be the same. Then come the images
+    that the run could not read. (The place seeds the sampling, too.)
+    """
+    reached = max((number + 1 for number, done in enumerate(is_done) if done), default=0)
+    first = reached - reached % batch_size if reached < len(images) else reached
+    failed = [number for number in range(first) if not is_done[number]]
+    for numbers in (range(first, len(images)), failed):
+        yield from captioned(captioner, search_options, images, numbers, explanations, batch_size)
+
+
+def captioned(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    numbers: Sequence[int],
+    explanations: Explanations | None,
+    batch_size: int,
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images of these numbers, as `outcomes` has them."""
+    ahead: deque[Input] = deque()  # those that are read but not yet captioned
+
+    def reads() -> Iterator[Callable[[], Source]]:
+        for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
+            ahead.append(image)
+            yield partial(explanations.read, number, image) if explanations else image.read
+
+    stream = captioner.stream(
+        reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
+    )
+    for number, outcome in zip(numbers, stream, strict=True):
+        yield number, ahead.popleft(), outcome
 
 
 def report(error: ShowtellError) -> None:

@@ -1,12 +1,16 @@
-"""What stands behind a command line's inputs: files, folders, globs, URLs and stdin as a list of images."""
+"""What stands behind a command line's inputs: files, folders, globs, URLs, stdin, tar shards and Parquet tables.
+
+`find_inputs` lists the images without opening one; an `Input` reads its own. A table's rows must be read in order:
+`ready` does that, for whoever goes through the list from its start.
+"""
 
 import glob
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
@@ -14,6 +18,14 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from showtell import __version__
+from showtell.cli.containers import (
+    TABLE_SUFFIXES,
+    member_bytes,
+    named,
+    read_rows,
+    shard_members,
+    table_rows,
+)
 from showtell.errors import DataError, ImageError
 from showtell.images import SUFFIXES
 
@@ -22,9 +34,10 @@ URL_PREFIXES = ("http://", "https://")
 URL_SAFE = "%:/?#[]@!$&'()*+,;="
 URL_TIMEOUT = 20.0  # seconds without a byte
 URL_LIMIT = 64 * 2**20  # bytes of one image
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read, or refused with a reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One image of the command line, by the name that the results call it."""
 
@@ -36,24 +49,93 @@ class Input:
         Raises:
             ImageError: the URL can't be fetched, or stdin is empty.
         """
-        if self.name != STDIN and not self.name.startswith(URL_PREFIXES):
+        if self.path is not None:
             return self.name
-        file = io.BytesIO(stdin_bytes() if self.name == STDIN else fetch(self.name))
-        file.name = "stdin" if self.name == STDIN else self.name  # what errors call it
-        return file
+        return named(stdin_bytes(), "stdin") if self.name == STDIN else named(fetch(self.name), self.name)
+
+    @property
+    def path(self) -> Path | None:
+        """The image's file; None if it has none of its own."""
+        return None if self.name == STDIN or self.name.startswith(URL_PREFIXES) else Path(self.name)
 
 
-def find_inputs(names: Iterable[str]) -> tuple[list[Input], list[DataError]]:
-    """The images behind `names`, each once, in a fixed order; and what is wrong with names that hold none."""
+class Part(Input):
+    """An image inside a file of many."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> None:
+        """None: its file is not its alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Part):
+    """An image in a tar shard, called SHARD/MEMBER."""
+
+    shard: str
+    offset: int
+    size: int
+
+    def read(self) -> BinaryIO:
+        """The member's bytes under its name. Raises ImageError."""
+        return member_bytes(self.shard, self.name, self.offset, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Part):
+    """An image in a Parquet table, called TABLE/ROW; `ready` makes it one that can be read."""
+
+    table: str
+    column: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow(Part):
+    """An image of a table whose bytes are there, or why they are not."""
+
+    data: bytes | ImageError
+
+    def read(self) -> BinaryIO:
+        """The row's bytes under its name. Raises ImageError."""
+        if isinstance(self.data, ImageError):
+            raise self.data
+        return named(self.data, self.name)
+
+
+def find_inputs(names: Iterable[str], column: str | None = None) -> tuple[list[Input], list[DataError]]:
+    """The images behind `names`, each once, in a fixed order; and what is wrong with names that hold none.
+
+    Args:
+        names: files, folders, globs, URLs, shards, tables; `-` is stdin.
+        column: of tables, the one that holds images; None to find it.
+
+    Raises:
+        UsageError: a table has no such column.
+        MissingExtraError: tables can't be read here.
+    """
     found: dict[str, Input] = {}
     problems: list[DataError] = []
     for name in names:
         try:
-            for image in _images_of(name, problems):
-                found.setdefault(image, Input(image))
+            for image in _images_of(name, column, problems):
+                found.setdefault(image.name, image)
         except DataError as error:
             problems.append(error)
     return list(found.values()), problems
+
+
+def ready(images: Iterable[Input]) -> Iterator[Input]:
+    """The same images, the rows of tables with their bytes, read as they are asked for."""
+    for (table, column), group in groupby(images, key=_table_of):
+        if table is None:
+            yield from group
+            continue
+        rows = list(group)
+        contents = read_rows(table, column, [image.row for image in rows if isinstance(image, Row)])
+        for image, data in zip(rows, contents, strict=True):
+            yield ReadRow(image.name, data)
 
 
 def listed_names(path: str) -> list[str]:
@@ -109,29 +191,67 @@ def stdin_bytes() -> bytes:
     return data
 
 
-def _images_of(name: str, problems: list[DataError]) -> list[str]:
+def is_image_name(name: str) -> bool:
+    """Whether a file that nobody named in full is taken for an image."""
+    file = os.path.basename(name)  # noqa: PTH119 (of 100,000 names)
+    return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def is_container_name(name: str) -> bool:
+    """Whether a file is a shard or a table."""
+    return name.lower().endswith((*SHARD_SUFFIXES, *TABLE_SUFFIXES))
+
+
+def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iterator[Input]:
     """The images behind one name; folders in it that can't be read are added to `problems`.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or none any more.
     """
     if name == STDIN or name.startswith(URL_PREFIXES):
-        return [name]
+        yield Input(name)
     # os.path and not Path: a name that is too long or out of bounds is one bad input, and no exception.
-    if os.path.isdir(name):  # noqa: PTH112
+    elif os.path.isdir(name):  # noqa: PTH112
         before = len(problems)
-        images = list(_images_in(name, problems))
-        if not images and len(problems) == before:
+        empty = True
+        for image in _images_in(name, problems):
+            empty = False
+            yield Input(image)
+        if empty and len(problems) == before:
             raise DataError(f"{name}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ...")
-        return images
-    if os.path.lexists(name):
-        return [name]
-    if not glob.has_magic(name):
+    elif os.path.lexists(name):
+        yield from _images_of_file(name, column)
+    elif not glob.has_magic(name):
         raise DataError(f"{name}: there is no such file.")
-    images = sorted(filter(is_image_name, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
-    if not images:
-        raise DataError(f"{name}: no image matches.")
-    return images
+    else:
+        # 'shards/*.tar' is of shards; but photos/* is of photos only.
+        takes = is_container_name if is_container_name(name) else is_image_name
+        matching = sorted(filter(takes, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
+        if not matching:
+            raise DataError(f"{name}: no image matches.")
+        for match in matching:
+            yield from _images_of_file(match, column)
+
+
+def _images_of_file(name: str, column: str | None) -> Iterator[Input]:
+    """The image that a file is, or those that it holds."""
+    lower = name.lower()
+    if lower.endswith(SHARD_SUFFIXES):
+        empty = True
+        for member, offset, size in shard_members(name):
+            if is_image_name(member):
+                empty = False
+                yield Member(f"{name}/{member}", name, offset, size)
+        if empty:
+            raise DataError(f"{name}: no image in this shard.", "Images are known by their suffix: .jpg, .png, ...")
+    elif lower.endswith(TABLE_SUFFIXES):
+        found, rows = table_rows(name, column)
+        if not rows:
+            raise DataError(f"{name}: this table has no rows.")
+        for number, row in enumerate(rows):
+            yield Row(f"{name}/{row}", name, found, number)
+    else:
+        yield Input(name)
 
 
 def _images_in(folder: str, problems: list[DataError]) -> Iterator[str]:
@@ -140,12 +260,11 @@ def _images_in(folder: str, problems: list[DataError]) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
         problems.append(DataError(f"{error.filename}: this folder can't be read ({error.strerror})."))
 
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
+    for parent, folders, files in os.walk(str(Path(folder)), onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (str(Path(parent, name)) for name in sorted(files) if is_image_name(name))
+        inside = "" if parent == "." else parent.removeprefix("./")
+        yield from (os.path.join(inside, name) for name in sorted(files) if is_image_name(name))  # noqa: PTH118
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file that nobody named in full is taken for an image."""
-    path = Path(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _table_of(image: Input) -> tuple[str | None, str]:
+    return (image.table, image.column) if isinstance(image, Row) else (None, "")

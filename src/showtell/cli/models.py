@@ -1,4 +1,4 @@
-"""``showtell models``: what a model folder holds, and how good the model is."""
+"""``showtell models``: the models that come with showtell, what a model folder holds, and how good a model is."""
 
 import json
 from pathlib import Path
@@ -6,19 +6,29 @@ from typing import Annotated, Any
 
 import typer
 
-from showtell.bundle import Bundle, load_bundle
+from showtell.bundle import Bundle, default_model, load_bundle, shipped_models
 
 app = typer.Typer()
 
 
 @app.command()
 def models(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model folders, or folders of training runs.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Model folders, training runs, or names of models that come with showtell; by default all of these.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole config, a JSON line for each model.")] = False,
 ) -> None:
-    """Show what model folders hold: encoder, decoder, words, search options, scores."""
-    for folder in folders:
-        bundle = load_bundle(folder)
+    """Show what a model is: encoder, decoder, words, search options, scores; or the models that come with showtell."""
+    if not names:
+        default_model()  # says so, if there is none
+        names = [str(folder) for folder in shipped_models().values()]
+    for where in names:
+        bundle = load_bundle(where)
         if as_json:
             print(json.dumps(bundle.config.model_dump(mode="json"), ensure_ascii=False))
         else:

@@ -11,7 +11,12 @@ SEARCH, SAMPLING = "Search", "Sampling"
 
 Model = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", metavar="DIR", help="Model or training run; repeated, models that caption as one."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Folder of a model or training run, or a shipped model's name; repeated, models that caption as one.",
+    ),
 ]
 BatchSize = Annotated[
     int,

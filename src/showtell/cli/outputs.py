@@ -1,102 +1,276 @@
-"""Where captions go: text, JSON lines and CSV as they are made, the COCO results format at the end.
+"""Where captions go: text, JSON lines, CSV and tar shards as they are made, COCO results and Parquet at the end.
 
-An interrupted JSON lines or CSV file can be continued: an image is done when all its rows are there,
-line breaks included; the file is cut after the last such image.
+Whatever the format, a run that is interrupted can be continued (`journal.py`).
 """
 
 import csv
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
+from showtell.cli import Interrupted
+from showtell.cli.containers import END_OF_SHARD, as_member, written_samples
+from showtell.cli.inputs import Input, Member
+from showtell.cli.journal import done_images, first_line, is_begun, journal_of
 from showtell.data.coco import IMAGE_NAME
-from showtell.errors import UsageError
+from showtell.errors import MissingExtraError, UsageError
+from showtell.images import SUFFIXES
 
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
 
-Format = Literal["text", "jsonl", "csv", "coco"]
-FORMAT_OF_SUFFIX: dict[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
-RESUMABLE: tuple[Format, ...] = ("jsonl", "csv")
+Format = Literal["text", "jsonl", "csv", "coco", "parquet", "tar"]
+FORMAT_OF_SUFFIX: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tar": "tar",
+    ".json": "coco",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 CSV_HEADER = "image,caption,log_prob\n"
+ROW_GROUP = 10_000  # rows of a Parquet file that are in memory together
+
+Record = dict[str, Any]
+"""A row of JSON lines: image, caption, log_prob."""
 
 
 class Output(Protocol):
     """Takes the captions of one image after the other."""
 
-    def write(self, name: str, captions: "Sequence[Caption]") -> None:
+    done: set[str]
+    """The images whose captions an interrupted run has left, by the names that the file calls them."""
+
+    def called(self, name: str) -> str:
+        """What the file calls an image."""
+        ...
+
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
         """Take the captions of the image, best first."""
         ...
 
 
 class RowOutput:
-    """A row for each caption, written out at once: an interruption costs one image at most."""
+    """A row for each caption, written out at once."""
 
-    def __init__(self, file: TextIO, format: Format) -> None:
+    def __init__(self, file: TextIO, format: Literal["text", "jsonl", "csv"], done: set[str]) -> None:
         self._file = file
         self._format = format
+        self.done = done
 
-    def write(self, name: str, captions: "Sequence[Caption]") -> None:
+    def called(self, name: str) -> str:
+        """The name in Unicode, in text on one line."""
+        return printable(name) if self._format == "text" else writable(name)
+
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
         """Write the image's rows together."""
-        self._file.write("".join(row(self._format, name, caption) for caption in captions))
+        self._file.write("".join(row(self._format, image.name, caption) for caption in captions))
         self._file.flush()
 
 
-class CocoOutput:
-    """The array of the COCO results format: JSON is whole when it is closed only, so it is written last."""
+class ShardOutput:
+    """A WebDataset sample for each image: KEY.jpg (the file as it is), KEY.txt (a caption a line), KEY.json."""
 
-    def __init__(self) -> None:
-        self._captions: dict[int | str, str] = {}
+    def __init__(self, file: BinaryIO, done: set[str], keys: set[str]) -> None:
+        self._file = file
+        self._keys = keys
+        self.done = done
 
-    def write(self, name: str, captions: "Sequence[Caption]") -> None:
-        """Keep the best caption: the format knows one for each image."""
-        image_id = coco_image_id(name)
-        # Files of one name in two folders: the second goes by its whole path.
-        self._captions[writable(name) if image_id in self._captions else image_id] = captions[0].text
+    def called(self, name: str) -> str:
+        """The name in Unicode."""
+        return writable(name)
 
-    def text(self) -> str:
-        """The array as JSON, an image on each line."""
-        rows = (
-            json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
-            for image_id, caption in self._captions.items()
+    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+        """Write the image's sample; its JSON comes last, and says that the sample is whole."""
+        source = image.read()
+        data = Path(source).read_bytes() if isinstance(source, str) else source.read()
+        suffix = Path(image.name).suffix.lower()
+        key = self._key(image)
+        texts = [caption.text for caption in captions]
+        values = {"image": writable(image.name), "captions": texts, "log_probs": [c.log_prob for c in captions]}
+        self._file.write(
+            as_member(key + (suffix if suffix in SUFFIXES else ".jpg"), data)
+            + as_member(f"{key}.txt", "\n".join(texts).encode())
+            + as_member(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
         )
-        return "[\n" + ",\n".join(rows) + "\n]\n"
+        self._file.flush()
+
+    def _key(self, image: Input) -> str:
+        """The image's path without its suffix, in a shard the one there; no two are alike, and none has a dot."""
+        path = image.name.removeprefix(f"{image.shard}/") if isinstance(image, Member) else image.name
+        key = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
+        if key in self._keys:
+            key = as_key(image.name)
+        self._keys.add(key)
+        return key
 
 
 def format_for(asked: Format | None, output: Path | None) -> Format:
-    """The format that was asked for; else the one that the file's name says; else text."""
-    return asked or FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "text")
+    """The format that was asked for; else the one that the file's name says; else text.
+
+    Raises:
+        UsageError: the format needs a file, and none is named.
+        MissingExtraError: Parquet can't be written here.
+    """
+    format = asked or FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "text")
+    if format in ("parquet", "tar") and output is None:
+        raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
+    if format == "parquet":
+        _pyarrow()
+    return format
 
 
 @contextmanager
-def open_output(path: Path | None, format: Format, *, resume: bool = False) -> Iterator[Output]:
-    """Open a file (None: stdout) for captions; with `resume`, go on behind what `done_images` left there.
+def open_output(
+    path: Path | None, format: Format, made_with: Mapping[str, Any], *, num: int, resume: bool = False
+) -> Iterator[Output]:
+    """Open a file (None: stdout) for captions.
+
+    Args:
+        path: the file.
+        format: its format.
+        made_with: what the captions depend on, by name; JSON.
+        num: captions of each image.
+        resume: go on behind what an interrupted run has left.
 
     Raises:
-        UsageError: the file can't be written.
+        UsageError: the file can't be written, or is not one that can be continued with these options.
     """
-    if format == "coco":
-        coco = CocoOutput()
-        if path:
-            check_writable(path)
-        try:
-            yield coco
-        finally:  # also when Ctrl-C ended it: what is done is not lost
-            if path:
-                write_whole(path, coco.text())
-            else:
-                sys.stdout.write(coco.text())
+    if format == "coco" or format == "parquet":
+        opened: AbstractContextManager[Output] = _rows_of_whole(path, format, made_with, num, resume=resume)
+    elif format == "tar":
+        assert path is not None, "format_for refuses that"
+        opened = _shard(path, made_with, num, resume=resume)
+    elif path is None:
+        opened = nullcontext(RowOutput(sys.stdout, format, set()))
+        sys.stdout.write(CSV_HEADER if format == "csv" else "")
+    else:
+        opened = _growing(path, format, made_with, num, resume=resume)
+    with opened as output:
+        yield output
+
+
+@contextmanager
+def _growing(
+    path: Path, format: Literal["text", "jsonl", "csv"], made_with: Mapping[str, Any], num: int, *, resume: bool
+) -> Iterator[Output]:
+    """A file whose rows are written as they are made."""
+    header = CSV_HEADER if format == "csv" else ""
+    done: set[str] = set()
+    if resume and path.is_file():
+        is_begun(path, made_with)  # or refused
+        done = done_images(path, format, num, header)
+    goes_on = resume and path.is_file() and path.stat().st_size > 0
+    with _opened(path, "a" if goes_on else "w") as file, _journalled(path, made_with):
+        if not goes_on:
+            file.write(header)
+        yield RowOutput(file, format, done)
+
+
+@contextmanager
+def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) -> Iterator[Output]:
+    """A tar file whose samples are written as they are made.
+
+    Raises:
+        UsageError: it can't be written, or is not one that was made here with `num` captions an image.
+    """
+    done: set[str] = set()
+    keys: set[str] = set()
+    keep = 0  # bytes
+    if resume and path.exists():
+        is_begun(path, made_with)  # or refused
+        for key, values, end in written_samples(path):
+            if not isinstance(values, dict) or len(values.get("captions", ())) != num:
+                raise UsageError(
+                    f"{path} can't be continued: {key}.json is not of showtell's with {num} captions.",
+                    "Choose another -o FILE, or leave out --resume.",
+                )
+            keys.add(key)
+            done.add(values["image"])
+            keep = end
+    with _opened(path, "a"):  # so that it is there, or else explained
+        pass
+    with path.open("r+b") as file:
+        file.truncate(keep)
+        file.seek(keep)
+        with _journalled(path, made_with):
+            yield ShardOutput(file, done, keys)
+            file.write(END_OF_SHARD)
+            file.flush()
+
+
+@contextmanager
+def _journalled(path: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
+    """Keep a journal beside an open file until it is finished; not of a pipe or a device, which can't be continued."""
+    if not path.is_file() or path.is_symlink():  # /dev/stdout is a link, to a file at times
+        yield
         return
-    goes_on = resume and path is not None and path.exists() and path.stat().st_size > 0
-    with _opened(path, "a" if goes_on else "w") if path else nullcontext(sys.stdout) as file:
-        if format == "csv" and not goes_on:
-            file.write(CSV_HEADER)
-        yield RowOutput(file, format)
+    write_whole(journal_of(path), first_line(made_with), shown=path)
+    yield
+    journal_of(path).unlink()
+
+
+@contextmanager
+def _rows_of_whole(
+    path: Path | None, format: Literal["coco", "parquet"], made_with: Mapping[str, Any], num: int, *, resume: bool
+) -> Iterator[Output]:
+    """Rows that become a file when the last one is there; they wait in its journal."""
+    if path is None:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+            file.write(first_line(made_with))
+            try:
+                yield RowOutput(file, "jsonl", set())
+            finally:
+                file.seek(0)
+                sys.stdout.writelines(coco_text(_records(file)))
+        return
+    check_writable(path)
+    journal = journal_of(path)
+    goes_on = resume and is_begun(path, made_with)
+    if resume and not goes_on and path.exists():
+        raise UsageError(
+            f"{path} is finished: of an unfinished {format} file there would be {journal.name} beside it.",
+            "Leave out --resume to make it anew.",
+        )
+    header = first_line(made_with)
+    done = done_images(journal, "jsonl", num, header, output=path) if goes_on else set()
+    with _opened(journal, "a" if goes_on else "w", shown=path) as file:
+        if not goes_on:
+            file.write(header)
+            file.flush()
+        try:
+            yield RowOutput(file, "jsonl", done)
+        except Interrupted:  # what is done can be read, and the journal stays to go on from
+            _write_whole_of(journal, path, format, made_with)
+            raise
+    _write_whole_of(journal, path, format, made_with)
+    journal.unlink()
+
+
+def _write_whole_of(
+    journal: Path, path: Path, format: Literal["coco", "parquet"], made_with: Mapping[str, Any]
+) -> None:
+    """Make the file of its journal's rows."""
+    with journal.open(encoding="utf-8", newline="") as file:
+        rows = _records(file)
+        if format == "coco":
+            write_whole(path, coco_text(rows))
+        else:
+            write_parquet(path, rows, made_with)
+
+
+def _records(journal: TextIO) -> Iterator[Record]:
+    """The rows of a journal."""
+    next(journal)
+    return map(json.loads, journal)
 
 
 def row(format: Format, name: str, caption: "Caption") -> str:
@@ -112,41 +286,35 @@ def row(format: Format, name: str, caption: "Caption") -> str:
     return f"{printable(name)}\t{caption.text}\n"
 
 
-def done_images(path: Path, format: Format, num: int) -> set[str]:
-    """The images that a JSON lines or CSV file holds all `num` captions of; what follows them is cut off.
+def coco_text(rows: Iterable[Record]) -> Iterator[str]:
+    """The array of the COCO results format, an image on each line."""
+    taken: set[int | str] = set()
+    separator = "[\n"
+    for record in rows:
+        image_id = coco_image_id(record["image"])
+        if image_id in taken:  # files of one name in two folders: the second goes by its whole path
+            image_id = record["image"]
+        taken.add(image_id)
+        yield separator + json.dumps({"image_id": image_id, "caption": record["caption"]}, ensure_ascii=False)
+        separator = ",\n"
+    yield "\n]\n" if taken else "[\n\n]\n"
 
-    Raises:
-        UsageError: the file is something else, or was made with another number of captions an image.
-    """
-    if not path.exists():
-        return set()
-    done: set[str] = set()
-    with path.open("r+b") as file:
-        keep = 0  # bytes
-        current, count = None, 0
-        for number, (end, record) in enumerate(_records(file, quoted=format == "csv"), 1):
-            if format == "csv" and number == 1:
-                if record == CSV_HEADER.encode():
-                    keep = end
-                    continue
-                if not CSV_HEADER.encode().startswith(record):
-                    raise _other_file(path, number, format)
-                break  # the header itself is half-written
-            name = _image_of_row(record, format)
-            if name is None:
-                if file.read(1):
-                    raise _other_file(path, number, format)
-                break  # the last row is half-written
-            if (name != current and 0 < count < num) or (name == current and count == num):
-                raise UsageError(
-                    f"{path} holds another number of captions an image than {num}.", "Give the same --num."
-                )
-            current, count = name, count + 1 if name == current else 1
-            if count == num:
-                done.add(name)
-                keep = end
-        file.truncate(keep)
-    return done
+
+def write_parquet(path: Path, rows: Iterable[Record], made_with: Mapping[str, Any]) -> None:
+    """A Parquet file of the columns image, caption, log_prob; what they are made with is in its metadata."""
+    pa, parquet = _pyarrow()
+    columns = [("image", pa.string()), ("caption", pa.string()), ("log_prob", pa.float64())]
+    schema = pa.schema(columns, metadata={"showtell": json.dumps(made_with, ensure_ascii=False)})
+    rows = iter(rows)
+    with parquet.ParquetWriter(_aside(path), schema) as writer:
+        while group := list(islice(rows, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+    _aside(path).replace(path)
+
+
+def as_key(path: str) -> str:
+    """A path as WebDataset's key of a sample: relative, and without a dot, behind which it would look for a suffix."""
+    return re.sub(r"[^\w/-]+", "_", writable(path)).strip("/") or "image"
 
 
 def coco_image_id(name: str) -> int | str:
@@ -168,14 +336,14 @@ def check_writable(path: Path) -> None:
     _aside(path).unlink()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all.
+def write_whole(path: Path, text: str | Iterable[str], *, shown: Path | None = None) -> None:
+    """Write a file, of one text or of many pieces, that is there whole or not at all; errors call it `shown`.
 
     Raises:
         UsageError: it can't be written.
     """
-    with _opened(_aside(path), "w", shown=path) as file:
-        file.write(text)
+    with _opened(_aside(path), "w", shown=shown or path) as file:
+        file.writelines([text] if isinstance(text, str) else text)
     _aside(path).replace(path)
 
 
@@ -205,38 +373,11 @@ def _opened(path: Path, mode: Literal["w", "a"], shown: Path | None = None) -> I
         yield file
 
 
-def _records(file: BinaryIO, *, quoted: bool) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, each with the byte behind it; if `quoted`, a line break in quotes ends none."""
-    record, end = b"", 0
-    for line in iter(file.readline, b""):
-        record += line
-        end += len(line)
-        if quoted and record.count(b'"') % 2:
-            continue
-        yield end, record
-        record = b""
-    if record:
-        yield end, record
-
-
-def _image_of_row(record: bytes, format: Format) -> str | None:
-    """The image that a row is about; None when the row is not whole."""
+def _pyarrow() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet. Raises MissingExtraError."""
     try:
-        text = record.decode("utf-8")
-        if not text.endswith("\n"):
-            return None
-        if format == "jsonl":
-            values = json.loads(text)
-            return values["image"] if isinstance(values["image"], str) and "caption" in values else None
-        name, _, log_prob = next(csv.reader([text], strict=True))
-        float(log_prob)
-        return name
-    except (ValueError, KeyError, TypeError, csv.Error):
-        return None
-
-
-def _other_file(path: Path, line: int, format: Format) -> UsageError:
-    return UsageError(
-        f"{path} can't be continued: row {line} is not one of showtell's {format} output.",
-        "Choose another -o FILE, or leave out --resume.",
-    )
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("Writing Parquet", "tables") from None
+    return pyarrow, pyarrow.parquet

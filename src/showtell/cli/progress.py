@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, total: int, *, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """Show how many of `total` are done, how fast, and the time left; yields what to call after each.
+def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -> Iterator[Callable[[], None]]:
+    """Show how many of `total` are done, how fast, and the time left; yields what to call after each that follows.
 
     Nothing is shown unless stderr is a terminal.
     """
@@ -21,7 +21,7 @@ def progress_bar(label: str, total: int, *, shown: bool = True) -> Iterator[Call
     with Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, redirect_stdout=False
     ) as bar:
-        task = bar.add_task(label, total=total, rate="")
+        task = bar.add_task(label, total=total, completed=done, rate="")
 
         def advance() -> None:
             speed = bar.tasks[0].speed

@@ -20,7 +20,7 @@ app = typer.Typer()
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", metavar="DIR", help="Model or training run; repeated, models to choose from."),
+        typer.Option("--model", "-m", metavar="DIR", help="Model, by name or folder; repeated, models to choose from."),
     ] = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
@@ -44,6 +44,16 @@ def serve(
             "--batch-size", min=1, metavar="N", help="Images captioned together; 1: each alone.", rich_help_panel=LIMITS
         ),
     ] = 16,
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads",
+            min=1,
+            metavar="N",
+            help="Cores for a batch; 1: a batch on each core, all cores: a request alone is soonest done.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = 1,
     queue: Annotated[
         int,
         typer.Option("--queue", min=1, metavar="N", help="Images that may wait for a model.", rich_help_panel=LIMITS),
@@ -82,7 +92,7 @@ def serve(
         fetch_urls=fetch_urls,
         token=token,
     )
-    captioners = load_by_name(models)
+    captioners = load_by_name(models, threads)
 
     def announce(url: str) -> None:
         print(f"showtell serves {', '.join(captioners)} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
@@ -93,10 +103,10 @@ def serve(
     run(captioners, settings, host=host, port=port, examples=offered, announce=announce)
 
 
-def load_by_name(folders: list[str] | None) -> dict[str, Captioner]:
-    """The models of some folders, by their names; a name that comes again gets a number."""
+def load_by_name(models: list[str] | None, threads: int) -> dict[str, Captioner]:
+    """Models by their names; a name that comes again gets a number."""
     captioners: dict[str, Captioner] = {}
-    for captioner in [load(folder) for folder in folders] if folders else [load()]:
+    for captioner in [load(model, threads=threads) for model in models or [None]]:
         name, number = captioner.config.name, 1
         while name in captioners:
             number += 1

@@ -132,9 +132,13 @@ class _Screen:
         if not self.header_shown:
             self.header_shown = True
             print("epoch    loss captions/s padding minutes", *(f"{name:>8}" for name in SCORES))
+        facts = (
+            f"{'mean of ' + ', '.join(map(str, line['mean_of'])):26}"
+            if "mean_of" in line
+            else f"{line['loss']:7.3f} {line['captions_per_second']:10.0f} {line['padding']:7.1%}"
+        )
         print(
-            f"{line['epoch']:5} {line['loss']:7.3f} {line['captions_per_second']:10.0f} "
-            f"{line['padding']:7.1%} {line['minutes']:7.1f}",
+            f"{line['epoch']:5} {facts} {line['minutes']:7.1f}",
             *(f"{scores[name]:8.4f}" for name in SCORES),
             flush=True,
         )

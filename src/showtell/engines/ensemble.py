@@ -25,6 +25,12 @@ class EnsembleEngine:
         self.vocabulary_size = vocabulary_size
 
     @property
+    def threads(self) -> int | None:
+        """The most threads that a member spreads an operation over; None where one takes all cores."""
+        of_members = [getattr(engine, "threads", None) for engine in self.engines]
+        return None if None in of_members else max(number for number in of_members if number is not None)
+
+    @property
     def memory_of(self) -> Callable[[FloatArray], dict[str, Any]] | None:
         """What makes memory of cached features `[B, N, D]`; None where a member can't."""
         makers = [getattr(engine, "memory_of", None) for engine in self.engines]

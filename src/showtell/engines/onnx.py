@@ -35,6 +35,7 @@ class OnnxEngine:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.threads = threads
         self.encoder, self.starter, self.stepper = (
             _session(folder / name, threads) for name in (ENCODER, DECODER_START, DECODER_STEP)
         )
@@ -109,6 +110,8 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # what goes wrong is raised, too
+    # Rounded weights become float32 once, here: ONNX Runtime would keep them for int8 arithmetic, and do it every step.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     # Three sessions have three pools of threads: those that wait for work must leave the cores to the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -1,7 +1,7 @@
-"""Images of different requests, captioned together: one queue and one thread a model.
+"""Images of different requests, captioned together: each model has a queue, and threads that empty it.
 
-The thread takes whatever waits, up to a batch. Images that arrive while it works are the next batch, so under load
-batches grow by themselves and nobody waits for the sake of a batch. Only an idle model holds an image back, for
+A thread takes whatever waits, up to a batch. Images that arrive while all work are the next batch, so under load
+batches grow by themselves and nobody waits for the sake of a batch. Only an idle thread holds an image back, for
 `wait` seconds at most, and only while other images are known to be on their way (their request has been read and
 they are being decoded): a request that is alone never waits.
 
@@ -20,7 +20,7 @@ from math import ceil
 
 import numpy as np
 
-from showtell.captioner import Caption, Captioner
+from showtell.captioner import Caption, Captioner, batches_at_a_time
 from showtell.images import Pixels, normalise
 from showtell.search.options import SearchOptions
 
@@ -50,7 +50,9 @@ class Job:
 
 
 class Batcher:
-    """Captions what is put into it, on a thread of its own, from `start` to `close`.
+    """Captions what is put into it, on threads of its own, from `start` to `close`.
+
+    There are as many threads as the engine leaves cores for: batches at a time.
 
     Args:
         captioner: the model.
@@ -76,7 +78,8 @@ class Batcher:
         self._on_their_way = 0
         self._open = False
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._collecting = threading.Lock()  # two threads would each wait for half of a batch
+        self._threads: list[threading.Thread] = []
 
     @property
     def waiting(self) -> int:
@@ -85,14 +88,18 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether its thread works."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether its threads work."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
         """Begin to work."""
         self._open = True
-        self._thread = threading.Thread(target=self._work, name="showtell-captions", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name="showtell-captions", daemon=True)
+            for _ in range(batches_at_a_time(self.captioner.engine))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def reserve(self, images: int) -> None:
         """Announce images that are on their way: each must then be `put`, or given up by `release`.
@@ -124,23 +131,23 @@ class Batcher:
         with self._changed:
             self._open = False
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
-        """The thread: batch after batch, until closed."""
+        """A thread: batch after batch, until closed."""
         while batch := self._next_batch():
             begin = time.monotonic()
             jobs = [job for job in batch if job.captions.set_running_or_notify_cancel()]  # some gave up waiting
             if jobs:
                 self._caption(jobs)
                 seconds = time.monotonic() - begin
-                self.seconds_an_image += 0.2 * (seconds / len(jobs) - self.seconds_an_image)
+                self.seconds_an_image += 0.2 * (seconds / len(jobs) / len(self._threads) - self.seconds_an_image)
                 self.observe(len(jobs), seconds)
 
     def _next_batch(self) -> list[Job]:
         """The next images, waited for; none when closed."""
-        with self._changed:
+        with self._collecting, self._changed:
             while self._open and not self._jobs:
                 self._changed.wait()
             while self._open and self._on_their_way and len(self._jobs) < self.batch_size:

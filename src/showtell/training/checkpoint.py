@@ -5,7 +5,7 @@ is written beside its place, flushed to the disk and renamed, so a run that is k
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from showtell.errors import DataError
@@ -38,6 +38,8 @@ class Progress:
     """The lines of log.jsonl."""
     best_score: float | None = None
     epochs_since_best: int = 0
+    averaged: bool = False
+    """The stage has ended with the mean of its best epochs."""
 
     captions: int = 0
     """Seen in this epoch, as are the six below."""
@@ -64,13 +66,16 @@ class Progress:
             self.measures[name] = self.measures.get(name, 0.0) + value * captions
         self.seconds += seconds
 
-    def end_epoch(self, line: Json, score: float) -> bool:
-        """An epoch is done; returns whether its score is the best so far."""
-        self.log.append(line)
+    def end_epoch(self) -> None:
+        """An epoch is done and logged."""
         self.epoch += 1
         self.batch = self.captions = self.words = self.positions = 0
         self.loss = self.seconds = 0.0
         self.measures = {}
+
+    def add_line(self, line: Json, score: float) -> bool:
+        """Log a validation; returns whether its score is the best so far."""
+        self.log.append(line)
         best = self.best_score is None or score > self.best_score
         self.best_score = score if best else self.best_score
         self.epochs_since_best = 0 if best else self.epochs_since_best + 1
@@ -78,7 +83,7 @@ class Progress:
 
     def begin_stage(self, stage: int) -> None:
         """All epochs of the stage before are done."""
-        self.stage, self.epoch, self.step, self.epochs_since_best = stage, 0, 0, 0
+        self.stage, self.epoch, self.step, self.epochs_since_best, self.averaged = stage, 0, 0, 0, False
 
     @property
     def minutes_before(self) -> float:
@@ -175,6 +180,31 @@ def restore_tensors(
     torch.set_rng_state(weights["random"]["cpu"])
     if "cuda" in weights["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(weights["random"]["cuda"])
+
+
+def keep_weights(folder: Path, epoch: int, model: nn.Module, epochs: Sequence[int]) -> None:
+    """Keep a model's weights as those of `epoch` if it is one of `epochs`; of others, nothing is kept."""
+    for path in folder.glob("epoch_*"):
+        if path not in [_weights_of(folder, each) for each in epochs]:
+            path.unlink()
+    if epoch in epochs:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / "epoch_weights.new"
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, new)
+        new.replace(_weights_of(folder, epoch))
+
+
+def mean_weights(folder: Path, epochs: Sequence[int]) -> dict[str, Tensor]:
+    """The mean of the weights that were kept of these epochs; of what is counted (integers), the last."""
+    mean: dict[str, Tensor] = {}
+    for number, epoch in enumerate(epochs, start=1):
+        for name, weight in load_file(_weights_of(folder, epoch)).items():
+            mean[name] = mean[name].lerp(weight, 1 / number) if number > 1 and weight.is_floating_point() else weight
+    return mean
+
+
+def _weights_of(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch_{epoch}.safetensors"
 
 
 def _learned(model: nn.Module, with_encoder: bool) -> dict[str, Tensor]:

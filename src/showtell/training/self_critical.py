@@ -84,7 +84,8 @@ class PolicyGradient:
             batch: which images, and people's captions of them.
             done: how much of the stage has passed; it changes nothing here.
         """
-        samples = self.draw(model, inputs, batch.rows)
+        grid = model.encoder(inputs) if inputs.ndim == 4 else inputs  # once, for the drawing and for the scoring
+        samples = self.draw(model, grid.detach().float(), batch.rows)
         scores = self.rewards(batch.rows, samples)
         reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
         gains = advantages(reward, normalise=self.stage.normalise)
@@ -92,7 +93,7 @@ class PolicyGradient:
         mixed, gain, drawn = mixed_batch(batch.rows, samples, gains, references)
         mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
 
-        logits = model(inputs, mixed.tokens, mixed.packing).logits
+        logits = model(grid, mixed.tokens, mixed.packing).logits
         said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
         said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
         terms = {"words": (gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")).mean()}
@@ -101,8 +102,8 @@ class PolicyGradient:
             terms["references"] = self.stage.cross_entropy * F.cross_entropy(logits[given], mixed.targets[given])
         return Loss(terms, mixed, measures_of(samples, reward, scores))
 
-    def draw(self, model: CaptioningModel, inputs: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
-        """K samples of each image, each `<start>`, its words, and `<end>` unless it was cut.
+    def draw(self, model: CaptioningModel, grid: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
+        """K samples of each image `[B, N, D]`, each `<start>`, its words, and `<end>` unless it was cut.
 
         They follow from PyTorch's random state, which a resumed run restores, and from the images' numbers.
         """
@@ -115,8 +116,8 @@ class PolicyGradient:
             seed=int(torch.randint(2**62, ())),
         )
         model.eval()
-        engine, values = TorchEngine(model, inputs.device), inputs.cpu().numpy()
-        memory = engine.encode(values) if inputs.ndim == 4 else engine.memory_of(values)
+        engine = TorchEngine(model, grid.device)
+        memory = engine.memory_of(grid.cpu().numpy())
         found = search(engine, memory, options, self.tokenizer, image_numbers=rows.tolist())
         model.train()
         return [[(self.tokenizer.start, *sample.tokens) for sample in of_image] for of_image in found]

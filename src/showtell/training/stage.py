@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
@@ -55,6 +55,9 @@ class Stage(BaseModel, ABC):
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
     patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
+    best_epochs: int = Field(
+        0, ge=0, description="at the stage's end, also try the mean of the weights of so many best epochs; 0 does not"
+    )
 
     @model_validator(mode="after")
     def _grids_cannot_be_augmented(self) -> Self:
@@ -64,6 +67,13 @@ class Stage(BaseModel, ABC):
                 "or flip alone, for which mirrored photos are cached too"
             )
         return self
+
+    @field_validator("best_epochs")
+    @classmethod
+    def _one_is_no_mean(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("the mean of one epoch's weights is that epoch; use 2 or more, or 0")
+        return value
 
     @abstractmethod
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:

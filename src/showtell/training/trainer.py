@@ -3,7 +3,7 @@
 A run's folder:
 
     recipe.yaml       the recipe with all defaults filled in
-    checkpoint/       the run at its last saved step, for --resume
+    checkpoint/       the run at its last saved step, for --resume; the weights of best epochs that are to be averaged
     model/            the best model so far, a bundle
     log.jsonl         a line an epoch
     samples.jsonl     the best model's captions of the dev images, with references and scores
@@ -11,7 +11,8 @@ A run's folder:
     report.html       what came out, to look at
 
 A run that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone: the
-checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number.
+checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number. A stage
+starts from the best model of those before.
 """
 
 import math
@@ -36,7 +37,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from showtell.bundle import BundleConfig, load_bundle, save_bundle
+from showtell.bundle import Bundle, BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
@@ -201,7 +202,7 @@ def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokeniz
     bundle = load_bundle(recipe.start_from)
     model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
     try:
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+        model.load_state_dict(weights_of(bundle))
     except RuntimeError as error:
         raise UsageError(
             f"The weights in {bundle.path} are not those of this recipe's model.",
@@ -210,9 +211,16 @@ def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokeniz
     return bundle.tokenizer, model
 
 
+def weights_of(bundle: Bundle) -> dict[str, Tensor]:
+    """The state dict in a model folder."""
+    return {name: torch.from_numpy(array) for name, array in bundle.weights().items()}
+
+
 def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     progress, model, device = run.progress, run.model, run.accelerator.device
+    if index and not restore:
+        model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
     optimizer = torch.optim.AdamW(parameter_groups(model, stage))
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
@@ -269,8 +277,10 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
                 curves.add_scalar(f"dev/{name}", value, progress.step)
             checkpoint.save(run.checkpoint, progress, model, optimizer, average)
             run.tell(replace(finished, line=line))
-    if average is not None:
-        model.load_state_dict(average.module.state_dict())
+        if len(best_epochs(run, stage, index)) > 1 and not progress.averaged:
+            line = end_with_mean(run, stage, index, model, inputs)
+            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            run.tell(replace(_epoch(run, stage), line=line))
     progress.begin_stage(index + 1)
 
 
@@ -311,6 +321,38 @@ def step(
 def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
     """Validate, keep the model if it is the best so far, and return the epoch's line of the log."""
     progress = run.progress
+    facts = {
+        "loss": progress.mean_loss,
+        "learning_rate": stage.learning_rate * stage.learning_rate_share((progress.epoch + 1) / stage.epochs),
+        "captions_per_second": progress.captions_per_second,
+        "padding": progress.padding,
+        **progress.mean_measures,
+    }
+    line = add_validation(run, index, model, inputs, facts)
+    if stage.best_epochs:
+        checkpoint.keep_weights(run.checkpoint, line["epoch"], model, best_epochs(run, stage, index))
+    progress.end_epoch()
+    return line
+
+
+def end_with_mean(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
+    """Put the mean weights of the stage's best epochs into the model, and validate it like an epoch's."""
+    epochs = best_epochs(run, stage, index)
+    model.load_state_dict(checkpoint.mean_weights(run.checkpoint, epochs))
+    run.progress.averaged = True
+    return add_validation(run, index, model, inputs, {"mean_of": epochs})
+
+
+def best_epochs(run: Run, stage: Stage, index: int) -> list[int]:
+    """The epochs of the stage that scored best, at most `stage.best_epochs`, by their numbers in the log."""
+    of_stage = [line for line in run.progress.log if line["stage"] == index and "mean_of" not in line]
+    best = sorted(of_stage, key=lambda line: line["scores"][SELECTED_BY], reverse=True)[: stage.best_epochs]
+    return sorted(line["epoch"] for line in best)
+
+
+def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs, facts: Json) -> Json:
+    """Validate, keep the model if it is the best so far, and return the new line of the log."""
+    progress = run.progress
     began = time.perf_counter()
     captioner = Captioner(TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, {}))
     validation = validate(captioner, run.dev_examples, inputs)
@@ -318,15 +360,11 @@ def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs
         "epoch": len(progress.log) + 1,
         "stage": index,
         "step": progress.step,
-        "loss": progress.mean_loss,
-        "learning_rate": stage.learning_rate * stage.learning_rate_share((progress.epoch + 1) / stage.epochs),
-        "captions_per_second": progress.captions_per_second,
-        "padding": progress.padding,
-        **progress.mean_measures,
+        **facts,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
-    if progress.end_epoch(line, line["scores"][SELECTED_BY]):
+    if progress.add_line(line, line["scores"][SELECTED_BY]):
         save_model(run, model, validation.report)
         write_lines(run.folder / "samples.jsonl", validation.samples())
     write_lines(run.folder / "log.jsonl", progress.log)
@@ -388,9 +426,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 def _over(progress: Progress, stage: Stage) -> bool:
     """Whether the stage has had its epochs, or its patience is over."""
-    return progress.epoch >= stage.epochs or (
-        stage.patience is not None and progress.epochs_since_best >= stage.patience
-    )
+    impatient = stage.patience is not None and progress.epochs_since_best >= stage.patience
+    return progress.averaged or progress.epoch >= stage.epochs or impatient
 
 
 def _epoch(run: Run, stage: Stage) -> Epoch:

@@ -193,7 +193,8 @@ class ConvNorm(nn.Module):
         """
         if isinstance(self.norm, nn.Identity):  # `folded` has done it for good
             return self.conv.weight, self.conv.bias
-        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
         scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
         return self.conv.weight * scale[:, None, None, None], self.norm.bias - self.norm.running_mean * scale
 

@@ -1,0 +1,137 @@
+"""The shipped model, from a training run to the package's data: `showtell caption photo.jpg` captions with it.
+
+    python -m shipping.ship RUN --data flickr8k:DIR
+
+Exports the run's best model with rounded weights, captions the dev photos with what was written, and puts those scores
+and the model card (flickr8k.md, filled in) beside it. Nothing is kept that is too large for a package.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from examples.demo import packaged_photos
+from showtell import load
+from showtell.bundle import (
+    DECODER_START,
+    DECODER_STEP,
+    DEFAULT,
+    ENCODER,
+    ONNX_WEIGHTS,
+    SHIPPED,
+    load_bundle,
+    save_bundle,
+)
+from showtell.cli import main as command_line
+from showtell.data import load as load_data
+from showtell.errors import UsageError
+from showtell.export import export
+from showtell.images import prepare
+from showtell.onnx_weights import Weights
+
+CARD = Path(__file__).with_name("flickr8k.md")
+GRAPHS = (ENCODER, DECODER_START, DECODER_STEP)
+MAX_PARAMETERS = 16_000_000
+MAX_BYTES = 40_000_000
+PHOTOS = 16  # that PyTorch and ONNX Runtime are compared on
+
+
+def ship(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of the training run, or its model.")],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="What it was trained on: flickr8k:DIR.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes.")] = SHIPPED / DEFAULT,
+    weights: Annotated[Weights, typer.Option("--weights", help="How weights are stored.")] = "float16",
+) -> None:
+    """Make a trained model the shipped one."""
+    trained = load_bundle(run)
+    named = replace(trained, config=trained.config.model_copy(update={"name": DEFAULT, "scores": {}}))
+    dev = load_data(data).split("dev")
+    with TemporaryDirectory() as folder:
+        model = Path(folder) / DEFAULT
+        differences = export(named, model, some_photos(named.config.preprocessing, dev), weights)
+        facts = {
+            "parameters": parameters(model),
+            "bytes": sum(path.stat().st_size for path in model.iterdir()),
+        }
+        refuse_too_large(**facts)
+        results = dev_results(model, data)
+        card = Template(CARD.read_text(encoding="utf-8")).substitute(
+            scores="\n".join(f"| {metric} | {100 * value:.1f} |" for metric, value in results["scores"].items()),
+            photos=photo_rows(model),
+            images=f"{results['images']:,}",
+            search=f"beam {named.config.search.beam}",
+            encoder=named.config.encoder["name"],
+            decoder=named.config.decoder["name"],
+            recipe=named.config.training.get("recipe", "unknown"),
+            train_images=f"{named.config.training.get('images', 0):,}",
+            pixels=named.config.preprocessing.size,
+            words=f"{len(named.tokenizer):,}",
+            parameters=f"{facts['parameters'] / 1e6:.1f}",
+            megabytes=f"{facts['bytes'] / 1e6:.0f}",
+            weights=weights,
+            rounding=f"{differences.rounding:.2g}",
+        )
+        files = {name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS)}
+        config = named.config.model_copy(update={"scores": results["scores"]})
+        save_bundle(out, config, named.tokenizer, {}, card, files)
+    print(f"{out}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
+
+
+def some_photos(preprocessing: Any, examples: Any) -> NDArray[np.float32]:
+    """The first photos as the model sees them, `[B, 3, S, S]`."""
+    return prepare([example.read(at_least=preprocessing.shorter_side) for example in examples[:PHOTOS]], preprocessing)
+
+
+def parameters(model: Path) -> int:
+    """How many numbers an exported model has learnt; those that its graphs share count once."""
+    from onnx import load as load_graph
+
+    sizes: dict[Any, int] = {}
+    for name in GRAPHS:
+        for tensor in load_graph(model / name, load_external_data=False).graph.initializer:
+            place = next((entry.value for entry in tensor.external_data if entry.key == "offset"), (name, tensor.name))
+            sizes[place] = int(np.prod(tensor.dims))
+    return sum(sizes.values())
+
+
+def refuse_too_large(parameters: int, bytes: int) -> None:
+    """Keep the package one that anybody installs.
+
+    Raises:
+        UsageError: the model has more parameters or bytes than a shipped model may.
+    """
+    if parameters > MAX_PARAMETERS:
+        raise UsageError(f"The model has {parameters:,} parameters; a shipped one has up to {MAX_PARAMETERS:,}.")
+    if bytes > MAX_BYTES:
+        raise UsageError(
+            f"The model takes {bytes / 1e6:.1f} MB; a shipped one takes up to {MAX_BYTES / 1e6:.0f}.",
+            "Say --weights float16 or --weights int8.",
+        )
+
+
+def dev_results(model: Path, data: str) -> dict[str, Any]:
+    """What `showtell evaluate` writes of the model's captions of the dev photos."""
+    output = model.with_name("results.json")
+    code = command_line(["evaluate", "--model", str(model), "--data", data, "--split", "dev", "-o", str(output)])
+    if code:
+        raise typer.Exit(code)
+    results: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+    return results
+
+
+def photo_rows(model: Path) -> str:
+    """A row of the card for each of the packaged photos; a test holds the installed model to them."""
+    captioner = load(model)
+    captions = {photo.stem: captioner(photo)[0] for photo in packaged_photos()}
+    return "\n".join(f"| `{name}` | {caption.text} | {caption.log_prob:.2f} |" for name, caption in captions.items())
+
+
+if __name__ == "__main__":
+    typer.run(ship)

@@ -1,0 +1,160 @@
+"""How an exported model's weights are stored: each once in a file that the graphs share, and rounded on request.
+
+Rounding is for the disk only. A node behind each rounded weight gives it back in float32, and ONNX Runtime computes
+what depends on constants alone when it loads a graph: from then on the graph is the one of float32 weights.
+
+    float32     as trained
+    float16     half the size: kernels, matrices and tables rounded to 11 significant bits
+    int8        a quarter: integers from -127 to 127 and a float32 scale for each output channel; depthwise kernels,
+                whose channels have too few values to share a scale, in float16
+
+Vectors (biases, norms) are small, and stay in float32.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from showtell.bundle import ONNX_WEIGHTS
+from showtell.errors import UsageError
+
+Weights = Literal["float32", "float16", "int8"]
+
+SMALL = 1024  # bytes; smaller constants (shapes, axes) stay in the graph, whose optimiser reads them
+PAGE = 4096
+SHARED = 32  # values that share a scale, or it costs more than it saves
+
+
+def files_of(graphs: Mapping[str, Any], weights: Weights = "float32") -> dict[str, bytes]:
+    """The files of ONNX models by name, and one of all their large constants, in which none comes twice.
+
+    Raises:
+        UsageError: a weight is too large for float16.
+    """
+    content = bytearray()
+    places: dict[bytes, int] = {}
+    files = {}
+    for name, original in graphs.items():
+        model = type(original)()
+        model.CopyFrom(original)
+        share_transposed(model.graph)
+        if weights != "float32":
+            round_weights(model.graph, weights)
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= SMALL:
+                digest = sha256(tensor.raw_data).digest()
+                if digest not in places:
+                    content.extend(bytes(-len(content) % PAGE))
+                    places[digest] = len(content)
+                    content.extend(tensor.raw_data)
+                refer(tensor, places[digest])
+        files[name] = model.SerializeToString()
+    return files | {ONNX_WEIGHTS: bytes(content)}
+
+
+def refer(tensor: Any, offset: int) -> None:
+    """Put a place in the file of weights where a tensor held its values."""
+    from onnx import TensorProto
+
+    place = {"location": ONNX_WEIGHTS, "offset": offset, "length": len(tensor.raw_data)}
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in place.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
+
+
+def share_transposed(graph: Any) -> None:
+    """Keep one of two matrices of which one is the other's transpose: an output layer tied to the embedding."""
+    from onnx import helper, numpy_helper
+
+    names: dict[tuple[tuple[int, ...], bytes], str] = {}
+    kept, nodes = [], []
+    for tensor in graph.initializer:
+        if len(tensor.dims) == 2 and len(tensor.raw_data) >= SMALL:
+            transposed = numpy_helper.to_array(tensor).T
+            twin = names.get((transposed.shape, sha256(transposed.tobytes()).digest()))
+            if twin is not None:
+                nodes.append(helper.make_node("Transpose", [twin], [tensor.name], perm=[1, 0]))
+                continue
+            names[tuple(tensor.dims), sha256(tensor.raw_data).digest()] = tensor.name
+        kept.append(tensor)
+    replace(graph.initializer, kept)
+    replace(graph.node, [*nodes, *graph.node])
+
+
+def round_weights(graph: Any, weights: Weights) -> None:
+    """Store the graph's large kernels, matrices and tables in fewer bits, and give them back by its first nodes.
+
+    Raises:
+        UsageError: a weight is too large for float16.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored, nodes = [], []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or len(tensor.raw_data) < SMALL:
+            stored.append(tensor)
+            continue
+        array = numpy_helper.to_array(tensor)
+        axes = output_axes(array) if weights == "int8" else []
+        names = [f"{tensor.name}.{'int8' if axes else 'float16'}"]
+        if axes:
+            integers, scales, axis = to_int8(array, axes)
+            names.append(f"{tensor.name}.scales")
+            stored += [numpy_helper.from_array(integers, names[0]), numpy_helper.from_array(scales, names[1])]
+            nodes.append(helper.make_node("DequantizeLinear", names, [tensor.name], axis=axis))
+        else:
+            stored.append(numpy_helper.from_array(to_float16(array, tensor.name), names[0]))
+            nodes.append(helper.make_node("Cast", names, [tensor.name], to=TensorProto.FLOAT))
+    replace(graph.initializer, stored)
+    replace(graph.node, [*nodes, *graph.node])
+
+
+def output_axes(array: NDArray[np.float32]) -> list[int]:
+    """The axes that may be the output channels' and have enough values in each; none for a depthwise kernel.
+
+    A convolution's first axis is. Of a matrix only its use would tell, and a tied table is used both ways.
+    """
+    axes = [0] if array.ndim > 2 else [0, 1]
+    return [axis for axis in axes if array.size >= SHARED * array.shape[axis]]
+
+
+def to_int8(array: NDArray[np.float32], axes: list[int]) -> tuple[NDArray[np.int8], NDArray[np.float32], int]:
+    """Integers, the scale of each index of an axis, and that axis: the one of `axes` that loses least."""
+    found = []
+    for axis in axes:
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        scales = np.abs(array).max(axis=others, keepdims=True) / np.float32(127)
+        scales[scales == 0] = 1
+        integers = np.rint(array / scales)
+        lost = float(np.square(integers * scales - array).sum(dtype=np.float64))
+        found.append((lost, axis, integers.astype(np.int8), scales.ravel()))
+    _, axis, integers, scales = min(found, key=lambda each: each[:2])
+    return integers, scales, axis
+
+
+def to_float16(array: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """The array in half precision.
+
+    Raises:
+        UsageError: it has a value beyond 65,504.
+    """
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UsageError(
+            f"The weight {name} reaches {np.abs(array).max():.3g}, and float16 ends at 65,504.",
+            "Say --weights float32.",
+        )
+    return half
+
+
+def replace(field: Any, values: list[Any]) -> None:
+    """Put `values` in place of a repeated field's."""
+    kept = [*values]
+    del field[:]
+    field.extend(kept)
