@@ -9,8 +9,9 @@ counted, waited for as the server says, and the photo is sent again. Every answe
 what is missing or mixed up counts as lost. Latency is from the first byte sent to the last one received of the
 request that was answered.
 
-The clients take part of the same cores. The rate of folder captioning is that of `Captioner.stream` on the same photos, as
-`showtell caption` calls it, without its start and when nothing else runs. Last, the server's memory over many requests of 64 clients.
+The clients take part of the same cores. The rate of folder captioning is that of `Captioner.stream` on the same photos,
+as `showtell caption` calls it, without its start and when nothing else runs. Last, the server's memory over many
+requests of 64 clients.
 """
 
 import argparse

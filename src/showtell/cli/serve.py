@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from showtell.bundle import default_model
 from showtell.captioner import Captioner, load
 from showtell.errors import MissingExtraError
 
-LIMITS = "Limits"
+LIMITS, SPEED = "Limits", "Speed"
 BODIES_HELD = 8  # of the largest size; of smaller ones, more
 
 app = typer.Typer()
@@ -20,7 +21,9 @@ app = typer.Typer()
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", metavar="DIR", help="Model, by name or folder; repeated, models to choose from."),
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Model, by name or folder; repeated, models to choose from."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
@@ -41,7 +44,7 @@ def serve(
     batch_size: Annotated[
         int,
         typer.Option(
-            "--batch-size", min=1, metavar="N", help="Images captioned together; 1: each alone.", rich_help_panel=LIMITS
+            "--batch-size", min=1, metavar="N", help="Images captioned together; 1: each alone.", rich_help_panel=SPEED
         ),
     ] = 16,
     threads: Annotated[
@@ -51,7 +54,7 @@ def serve(
             min=1,
             metavar="N",
             help="Cores for a batch; 1: a batch on each core, all cores: a request alone is soonest done.",
-            rich_help_panel=LIMITS,
+            rich_help_panel=SPEED,
         ),
     ] = 1,
     queue: Annotated[
@@ -106,7 +109,7 @@ def serve(
 def load_by_name(models: list[str] | None, threads: int) -> dict[str, Captioner]:
     """Models by their names; a name that comes again gets a number."""
     captioners: dict[str, Captioner] = {}
-    for captioner in [load(model, threads=threads) for model in models or [None]]:
+    for captioner in [load(model, threads=threads) for model in models or [default_model()]]:
         name, number = captioner.config.name, 1
         while name in captioners:
             number += 1
