@@ -147,6 +147,29 @@ def test_who_is_on_the_way_shares_the_batch(batcher_of):
     assert captioner.engine.batches == [2]
 
 
+def test_clients_of_the_last_batch_are_expected_again(batcher_of):
+    captioner = fake_captioner()
+    batcher = batcher_of(captioner, wait=0.5)
+    for _ in range(2):
+        batcher.reserve(3)
+        jobs = [job(captioner) for _ in range(3)]
+        for each in jobs:
+            batcher.put(each)
+        assert all(each.captions.result(5) for each in jobs)
+    second = [job(captioner) for _ in range(3)]
+    for each in second:
+        queue(batcher, each)
+        time.sleep(0.03)
+    assert all(each.captions.result(5) for each in second)
+    assert captioner.engine.batches == [3, 3, 3]
+    for waits in (True, False):  # two of them have left: that is waited for once
+        begin = time.monotonic()
+        last = job(captioner)
+        queue(batcher, last)
+        last.captions.result(5)
+        assert (time.monotonic() - begin > 0.4) == waits
+
+
 def test_the_queue_is_bounded(batcher_of):
     captioner = fake_captioner(GatedEngine)
     batcher = batcher_of(captioner, capacity=4)

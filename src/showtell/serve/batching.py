@@ -2,8 +2,9 @@
 
 A thread takes whatever waits, up to a batch. Images that arrive while all work are the next batch, so under load
 batches grow by themselves and nobody waits for the sake of a batch. Only an idle thread holds an image back, for
-`wait` seconds at most, and only while other images are known to be on their way (their request has been read and
-they are being decoded): a request that is alone never waits.
+`wait` seconds at most, while others are known to be on their way (their request has been read and they are being
+decoded) or likely to be: as many as in the last batch, whose clients may have their next question. A client that is
+alone never waits.
 
 All images of a batch go through the encoder together; those that are searched with the same options are searched
 together. The search of an image depends on its own pixels, options and number only, so its captions are the same
@@ -57,7 +58,7 @@ class Batcher:
     Args:
         captioner: the model.
         batch_size: images captioned together.
-        wait: seconds that an image is held back for others that are on their way.
+        wait: seconds that an image is held back for others.
         capacity: images that may wait or be on their way.
         observe: told of each batch: how many images, and the seconds that it took.
     """
@@ -76,6 +77,7 @@ class Batcher:
         self.seconds_an_image = 0.02  # measured from the first batch on; only Retry-After depends on it
         self._jobs: deque[Job] = deque()
         self._on_their_way = 0
+        self._last = 1  # images in the last batch
         self._open = False
         self._changed = threading.Condition()
         self._collecting = threading.Lock()  # two threads would each wait for half of a batch
@@ -150,12 +152,13 @@ class Batcher:
         with self._collecting, self._changed:
             while self._open and not self._jobs:
                 self._changed.wait()
-            while self._open and self._on_their_way and len(self._jobs) < self.batch_size:
+            while self._open and len(self._jobs) < self.batch_size:
                 left = self._jobs[0].since + self.wait - time.monotonic()
-                if left <= 0:
+                if left <= 0 or not (self._on_their_way or len(self._jobs) < self._last):
                     break
                 self._changed.wait(left)
-            return [self._jobs.popleft() for _ in range(min(self.batch_size, len(self._jobs)))]
+            self._last = min(self.batch_size, len(self._jobs))
+            return [self._jobs.popleft() for _ in range(self._last)]
 
     def _caption(self, jobs: list[Job]) -> None:
         """Caption a batch; whatever goes wrong is the outcome of the images that it went wrong for."""

@@ -14,7 +14,7 @@ class Settings(BaseModel):
     held_bytes: int = Field(256 * 2**20, ge=1, description="of all bodies that are being read or wait, together")
     queue: int = Field(128, ge=1, description="images that wait for a model; more are refused (429)")
     batch_size: int = Field(16, ge=1, description="images that a model captions together; 1 turns batching off")
-    wait: float = Field(0.01, ge=0, description="seconds that an image waits for others that are on their way")
+    wait: float = Field(0.01, ge=0, description="seconds that an image waits for others at the most")
     timeout: float = Field(30.0, gt=0, description="seconds in which a body must arrive, and again its captions")
     fetch_urls: bool = Field(False, description="whether images may be named by URL; never at private addresses")
     token: SecretStr | None = Field(None, description="what clients must send as 'Authorization: Bearer TOKEN'")
