@@ -109,7 +109,8 @@ def serve(
 def load_by_name(models: list[str] | None, threads: int) -> dict[str, Captioner]:
     """Models by their names; a name that comes again gets a number."""
     captioners: dict[str, Captioner] = {}
-    for captioner in [load(model, threads=threads) for model in models or [default_model()]]:
+    wanted: list[str | Path] = [*models] if models else [default_model()]
+    for captioner in [load(model, threads=threads) for model in wanted]:
         name, number = captioner.config.name, 1
         while name in captioners:
             number += 1
