@@ -27,6 +27,7 @@ COMMANDS = {
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits, what is missing.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
+    "serve": "A web page and an HTTP API for captions.",
     "models": "Look at models: what they are, and how good.",
 }
 
