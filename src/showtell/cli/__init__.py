@@ -25,7 +25,7 @@ COMMANDS = {
     "alt": "Propose alternative text for images in HTML and Markdown.",
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
-    "data": "Look at a data set: images, captions, splits, what is missing.",
+    "data": "Look at a data set: images, captions, splits; or download one.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
     "models": "Look at models: what they are, and how good.",
 }
