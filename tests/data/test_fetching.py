@@ -113,6 +113,14 @@ def test_another_range_than_asked_for_begins_again(get, range_):
     assert server.ranges == [None, "bytes=1000000-", None]
 
 
+def test_a_range_that_nobody_asked_for(tmp_path, pauses):
+    """A proxy's 206 to a plain request: a rest without a beginning, and no reason to try for ever."""
+    partial = Behaviour(CONTENT, force_range=0)
+    with web_server({"/a.zip": [partial]}) as server, pytest.raises(DataError, match="has changed on the server"):
+        fetch(RemoteFile(f"{server.url}/a.zip", sha256(CONTENT)), tmp_path / "a.zip")
+    assert len(server.requests) == fetching.TRIES
+
+
 def test_the_next_run_goes_on(tmp_path, pauses):
     with web_server({"/a.zip": [Behaviour(CONTENT, drop_after=1_000_000)] + [Behaviour(status=503)] * 5}) as server:
         file = RemoteFile(f"{server.url}/a.zip", sha256(CONTENT))

@@ -20,6 +20,7 @@ class Behaviour:
     ignore_if_range: bool = False
     length: int | None = None  # what Content-Length says instead of the truth
     no_length: bool = False
+    force_range: int | None = None  # the first byte of a range that is answered, asked for or not
 
 
 class Server(ThreadingHTTPServer):
@@ -50,7 +51,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers = {"ETag": behaviour.etag} if behaviour.etag else {}
         body, wanted = behaviour.content, self.headers.get("Range")
-        same = behaviour.ignore_if_range or self.headers.get("If-Range") == behaviour.etag
+        if behaviour.force_range is not None:
+            wanted = f"bytes={behaviour.force_range}-"
+        same = (
+            behaviour.force_range is not None
+            or behaviour.ignore_if_range
+            or self.headers.get("If-Range") == behaviour.etag
+        )
         if wanted and same and not behaviour.ignore_range:
             first = int(wanted.removeprefix("bytes=").rstrip("-"))
             if first >= len(body):

@@ -128,7 +128,7 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: Progress) -
         answer: HTTPResponse = urlopen(Request(file.url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416:  # there is no such rest: our part is of something else
-            facts.unlink()
+            facts.unlink(missing_ok=True)
             raise Broken("the server has nothing after what has come") from None
         raise _refusal(file, error) from None
     except (OSError, HTTPException) as error:
@@ -137,8 +137,8 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: Progress) -
         version, start, size = _version(answer.headers), 0, _length(answer)
         if answer.status == 206:
             start, size = _range(answer.headers)
-            if start != done or size != known["size"] or version not in ("", known["version"]):
-                facts.unlink()
+            if start != done or size != known.get("size") or version not in ("", known["version"]):
+                facts.unlink(missing_ok=True)
                 raise Broken("the file has changed on the server")
         if size is None:
             raise DataError(f"{file.url} can't be fetched: the server does not say how long it is.")

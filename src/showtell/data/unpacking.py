@@ -4,7 +4,6 @@ The wanted files are written to a hidden folder beside their place and moved whe
 interrupted goes on: a file that is there, with the right bytes, is not written again.
 """
 
-import lzma
 import os
 import stat
 import tarfile
@@ -23,7 +22,7 @@ from showtell.errors import DataError
 
 MOST_FILES = 1_000_000
 MOST_TIMES_LARGER = 20  # than the archive; JSON of captions grows six times
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
