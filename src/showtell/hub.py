@@ -141,7 +141,7 @@ def card_with_facts(card: str, defaults: Mapping[str, Any], said: Mapping[str, A
     try:
         own, text = {}, card
         if card.startswith("---"):
-            parsed = ModelCard(card, ignore_metadata_errors=False)
+            parsed: Any = ModelCard(card, ignore_metadata_errors=False)
             own, text = parsed.data.to_dict(), parsed.text
         facts = ModelCardData(**{**defaults, **own, **said})
         return f"---\n{facts.to_yaml()}\n---\n\n{text.lstrip()}"
@@ -160,11 +160,11 @@ def _hub() -> tuple[Any, Any]:
 
 def _bars() -> type | None:
     """The library's own progress bars where there is a terminal; else a kind that is never shown."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Silent(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
+    class Silent(tqdm):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **(settings | {"disable": True}))
+            super().__init__(*arguments, **(settings | {"disable": True}))  # type: ignore[no-untyped-call]
 
     return None if sys.stderr.isatty() else Silent
 

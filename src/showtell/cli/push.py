@@ -36,7 +36,7 @@ def push(
     said = {name: value for name, value in (("license", license), ("datasets", datasets)) if value}
     card = hub.card_with_facts(card.replace("PATH_OF_THIS_FOLDER", where), facts_of(bundle.config), said)
     if not sys.stderr.isatty():
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
     pushed = hub.push_model(bundle.path, where, FILES, card, private=private, message=message)
