@@ -132,7 +132,8 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: Progress) -
             raise Broken("the server has nothing after what has come") from None
         raise _refusal(file, error) from None
     except (OSError, HTTPException) as error:
-        raise Broken(getattr(error, "reason", error)) from None
+        reason = getattr(error, "reason", error)
+        raise Broken(getattr(reason, "strerror", None) or reason) from None
     with answer:
         version, start, size = _version(answer.headers), 0, _length(answer)
         if answer.status == 206:
