@@ -28,6 +28,7 @@ COMMANDS = {
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits; or download one.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
+    "serve": "A web page and an HTTP API for captions.",
     "models": "Look at models: what they are, and how good.",
     "push": "Put a model on the Hugging Face Hub.",
 }

@@ -354,7 +354,9 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
     """Validate, keep the model if it is the best so far, and return the new line of the log."""
     progress = run.progress
     began = time.perf_counter()
-    captioner = Captioner(TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, {}))
+    captioner = Captioner(
+        TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, model, {})
+    )
     validation = validate(captioner, run.dev_examples, inputs)
     line: Json = {
         "epoch": len(progress.log) + 1,
@@ -374,14 +376,14 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
 def save_model(run: Run, model: CaptioningModel, report: Report) -> None:
     """Write the bundle of the best model so far."""
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    config = bundle_config(run, report.scores)
+    config = bundle_config(run, model, report.scores)
     card = model_card(config, run.recipe, len(run.train_examples), len(run.dev_examples))
     save_bundle(run.folder / "model", config, run.tokenizer, weights, card)
 
 
-def bundle_config(run: Run, scores: dict[str, float]) -> BundleConfig:
+def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) -> BundleConfig:
     """What the model's folder says of it."""
-    encoder = run.model.encoder
+    encoder = model.encoder
     return BundleConfig(
         name=run.recipe.name,
         preprocessing=encoder.preprocessing,
