@@ -240,3 +240,4 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
     finally:
         working.cancel()
         leaving.cancel()
+        await asyncio.wait((working, leaving))  # then its images have left the queue
