@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from showtell.bundle import load_bundle
+from showtell.engines.torch import model_of
 from showtell.errors import UsageError
-from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
+from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder, folded
 from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch
@@ -38,9 +39,7 @@ class Teachers:
             bundle = load_bundle(folder)
             if bundle.tokenizer.to_json() != tokenizer.to_json():
                 raise UsageError(f"The teacher {folder} has other words.", "Train it on the same captions.")
-            config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
-            model = build_model(config.encoder, config.decoder, len(tokenizer), pretrained=False)
-            model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
+            model = model_of(bundle)
             looks = fingerprint(model.encoder)
             self._encoders.setdefault(looks, folded(model.encoder))
             self._models.append((looks, model.eval().requires_grad_(False)))

@@ -37,11 +37,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from showtell.bundle import Bundle, BundleConfig, load_bundle, save_bundle
+from showtell.bundle import BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
-from showtell.engines.torch import TorchEngine
+from showtell.engines.torch import TorchEngine, weights_of
 from showtell.errors import DataError, ShowtellError, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
@@ -209,11 +209,6 @@ def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokeniz
             f"Give the encoder and the decoder that {bundle.path / 'config.json'} names, sizes included.",
         ) from error
     return bundle.tokenizer, model
-
-
-def weights_of(bundle: Bundle) -> dict[str, Tensor]:
-    """The state dict in a model folder."""
-    return {name: torch.from_numpy(array) for name, array in bundle.weights().items()}
 
 
 def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
