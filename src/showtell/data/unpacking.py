@@ -22,6 +22,7 @@ from showtell.errors import DataError
 
 MOST_FILES = 1_000_000
 MOST_TIMES_LARGER = 20  # than the archive; JSON of captions grows six times
+# zipfile says NotImplementedError of a compression or a version that it does not know
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
 
