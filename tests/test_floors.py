@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "cache": 0,
     "replacing": 0,
+    "hub": 1,
     "images": 1,
     "tokenizer": 1,
     "metadata": 1,

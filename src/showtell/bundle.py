@@ -22,13 +22,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from showtell import hub
 from showtell.errors import BundleError, MissingExtraError, UsageError
 from showtell.images import Preprocessing
 from showtell.search.options import SearchOptions
@@ -38,6 +39,7 @@ FORMAT_VERSION = 1
 CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safetensors", "README.md"
 ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
 ONNX_WEIGHTS = "weights.bin"
+FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS)
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "flickr8k"  # the shipped model that captions when none is named
 
@@ -117,11 +119,19 @@ def default_model() -> Path:
 
 
 def load_bundle(where: str | Path) -> Bundle:
-    """Read a model folder, the ``model`` folder of a training run, or a shipped model by its name.
+    """Read a model folder, the ``model`` folder of a training run, a shipped model by its name, or ``hub:org/name``.
+
+    A model of the Hub says in `training` which commit it is.
 
     Raises:
         BundleError: there is no such model, or a file is damaged or of a newer showtell.
+        MissingExtraError: it is on the Hub, and `huggingface_hub` is not installed.
     """
+    if isinstance(where, str) and where.startswith(hub.PREFIX):
+        folder, commit = hub.fetch_model(where, FILES)
+        bundle = load_bundle(folder)
+        training = {**bundle.config.training, "hub": commit}
+        return replace(bundle, config=bundle.config.model_copy(update={"training": training}))
     path = Path(where)
     shipped = shipped_models()
     folders = [path, path / "model"]

@@ -279,8 +279,9 @@ def load(where: str | Path | Sequence[str | Path] | None = None, *, threads: int
     """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
 
     Args:
-        where: the folder, or the name of a shipped model; several are models that caption as one, their next
-            words' probabilities averaged, and searched as the first one says; None is the shipped `flickr8k`.
+        where: the folder, the name of a shipped model, or `hub:org/name[@revision]`; several are models that caption
+            as one, their next words' probabilities averaged, and searched as the first one says; None is the shipped
+            `flickr8k`.
         threads: that an exported model spreads one operation over; None is one for each core, which answers
             soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
 

@@ -152,7 +152,7 @@ def resize(image: Pixels, preprocessing: Preprocessing) -> Pixels:
         return image
     # Cutting and shrinking in one step: a strip of 1 x 60,000 pixels never becomes 256 x 15 million.
     resampling = RESAMPLING[preprocessing.interpolation]
-    return np.array(Image.fromarray(image).resize((size, size), resampling, box=_box(width, height, preprocessing)))
+    return np.array(Image.fromarray(image).resize((size, size), resampling, box=box_seen(width, height, preprocessing)))
 
 
 def normalise(images: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
@@ -178,8 +178,8 @@ def prepare(images: Sequence[Pixels], preprocessing: Preprocessing) -> npt.NDArr
     return normalise(squares, preprocessing)
 
 
-def _box(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
-    """The part of the image that the square shows: left, top, right, bottom in pixels."""
+def box_seen(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """The part of an image that the model sees (`resize`): left, top, right, bottom in pixels."""
     fraction = preprocessing.crop_fraction
     if preprocessing.resize == "crop":
         across = down = min(width, height) * fraction

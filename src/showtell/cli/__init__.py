@@ -4,6 +4,7 @@ A command's module holds a Typer application named ``app`` that parses, calls th
 Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage, 130 Ctrl-C.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -25,9 +26,11 @@ COMMANDS = {
     "alt": "Propose alternative text for images in HTML and Markdown.",
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
-    "data": "Look at a data set: images, captions, splits, what is missing.",
+    "data": "Look at a data set: images, captions, splits; or download one.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
+    "serve": "A web page and an HTTP API for captions.",
     "models": "Look at models: what they are, and how good.",
+    "push": "Put a model on the Hugging Face Hub.",
 }
 
 COMPLETION = ("install_completion", "show_completion")
@@ -41,6 +44,14 @@ class Interrupted(ShowtellError):
     """Ctrl-C: says how much is done and how to go on."""
 
     exit_code = 130
+
+
+class ToStderr(logging.Handler):
+    """What the layers below have to say beside their results: a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it."""
+        print(f"showtell: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 class LazyGroup(TyperGroup):
@@ -93,6 +104,10 @@ def main(arguments: list[str] | None = None) -> int:
     Errors become one line on stderr. With ``SHOWTELL_DEBUG=1`` in the environment, the traceback precedes it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    logger = logging.getLogger("showtell")
+    if not logger.handlers:
+        logger.addHandler(ToStderr())
+        logger.setLevel(logging.INFO)
     try:
         code = get_command(app).main(arguments or ["-h"], prog_name="showtell", standalone_mode=False)
         return code if isinstance(code, int) else 0

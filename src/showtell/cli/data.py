@@ -1,28 +1,32 @@
-"""`showtell data info SPEC`: what a data set holds, and what is wrong with it."""
+"""`showtell data`: what a data set holds and what is wrong with it; and downloads of well-known ones."""
 
 import json
 import os
+import shlex
 import statistics
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from showtell import data
-from showtell.cli.progress import progress_bar
-from showtell.data import Dataset, Example
-from showtell.errors import ImageError
+from showtell.cli import Interrupted
+from showtell.cli.progress import byte_bars, progress_bar
+from showtell.data import Dataset, Example, published
+from showtell.errors import ImageError, UsageError
 
 SHOWN = 10
 """Missing and unreadable files that the table lists; --json lists all."""
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set: images, captions, splits, what is missing.")
+app = typer.Typer(no_args_is_help=True, help="Look at a data set, or download one.")
 
 
 @app.callback()
 def group() -> None:
-    """Look at a data set: images, captions, splits, what is missing."""
+    """Look at a data set: images, captions, splits, what is missing; or download one."""
 
 
 @app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:WHERE, for example flickr8k:DIR.")
@@ -41,6 +45,41 @@ def info(
         print_summary(summary)
     if unreadable:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Interrupted, it goes on where it stopped. Data sets: " + ", ".join(published.PUBLISHED) + ".")
+def download(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The data set; without it, all are listed.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where it goes; NAME/ by default.")
+    ] = None,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="The terms that were shown suit what I want to do.")
+    ] = False,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep zip files once unpacked.")] = False,
+) -> None:
+    """Download a well-known data set, check that it is what was published, and unpack it."""
+    if name is None:
+        for each, found in published.PUBLISHED.items():
+            print(f"{each:18}{found.what}")
+        return
+    found = published.find(name)
+    if not (found.agreed or accept_terms):
+        raise UsageError(found.terms, "If that suits what you want to do, add --accept-terms.")
+    folder = out or Path(name)
+    print(found.terms, file=sys.stderr)
+    try:
+        with byte_bars() as progress:
+            published.download(found, folder, keep_archives=keep_archives, progress=progress)
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped by Ctrl-C; what has come is kept.", "Run the same command to go on.") from None
+    for archive in found.archives:
+        print(f"{folder}: {archive.file.name} is unpacked; its {archive.file.digest.partition(':')[0]} was right.")
+    if found.then:
+        print(found.then)
+    print(f"Now look at it: showtell data info {shlex.quote(found.spec.format(folder=folder))}")
 
 
 def unreadable_images(examples: tuple[Example, ...]) -> list[str]:

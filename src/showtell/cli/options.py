@@ -15,7 +15,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder of a model or training run, or a shipped model's name; repeated, models that caption as one.",
+        help="Folder of a model or training run, a shipped model's name, or hub:ORG/NAME[@REVISION]; "
+        "repeated, models that caption as one.",
     ),
 ]
 BatchSize = Annotated[

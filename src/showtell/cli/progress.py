@@ -31,6 +31,30 @@ def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -
 
 
 @contextmanager
+def byte_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far downloads are, a bar for each; yields what to call with a label, the bytes done, and all.
+
+    Nothing is shown unless stderr is a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda label, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), redirect_stdout=False) as bars:
+        tasks = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total, completed=done)
+            bars.update(tasks[label], completed=done)
+
+        yield show
+
+
+@contextmanager
 def meteor_progress() -> Iterator[Callable[[float], None]]:
     """Tell that METEOR's data are built, which takes half a minute, once; yields what to call with the share done."""
     percent = 0

@@ -33,14 +33,7 @@ class TorchEngine:
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: str | torch.device = "cpu") -> "TorchEngine":
         """The engine of a model on disk, ready for inference: batch norm folded, matrices packed."""
-        config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
-        model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
-        try:
-            model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights().items()})
-        except RuntimeError as error:
-            raise BundleError(
-                f"The weights in {bundle.path} are not those of the model that its config describes."
-            ) from error
+        model = model_of(bundle)
         model.encoder = folded(model.encoder)
         model.eval().to(device)
         model.decoder = packed(model.decoder)
@@ -98,6 +91,28 @@ class TorchEngine:
     def _memory(self, grid: Tensor) -> dict[str, Tensor]:
         memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
         return memory
+
+
+def model_of(bundle: Bundle) -> CaptioningModel:
+    """The model on disk, as training left it.
+
+    Raises:
+        BundleError: its weights are missing, or are another model's.
+    """
+    config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
+    model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
+    try:
+        model.load_state_dict(weights_of(bundle))
+    except RuntimeError as error:
+        raise BundleError(
+            f"The weights in {bundle.path} are not those of the model that its config describes."
+        ) from error
+    return model
+
+
+def weights_of(bundle: Bundle) -> dict[str, Tensor]:
+    """The state dict on disk."""
+    return {name: torch.from_numpy(array) for name, array in bundle.weights().items()}
 
 
 def _best(log_probs: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -117,7 +117,7 @@ def _exif_description(photo: bytes) -> str:
     try:
         with Image.open(io.BytesIO(photo)) as image:
             text = image.getexif().get(IMAGE_DESCRIPTION, "")
-    except Exception:
+    except Exception:  # whatever damaged EXIF does to its reader: it then says nothing, and the photo is described
         return ""
     text = text.replace("\0", " ").strip() if isinstance(text, str) else ""
     return "" if text.upper() in NO_DESCRIPTIONS else text

@@ -6,12 +6,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
 from showtell.training.batches import Batch, Ids
 from showtell.training.losses import choice_terms, loss_terms, with_own_words
 from showtell.training.stage import Loss, Objective, Stage
+from showtell.training.teachers import Teachers
 
 
 class CrossEntropy(Stage):
@@ -28,12 +30,17 @@ class CrossEntropy(Stage):
         le=1,
         description="share of the words replaced by the model's own, reached at the last epoch",
     )
+    teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
+    distillation: float = Field(0.5, gt=0, le=1, description="share of the teachers' mean in the target, if any")
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
-        """The loss of what people said, or nearly: see `terms`."""
-        return lambda model, inputs, batch, done: Loss(self.terms(model, inputs, batch, done), batch)
+        """The loss of what people said, or nearly, and of what the teachers expect: see `terms`."""
+        teachers = Teachers(self.teachers, tokenizer) if self.teachers else None
+        return lambda model, inputs, batch, done: Loss(self.terms(model, inputs, batch, done, teachers), batch)
 
-    def terms(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> dict[str, Tensor]:
+    def terms(
+        self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float, teachers: Teachers | None = None
+    ) -> dict[str, Tensor]:
         """The loss terms of a batch.
 
         Args:
@@ -41,6 +48,7 @@ class CrossEntropy(Stage):
             inputs: the images or their grids, as `CaptioningModel.forward` takes them.
             batch: the captions.
             done: how much of the stage has passed, 0..1.
+            teachers: whose probabilities are learnt too.
         """
         tokens = batch.tokens
         if self.scheduled_sampling:
@@ -51,6 +59,10 @@ class CrossEntropy(Stage):
         terms = loss_terms(
             forced, batch, label_smoothing=self.label_smoothing, doubly_stochastic=self.doubly_stochastic
         )
+        if teachers is not None:
+            expected = teachers.probabilities(model, inputs, batch)
+            terms["words"] = (1 - self.distillation) * terms["words"]
+            terms["teachers"] = self.distillation * F.cross_entropy(forced.logits[batch.real], expected)
         if forced.choices is None:
             return terms
         baseline = model.decoder.baseline

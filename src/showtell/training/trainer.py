@@ -37,11 +37,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from showtell.bundle import Bundle, BundleConfig, load_bundle, save_bundle
+from showtell.bundle import BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
-from showtell.engines.torch import TorchEngine
+from showtell.engines.torch import TorchEngine, weights_of
 from showtell.errors import DataError, ShowtellError, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
@@ -211,11 +211,6 @@ def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokeniz
     return bundle.tokenizer, model
 
 
-def weights_of(bundle: Bundle) -> dict[str, Tensor]:
-    """The state dict in a model folder."""
-    return {name: torch.from_numpy(array) for name, array in bundle.weights().items()}
-
-
 def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     progress, model, device = run.progress, run.model, run.accelerator.device
@@ -354,7 +349,9 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
     """Validate, keep the model if it is the best so far, and return the new line of the log."""
     progress = run.progress
     began = time.perf_counter()
-    captioner = Captioner(TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, {}))
+    captioner = Captioner(
+        TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, model, {})
+    )
     validation = validate(captioner, run.dev_examples, inputs)
     line: Json = {
         "epoch": len(progress.log) + 1,
@@ -374,14 +371,14 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
 def save_model(run: Run, model: CaptioningModel, report: Report) -> None:
     """Write the bundle of the best model so far."""
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    config = bundle_config(run, report.scores)
+    config = bundle_config(run, model, report.scores)
     card = model_card(config, run.recipe, len(run.train_examples), len(run.dev_examples))
     save_bundle(run.folder / "model", config, run.tokenizer, weights, card)
 
 
-def bundle_config(run: Run, scores: dict[str, float]) -> BundleConfig:
+def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) -> BundleConfig:
     """What the model's folder says of it."""
-    encoder = run.model.encoder
+    encoder = model.encoder
     return BundleConfig(
         name=run.recipe.name,
         preprocessing=encoder.preprocessing,

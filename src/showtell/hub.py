@@ -1,0 +1,198 @@
+"""Models on the Hugging Face Hub: `hub:org/name`, or `hub:org/name@revision`; a repository is a model folder.
+
+`huggingface_hub` fetches into its own cache and holds the tokens. Only files that a model folder has are asked for,
+so nothing that runs code arrives.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+
+PREFIX = "hub:"
+LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN."
+TIMEOUT = 10.0  # seconds for the hub to say which commit a revision is
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """What `hub:org/name@revision` names; the revision is a branch, a tag or a commit."""
+
+    repo: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "HubName":
+        """Read it. Raises UsageError."""
+        repo, at, revision = text.removeprefix(PREFIX).partition("@")
+        if not text.startswith(PREFIX) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or bool(at) != bool(revision):
+            raise UsageError(f"'{text}' is not a model on the Hub.", "Write hub:org/name, or hub:org/name@revision.")
+        return cls(repo, revision or None)
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+
+def fetch_model(where: str, files: Sequence[str]) -> tuple[Path, str]:
+    """The folder in the cache that holds the model, and its name with the commit that it is.
+
+    A commit that is in the cache is used without asking; other revisions are looked up each time, and where the
+    Hub can't be reached (or `HF_HUB_OFFLINE` is set), the one that was fetched last is used, with a note.
+
+    Args:
+        where: `hub:org/name[@revision]`.
+        files: names of the files that a model folder may have.
+
+    Raises:
+        UsageError: `where` is no such name.
+        BundleError: there is no such model, it may not be read, or it can't be fetched and is not in the cache.
+        MissingExtraError: `huggingface_hub` is not installed.
+    """
+    name = HubName.parse(where)
+    api, errors = _hub()
+    wanted = {"revision": name.revision, "allow_patterns": list(files), "tqdm_class": _bars()}
+    if name.revision and COMMIT.fullmatch(name.revision):
+        try:
+            return _model_in(api.snapshot_download(name.repo, **wanted, local_files_only=True), name)
+        except errors.LocalEntryNotFoundError:
+            pass  # then it is fetched
+    try:
+        api.model_info(name.repo, revision=name.revision, timeout=TIMEOUT)
+        folder = api.snapshot_download(name.repo, **wanted)
+    except (errors.HTTPError, OSError, ValueError) as error:
+        if (problem := _problem(error, name, api.endpoint, errors)) is not None:
+            raise problem from None
+        try:
+            folder = api.snapshot_download(name.repo, **wanted, local_files_only=True)
+        except errors.LocalEntryNotFoundError:
+            raise BundleError(
+                f"{name} can't be fetched ({_first_line(error)}), and is not in the cache.",
+                "Try again with a network; what is fetched once is there without one.",
+            ) from None
+        found, pinned = _model_in(folder, name)
+        logger.warning("%s is %s, from the cache: %s.", name, pinned, _first_line(error))
+        return found, pinned
+    found, pinned = _model_in(folder, name)
+    logger.info("%s is %s", name, pinned)
+    return found, pinned
+
+
+def push_model(
+    folder: Path, where: str, files: Sequence[str], card: str, *, private: bool = False, message: str = "Model"
+) -> str:
+    """Make a repository hold the model of a folder, and return its name with the new commit.
+
+    Args:
+        folder: the model folder.
+        where: `hub:org/name`; the repository is made if it is not there.
+        files: names of the files that a model folder may have; those that the folder lacks leave the repository.
+        card: README.md of the repository.
+        private: whether a new repository is.
+        message: of the commit.
+
+    Raises:
+        UsageError: `where` is no such name, or names a revision.
+        BundleError: there is no token, or it may not write there; the Hub can't be reached.
+        MissingExtraError: `huggingface_hub` is not installed.
+    """
+    name = HubName.parse(where)
+    if name.revision:
+        raise UsageError(f"{where} names a revision, and pushing makes a new one.", f"Write {PREFIX}{name.repo}.")
+    api, errors = _hub()
+    import huggingface_hub
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    if huggingface_hub.get_token() is None:
+        raise BundleError(f"Pushing to {name} needs a token that may write.", LOG_IN)
+    added = [file for file in files if (folder / file).is_file() and file != "README.md"]
+    try:
+        api.create_repo(name.repo, private=private, exist_ok=True)
+        there = set(api.list_repo_files(name.repo))
+        operations = [
+            CommitOperationAdd("README.md", card.encode()),
+            *(CommitOperationAdd(file, folder / file) for file in added),
+            *(CommitOperationDelete(f) for f in files if f in there and f not in (*added, "README.md")),
+        ]
+        commit = api.create_commit(name.repo, operations, commit_message=message).oid
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+        problem = _problem(error, name, api.endpoint, errors)
+        raise problem or BundleError(f"{folder} can't be pushed to {name}: {_first_line(error)}.") from None
+    return f"{name}@{commit}"
+
+
+def card_with_facts(card: str, defaults: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    """A model card with the Hub's front matter (YAML): what is said now, what the card says, then the defaults.
+
+    Raises:
+        BundleError: the card's own front matter is not YAML.
+        MissingExtraError: `huggingface_hub` is not installed.
+    """
+    _hub()
+    from huggingface_hub import ModelCard, ModelCardData
+
+    try:
+        own, text = {}, card
+        if card.startswith("---"):
+            parsed: Any = ModelCard(card, ignore_metadata_errors=False)
+            own, text = parsed.data.to_dict(), parsed.text
+        facts = ModelCardData(**{**defaults, **own, **said})
+        return f"---\n{facts.to_yaml()}\n---\n\n{text.lstrip()}"
+    except Exception as error:  # whatever the YAML reader raises
+        raise BundleError(f"The front matter of the model card can't be read: {_first_line(error)}.") from None
+
+
+def _hub() -> tuple[Any, Any]:
+    """The client, and the module of its errors. Raises MissingExtraError."""
+    try:
+        from huggingface_hub import HfApi, errors
+    except ImportError:
+        raise MissingExtraError("The Hugging Face Hub", "hub") from None
+    return HfApi(library_name="showtell"), errors
+
+
+def _bars() -> type | None:
+    """The library's own progress bars where there is a terminal; else a kind that is never shown."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **(settings | {"disable": True}))  # type: ignore[no-untyped-call]
+
+    return None if sys.stderr.isatty() else Silent
+
+
+def _model_in(folder: str, name: HubName) -> tuple[Path, str]:
+    """A folder of the cache, which is named after the commit. Raises BundleError when it holds no model."""
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise BundleError(f"{name} is not a showtell model: it holds no config.json.")
+    return path, f"{PREFIX}{name.repo}@{path.name}"
+
+
+def _problem(error: Exception, name: HubName, endpoint: str, errors: Any) -> ShowtellError | None:
+    """What to tell people about an answer of the Hub; None when there was none, or it is in trouble itself."""
+    page = f"{endpoint}/{name.repo}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return BundleError(f"{name} is open to those only who ask for it.", f"Ask on {page}, then: {LOG_IN}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return BundleError(f"{name}: the model has no such revision.", f"See {page}/commits/main")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return BundleError(f"There is no {name}, or it is private.", f"If it is private: {LOG_IN}")
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{name} is no name of a model: {_first_line(error)}", "Write hub:org/name.")
+    if status in (401, 403):
+        return BundleError(f"The Hub's answer for {name} is {status}: the token may not do that.", LOG_IN)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

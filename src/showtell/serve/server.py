@@ -1,0 +1,108 @@
+"""Runs the application on a socket until it is told to stop, and then finishes what it took."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import ceil
+
+import numpy as np
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from showtell.captioner import Captioner
+from showtell.errors import UsageError
+from showtell.serve.app import create_app
+from showtell.serve.examples import Example
+from showtell.serve.settings import Settings
+
+BACKLOG = 1024  # connections that the kernel holds before they are accepted
+CONNECTIONS = 1000  # more than that are refused: a file descriptor each
+HEAD_SECONDS = 10.0  # in which a request's first lines must come
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection whose client takes too long to say what it wants; uvicorn would wait for ever."""
+
+    silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._listen()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting if that was all of a request's head; the body has a timeout of its own."""
+        super().data_received(data)
+        self._listen()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        super().connection_lost(exc)
+        self._stop_listening()
+
+    def _listen(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_listening()
+        elif self.silence is None:
+            self.silence = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_listening(self) -> None:
+        if self.silence is not None:
+            self.silence.cancel()
+            self.silence = None
+
+
+def serve(
+    captioners: Mapping[str, Captioner],
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    examples: tuple[Example, ...] = (),
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests that came before that are answered.
+
+    Args:
+        captioners: by name; the first one is the default.
+        settings: the limits.
+        host: the address to listen at.
+        port: the port; 0 is any that is free.
+        examples: photos that the page offers.
+        announce: told the URL, once connections are accepted.
+
+    Raises:
+        UsageError: the port is taken, or the address is not this machine's.
+    """
+    for captioner in captioners.values():  # the first run of a model is slow, and must be nobody's
+        size = captioner.config.preprocessing.size
+        captioner(np.zeros((size, size, 3), np.uint8))
+    app = create_app(captioners, settings, examples)
+    config = uvicorn.Config(
+        app,
+        http=ImpatientProtocol,
+        lifespan="on",
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=ceil(settings.timeout),
+    )
+    with _listening(host, port) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        announce(f"http://{shown}:{listener.getsockname()[1]}")
+        # When all is done, uvicorn raises the signal that stopped it again: both end as a Ctrl-C, which ends here.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{host}:{port} can't be listened at: {reason}.", "Choose another --port or --host.") from None
