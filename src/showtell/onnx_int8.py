@@ -3,8 +3,8 @@
     convolutions        static: each array between them has one scale for all images, measured on photos beforehand, so
                         that a value stays an integer from one convolution to the next; ReLU and ReLU6 cost nothing,
                         as the scale ends where they do
-    matrix products     dynamic: what is multiplied gets the scale of its own largest value, at each product; nothing
-                        is measured beforehand, and the product is float32 again
+    matrix products     dynamic: each vector that is multiplied gets the scale of its own largest value, at the product;
+                        nothing is measured beforehand, and the product is float32 again
 
 Rounding a kernel's weights shifts each of its channels by what the errors add up to, on average over its inputs:
 that much is taken from the bias, or the shifts of 60 layers in a row add up (Nagel et al. 2019, "Data-Free Quantization
@@ -13,8 +13,8 @@ Through Weight Equalization and Bias Correction", section 4.2, here with average
 Weights are integers from -127 to 127 with a scale for each output channel. What is neither (sums, norms, softmax,
 lookups) stays in float32, as do products of two activations and matrices too small to gain.
 
-A dynamic scale is one for the whole batch, so an image's log-probabilities depend a little on who is captioned
-with it.
+Scales are never shared by images, so what one is captioned with changes its log-probabilities no more than one step of
+a rounding. ONNX Runtime's own dynamic quantisation has one scale for the whole batch, and did.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showtell.bundle import ENCODER
-from showtell.onnx_weights import SMALL, to_int8
+from showtell.onnx_weights import SMALL, replace, to_int8
 
 MEASURED_TOGETHER = 4  # images
+LEVELS, ZERO = 127, 128  # a vector's values become ZERO - LEVELS to ZERO + LEVELS
+INT8 = "int8"
 
 
 def int8_graphs(graphs: Mapping[str, Any], images: NDArray[np.float32]) -> dict[str, Any]:
@@ -131,26 +133,67 @@ def batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 def int8_products(graph: Any) -> Any:
     """A graph with its products by large constant matrices in int8."""
-    from onnx import load
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnx import numpy_helper
 
-    large = {tensor.name for tensor in graph.graph.initializer if len(tensor.dims) == 2 and tensor.ByteSize() >= SMALL}
-    products = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in large]
-    if not products:
-        return graph
     changed = copy(graph)
-    del changed.graph.value_info[:]  # shapes of weights that ONNX Runtime transposes on the way: found again there
-    with TemporaryDirectory() as folder:
-        out = Path(folder) / "int8.onnx"
-        quantize_dynamic(
-            changed,
-            out,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=[node.name for node in products],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-        return load(out)
+    del changed.graph.value_info[:]  # shapes of weights that are gone
+    matrices = {
+        tensor.name: tensor
+        for tensor in changed.graph.initializer
+        if len(tensor.dims) == 2 and tensor.ByteSize() >= SMALL
+    }
+    constants = {
+        f"{INT8}.levels": np.float32(LEVELS),
+        f"{INT8}.zero": np.uint8(ZERO),
+        f"{INT8}.shift": np.float32(ZERO),
+        f"{INT8}.tiny": np.float32(1e-30),
+        f"{INT8}.last": np.array([-1]),
+    }
+    nodes: list[Any] = []
+    rounded: set[str] = set()
+    for node in changed.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in matrices:
+            nodes.append(node)
+            continue
+        vectors, name = node.input
+        if name not in rounded:
+            rounded.add(name)
+            integers, scales, _ = to_int8(numpy_helper.to_array(matrices[name]), [1])
+            constants |= {f"{name}.{INT8}": integers, f"{name}.{INT8}.scales": scales}
+        nodes += product(vectors, name, node.output[0])
+    if not rounded:
+        return graph
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in changed.graph.initializer if tensor.name in used]
+    replace(
+        changed.graph.initializer, [*kept, *(numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items())]
+    )
+    replace(changed.graph.node, nodes)
+    return changed
+
+
+def product(vectors: str, matrix: str, out: str) -> list[Any]:
+    """Nodes that multiply vectors `[..., in]` by a matrix of int8, each with a scale of its own."""
+    from onnx import TensorProto, helper
+
+    def node(operation: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+        return helper.make_node(operation, inputs, [output], name=output, **attributes)
+
+    of = f"{out}.{INT8}"
+    return [
+        node("Abs", [vectors], f"{of}.sizes"),
+        node("ReduceMax", [f"{of}.sizes", f"{INT8}.last"], f"{of}.largest", keepdims=1),
+        node("Max", [f"{of}.largest", f"{INT8}.tiny"], f"{of}.divisible"),
+        node("Div", [f"{of}.divisible", f"{INT8}.levels"], f"{of}.scale"),
+        node("Div", [vectors, f"{of}.scale"], f"{of}.steps"),
+        node("Round", [f"{of}.steps"], f"{of}.rounded"),
+        node("Add", [f"{of}.rounded", f"{INT8}.shift"], f"{of}.shifted"),
+        node("Cast", [f"{of}.shifted"], f"{of}.integers", to=TensorProto.UINT8),
+        node("MatMulInteger", [f"{of}.integers", f"{matrix}.{INT8}", f"{INT8}.zero"], f"{of}.sums"),
+        node("Cast", [f"{of}.sums"], f"{of}.floats", to=TensorProto.FLOAT),
+        node("Mul", [f"{of}.floats", f"{matrix}.{INT8}.scales"], f"{of}.of_columns"),
+        node("Mul", [f"{of}.of_columns", f"{of}.scale"], out),
+    ]
 
 
 def copy(model: Any) -> Any:
