@@ -20,8 +20,6 @@ from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, 
 SMALL_ENCODER = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
 EXPORTED = {**DECODERS, "transformer, learned": TransformerConfig(**TRANSFORMER, encode_size=4, positions="learned")}
 INT8_TOLERANCE = 0.2  # of log-probabilities: a value close to one half may be rounded either way
-    0.2  # of log-probabilities, of tiny models with loud weights: a value next to one half is rounded either way
-)
 SEARCHES = {
     "greedy": SearchOptions(beam=1),
     "beam": SearchOptions(beam=5, num=5),
