@@ -1,7 +1,7 @@
 """Images without alternative text in HTML and Markdown: where they are, and what a caption says in their place.
 
     document = read_document(Path("index.html"))
-    texts = {image: sentence(caption_of(document.file_of(image))) for image in document.images}
+    texts = {image: sentence(caption_of(file)) for image, file in document.files.items()}
     document.write(texts)
 
 Only the places found change; every other byte of a document stays, its encoding and its line breaks included.
