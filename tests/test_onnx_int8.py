@@ -50,19 +50,39 @@ def test_rounded_kernels_give_the_same_on_average(groups, bias):
     np.testing.assert_allclose(channel_means(corrected, images), expected, atol=1e-4)
 
 
-def test_products_of_small_matrices_and_vectors_stay():
-    """A product with a vector has no channels to scale: ONNX Runtime's own choice can't be loaded."""
-    names = {"large": (32, 32), "small": (32, 4), "vector": (32,)}
-    arrays = [numpy_helper.from_array(RANDOM.normal(size=s).astype(np.float32), n) for n, s in names.items()]
-    nodes = [helper.make_node("MatMul", ["x", name], [f"{name}.out"], name=name) for name in names]
+def products(*names: str) -> onnx.ModelProto:
+    """Products of x `[n, 32]` and matrices, or a vector, of these names; in int8 where that pays."""
+    shapes = {"large": (32, 32), "small": (32, 4), "vector": (32,)}
+    random = np.random.default_rng(1)
+    arrays = [numpy_helper.from_array(random.normal(size=shapes[n]).astype(np.float32), n) for n in names]
     graph = helper.make_graph(
-        nodes,
+        [helper.make_node("MatMul", ["x", name], [f"{name}.out"], name=name) for name in names],
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])],
         [helper.make_tensor_value_info(f"{name}.out", TensorProto.FLOAT, None) for name in names],
         arrays,
     )
-    model = int8_products(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def outputs(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def test_products_of_small_matrices_and_vectors_stay():
+    """A product with a vector has no channels to scale: ONNX Runtime's own choice can't be loaded."""
+    model = int8_products(products("large", "small", "vector"))
     assert sum(node.op_type == "MatMulInteger" for node in model.graph.node) == 1
     assert {node.input[1] for node in model.graph.node if node.op_type == "MatMul"} == {"small", "vector"}
-    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs(model, np.ones((2, 32), np.float32))
+
+
+def test_each_vector_has_a_scale_of_its_own():
+    """With one scale for all, an image's captions would depend on those beside it: the second row would be noise."""
+    x = RANDOM.normal(size=(4, 32)).astype(np.float32) * np.array([[1e3], [1e-3], [0], [1]], np.float32)
+    model = products("large")
+    expected, together = outputs(model, x), outputs(int8_products(model), x)
+    for row in range(4):
+        np.testing.assert_array_equal(together[row], outputs(int8_products(model), x[row : row + 1])[0])
+        np.testing.assert_allclose(together[row], expected[row], atol=0.03 * max(np.abs(expected[row]).max(), 1e-9))
