@@ -9,6 +9,7 @@ a process that captions one photo; images a second leave it out. Memory is the p
 is the encoder's operations at the speed of a large matrix product on the same cores, measured in turn with the rest.
 
     onnx             the exported model as `showtell caption` runs it: a batch on each core
+    onnx int8        the same, exported with --int8
     onnx together    the exported model, a batch at a time, each operation on all cores
     pytorch          the model in PyTorch, a batch at a time
     pytorch single   the plain loop: one image after the other
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SYSTEMS = ("onnx", "onnx together", "pytorch", "pytorch single", "blip")
+SYSTEMS = ("onnx", "onnx int8", "onnx together", "pytorch", "pytorch single", "blip")
 SMALL, LARGE = (224, 224), (4000, 3000)
 SLOW = {"pytorch single": 5, "blip": 50}  # these caption only so many times fewer images
 FEW = 100  # images after which memory is read a first time
@@ -53,13 +54,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        exported = options.exported or str(folder / "exported")
-        if options.exported is None:
-            command("export", options.model, "--out", exported)
         sources = sorted(options.photos.iterdir()) if options.photos else []
         make_photos(folder / "small", SMALL, options.count, sources)
-        make_photos(folder / "large", LARGE, min(options.large, 20), sources)  # more would be a gigabyte
-        models = {system: exported if "onnx" in system else options.model for system in SYSTEMS}
+        make_photos(folder / "large", LARGE, max(1, min(options.large, 20)), sources)  # more would be a gigabyte
+        models = dict.fromkeys(SYSTEMS, options.model)
+        models["onnx"] = models["onnx together"] = options.exported or str(folder / "exported")
+        models["onnx int8"] = str(folder / "int8")
+        if options.exported is None:
+            command("export", options.model, "--out", models["onnx"])
+        if "onnx int8" in options.systems:
+            command("export", options.model, "--out", models["onnx int8"], "--int8", "--photos", str(folder / "small"))
         taken: dict[str, list[Figures]] = {system: [] for system in (*options.systems, "floor")}
         for _ in range(options.repeats):
             taken["floor"].append(child("floor", options.model, folder, 0))
@@ -73,7 +77,7 @@ def measured(system: str, model: str, folder: Path, count: int, large: int) -> F
     fewer = SLOW.get(system, 1)
     photo = str(next((folder / "small").iterdir()))
     begin = time.perf_counter()
-    if system in ("onnx", "pytorch"):
+    if system in ("onnx", "onnx int8", "pytorch"):
         command("caption", photo, "--model", model)
     else:
         child(system, model, folder / "small", 1)
@@ -85,12 +89,14 @@ def measured(system: str, model: str, folder: Path, count: int, large: int) -> F
     return figures
 
 
-def report(figures: dict[str, Figures], count: int, large: int) -> None:
-    """Print the table, and what the floor is."""
+def report(figures: dict[str, Figures], count: int, large: int, megabytes: float) -> None:
+    """Print the table, and what the floor is; `megabytes` are those of a large photo's file."""
     floor = figures.pop("floor")
     seconds = floor["flops"] / floor["speed"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"{cores} cores, {count:,} photos of 224 x 224 and {large:,} of 4000 x 3000 pixels")
+    print(
+        f"{cores} cores, {count:,} photos of 224 x 224 and {large:,} of 4000 x 3000 pixels, {megabytes:.1f} MB a file"
+    )
     of_large = "   12 Mpixel: images/s, MB" if large else ""
     print(f"system           cold start, s   images/s   x single   x floor    peak MB (after {FEW}){of_large}")
     single = figures.get("pytorch single", {}).get("speed", float("nan"))
@@ -166,7 +172,7 @@ def ours(system: str, model: str, photos: Iterator[Path]) -> Iterator[Any]:
     """None when the model is there, then the captions of one photo after the other."""
     from showtell import load
 
-    captioner = load(model, threads=1 if system == "onnx" else None)
+    captioner = load(model, threads=1 if system in ("onnx", "onnx int8") else None)
     yield None
     if system == "pytorch single":
         for photo in photos:

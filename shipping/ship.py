@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from examples.demo import packaged_photos
 from showtell import load
@@ -30,17 +29,16 @@ from showtell.bundle import (
     save_bundle,
 )
 from showtell.cli import main as command_line
+from showtell.cli.export import COMPARED, calibration_photos, prepared
 from showtell.data import load as load_data
 from showtell.errors import UsageError
 from showtell.export import export
-from showtell.images import prepare
 from showtell.onnx_weights import Weights
 
 CARD = Path(__file__).with_name("flickr8k.md")
 GRAPHS = (ENCODER, DECODER_START, DECODER_STEP)
 MAX_PARAMETERS = 16_000_000
 MAX_BYTES = 40_000_000
-PHOTOS = 16  # that PyTorch and ONNX Runtime are compared on
 
 
 def ship(
@@ -48,14 +46,19 @@ def ship(
     data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="What it was trained on: flickr8k:DIR.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes.")] = SHIPPED / DEFAULT,
     weights: Annotated[Weights, typer.Option("--weights", help="How weights are stored.")] = "float16",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in int8, measured on train photos.")] = False,
 ) -> None:
     """Make a trained model the shipped one."""
     trained = load_bundle(run)
     named = replace(trained, config=trained.config.model_copy(update={"name": DEFAULT, "scores": {}}))
-    dev = load_data(data).split("dev")
+    dataset = load_data(data)
+    preprocessing = named.config.preprocessing
+    calibration = calibration_photos(dataset, None, preprocessing) if int8 else None
     with TemporaryDirectory() as folder:
         model = Path(folder) / DEFAULT
-        differences = export(named, model, some_photos(named.config.preprocessing, dev), weights)
+        differences = export(
+            named, model, prepared(dataset.split("dev")[:COMPARED], preprocessing), weights, calibration
+        )
         facts = {
             "parameters": parameters(model),
             "bytes": sum(path.stat().st_size for path in model.iterdir()),
@@ -76,17 +79,13 @@ def ship(
             parameters=f"{facts['parameters'] / 1e6:.1f}",
             megabytes=f"{facts['bytes'] / 1e6:.0f}",
             weights=weights,
+            computing="float32" if differences.int8 is None else "int8",
             rounding=f"{differences.rounding:.2g}",
         )
         files = {name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS)}
         config = named.config.model_copy(update={"scores": results["scores"]})
         save_bundle(out, config, named.tokenizer, {}, card, files)
     print(f"{out}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
-
-
-def some_photos(preprocessing: Any, examples: Any) -> NDArray[np.float32]:
-    """The first photos as the model sees them, `[B, 3, S, S]`."""
-    return prepare([example.read(at_least=preprocessing.shorter_side) for example in examples[:PHOTOS]], preprocessing)
 
 
 def parameters(model: Path) -> int:

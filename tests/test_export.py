@@ -129,6 +129,34 @@ def test_rounded_weights(trained, exported, tmp_path, photo, weights):
     assert f"stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}" in card
 
 
+def test_int8_arithmetic(trained, exported, tmp_path):
+    """Integer operations where the products are, a smaller file, and a card that says what that does to captions."""
+    photos = np.random.default_rng(0).normal(size=(6, 3, 64, 64)).astype(np.float32)
+    differences = export(load_bundle(trained), tmp_path / "out", calibration=photos)
+    assert differences.largest < 1e-4  # the graphs are held against PyTorch before they are rounded
+    assert differences.int8 is not None
+    assert 0 < differences.int8 < 0.05
+    operations = {
+        name: {node.op_type for node in onnx.load(tmp_path / "out" / name, load_external_data=False).graph.node}
+        for name in ("encoder.onnx", "decoder_start.onnx", "decoder_step.onnx")
+    }
+    assert "QLinearConv" in operations["encoder.onnx"]
+    assert not {"Conv", "Clip"} & operations["encoder.onnx"]
+    assert "MatMulInteger" in operations["decoder_step.onnx"]
+    sizes = [(folder / "weights.bin").stat().st_size for folder in (exported, tmp_path / "out")]
+    assert sizes[1] < 0.5 * sizes[0]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"in int8, which moves {differences.int8:.1%} of the next word's probability to other words." in card
+
+
+def test_int8_that_would_say_something_else_is_not_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "MOST_MOVED", 0.0)
+    photos = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    with pytest.raises(UsageError, match=r"moves \d+% of the next word's .*nothing is written\. Export without"):
+        export(load_bundle(trained), tmp_path / "out", calibration=photos)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_trained_model_is_not_replaced(trained):
     """`--out` with the model's own folder would remove the weights that it is made from."""
     with pytest.raises(UsageError, match=r"holds a trained model.*Choose a new folder"):

@@ -26,6 +26,7 @@ FLOORS = {
     "bundle": 2,
     "models": 2,
     "onnx_weights": 3,
+    "onnx_int8": 3,
     "explain": 2,
     "engines": 3,
     "captioner": 4,

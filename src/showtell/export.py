@@ -32,17 +32,20 @@ from showtell.engines.torch import TorchEngine
 from showtell.errors import MissingExtraError, UsageError
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder
+from showtell.onnx_int8 import int8_graphs
 from showtell.onnx_weights import Weights, files_of
 from showtell.search.engine import Proposals
 
 OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
 TOLERANCE = 1e-3
+MOST_MOVED = 0.25  # of the next word's probability, by int8 arithmetic
+COMPARED = 16  # photos, of those that int8's scales are measured on
 EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and none another's
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The largest differences between ONNX Runtime and PyTorch."""
+    """The differences between ONNX Runtime and PyTorch: the largest ones, unless said otherwise."""
 
     grid: float
     """Of the encoder's features, as a share of the largest one."""
@@ -50,8 +53,12 @@ class Differences:
     """Of words' log-probabilities, over the whole vocabulary; what differs in the features counts here, too."""
     attention: float
     """Of attention; 0 for a model that has none."""
+    moved: float = 0.0
+    """How much of the next word's probability goes to other words, on average: 0 none, 1 all of it."""
     rounding: float = 0.0
-    """Of words' log-probabilities once the weights are rounded as they are stored; 0 where they are not."""
+    """Of words' log-probabilities once weights, or what they multiply, are rounded; 0 where they are not."""
+    int8: float | None = None
+    """`moved` on photos alone, once products are computed in int8; None where they are not."""
 
     @property
     def largest(self) -> float:
@@ -92,7 +99,11 @@ class StepGraph(nn.Module):
 
 
 def export(
-    bundle: Bundle, out: Path, images: NDArray[np.float32] | None = None, weights: Weights = "float32"
+    bundle: Bundle,
+    out: Path,
+    images: NDArray[np.float32] | None = None,
+    weights: Weights = "float32",
+    calibration: NDArray[np.float32] | None = None,
 ) -> Differences:
     """Write a model folder that captions without PyTorch.
 
@@ -100,7 +111,8 @@ def export(
         bundle: the trained model.
         out: the new folder.
         images: real ones `[B, 3, S, S]`, as `images.prepare` makes them, to compare on beside random ones.
-        weights: how they are stored; computing is in float32 in any case.
+        weights: how they are stored, those that int8 arithmetic has not made int8 already.
+        calibration: photos, as `images`; given, large products are computed in int8, with scales measured on these.
 
     Raises:
         UsageError: `out` holds a trained model, the model can't be exported, or its captions would differ.
@@ -114,7 +126,7 @@ def export(
     engine = TorchEngine.from_bundle(bundle)
     images = some_images(engine.model, images)
 
-    def differences_of(files: Mapping[str, bytes]) -> Differences:
+    def differences_of(files: Mapping[str, bytes], images: NDArray[np.float32]) -> Differences:
         with TemporaryDirectory() as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
@@ -122,28 +134,49 @@ def export(
 
     graphs = graphs_of(engine.model)
     files = files_of(graphs)
-    differences = differences_of(files)
+    differences = differences_of(files, images)
     if not differences.largest <= TOLERANCE:  # nor if it is no number
         raise UsageError(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
             "nothing is written."
         )
     card = (bundle.path / CARD).read_text(encoding="utf-8")
-    if weights != "float32":
+    if calibration is not None:
+        with quiet():
+            files = files_of(int8_graphs(graphs, calibration), weights)
+        # Random images are not what the scales were measured for.
+        rounded = differences_of(files, calibration[:COMPARED])
+        if not rounded.moved <= MOST_MOVED:
+            raise UsageError(
+                f"Int8 arithmetic moves {rounded.moved:.0%} of the next word's probability to other words, "
+                f"more than {MOST_MOVED:.0%}; nothing is written.",
+                "Export without --int8; --weights int8 makes the file as small, and computes in float32.",
+            )
+        differences = replace(differences, rounding=rounded.log_probs, int8=rounded.moved)
+    elif weights != "float32":
         files = files_of(graphs, weights)
-        differences = replace(differences, rounding=differences_of(files).log_probs)
-        card = f"{card.rstrip()}\n\n{rounding_note(weights, differences.rounding)}"
+        differences = replace(differences, rounding=differences_of(files, images).log_probs)
+    if weights != "float32" or calibration is not None:
+        card = f"{card.rstrip()}\n\n{rounding_note(weights, differences)}"
     save_bundle(out, bundle.config, bundle.tokenizer, {}, card, files)
     return differences
 
 
-def rounding_note(weights: Weights, difference: float) -> str:
-    """What a model card says of weights that are not stored as they were trained."""
-    return f"""## Exported
-
-The weights are stored in {weights}, which moves log-probabilities by up to {difference:.2g}; computing is in float32.
-Scores above are from before the rounding.
-"""
+def rounding_note(weights: Weights, differences: Differences) -> str:
+    """What a model card says of a model that computes with other numbers than were trained."""
+    if differences.int8 is None:
+        facts = (
+            f"The weights are stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}; "
+            "computing is in float32."
+        )
+    else:
+        facts = (
+            "Convolutions and matrix products are computed in int8, "
+            f"which moves {differences.int8:.1%} of the next word's probability to other words."
+        )
+        if weights != "float32":
+            facts += f" Other weights are stored in {weights}."
+    return f"## Exported\n\n{facts}\nScores above are from before the rounding.\n"
 
 
 # -------------------------------------------------------------------- graphs
@@ -244,16 +277,15 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that are not installed, and its warnings about its own code."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without what PyTorch and ONNX Runtime say of packages that are not installed, and of their own code."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 # -------------------------------------------------------------------- comparison
@@ -274,18 +306,19 @@ def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDAr
     features = ours.features(images)
     their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(features)
     their_state, our_state = theirs.start(their_memory), ours.start(our_memory)
-    log_probs, attention = [0.0], [0.0]
+    log_probs, attention, moved = [0.0], [0.0], []
     tokens, parents = np.ones((len(images), 1), np.int64), None
     for hypotheses in (3, 5, 5, 2, 4, 1, 3):
         expected, their_state = theirs.step(their_memory, their_state, tokens, parents, vocabulary)
         found, our_state = ours.step(our_memory, our_state, tokens, parents, vocabulary)
         log_probs.append(largest(by_word(found) - by_word(expected)))
+        moved.append(float(np.abs(np.exp(by_word(found)) - np.exp(by_word(expected))).sum(axis=2).mean()) / 2)
         if expected.attention is not None and found.attention is not None:
             attention.append(largest(found.attention - expected.attention))
         parents = random.integers(0, tokens.shape[1], size=(len(images), hypotheses))
         tokens = random.integers(0, vocabulary, size=(len(images), hypotheses))
     of_grid = largest(features - grid) / largest(grid)
-    return Differences(of_grid, float(np.max(log_probs)), float(np.max(attention)))
+    return Differences(of_grid, float(np.max(log_probs)), float(np.max(attention)), float(np.mean(moved)))
 
 
 def largest(array: NDArray[np.floating[Any]]) -> float:

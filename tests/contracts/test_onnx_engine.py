@@ -11,6 +11,7 @@ from showtell.export import ENCODER, decoder_graphs, encoder_graph
 from showtell.models.captioning_model import build_model
 from showtell.models.encoders import encoder_config
 from showtell.models.transformer import TransformerConfig
+from showtell.onnx_int8 import int8_convolutions, int8_products
 from showtell.onnx_weights import files_of
 from showtell.search import SearchOptions, search
 from tests.contracts.engine_contract import check_engine, first_tokens
@@ -18,6 +19,7 @@ from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, 
 
 SMALL_ENCODER = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
 EXPORTED = {**DECODERS, "transformer, learned": TransformerConfig(**TRANSFORMER, encode_size=4, positions="learned")}
+INT8_TOLERANCE = 0.2  # of log-probabilities: a value close to one half may be rounded either way
 SEARCHES = {
     "greedy": SearchOptions(beam=1),
     "beam": SearchOptions(beam=5, num=5),
@@ -27,18 +29,20 @@ SEARCHES = {
 
 @pytest.fixture(scope="module")
 def encoder():
-    """The encoder that the models of this file share, and its graph: exporting takes seconds."""
+    """The encoder that the models of this file share, and its graphs: exporting takes seconds."""
     torch.manual_seed(0)
     encoder = build_model(SMALL_ENCODER, DECODERS["show_and_tell"], V).eval().encoder
-    return encoder, encoder_graph(encoder).SerializeToString()
+    graph = encoder_graph(encoder)
+    photos = np.random.default_rng(2).normal(size=(8, 3, 64, 64)).astype(np.float32)
+    return encoder, graph, int8_convolutions(graph, photos)
 
 
 @pytest.fixture(scope="module", params=EXPORTED.values(), ids=EXPORTED.keys())
-def engines(request, encoder, tmp_path_factory) -> tuple[TorchEngine, OnnxEngine]:
-    """A model whose captions differ from image to image, in PyTorch and in ONNX Runtime."""
+def model_and_graphs(request, encoder):
+    """A model whose captions differ from image to image, and the graphs of its decoder."""
     torch.manual_seed(0)
     model = build_model(SMALL_ENCODER, request.param, V).eval().requires_grad_(False)
-    model.encoder, encoder_onnx = encoder
+    model.encoder = encoder[0]
     parts, factor, louder_end = LOUDER[request.param.name]
     if getattr(request.param, "positions", "") == "learned":
         louder_end += 3  # these weights never end a caption else
@@ -47,11 +51,27 @@ def engines(request, encoder, tmp_path_factory) -> tuple[TorchEngine, OnnxEngine
             weight.mul_(factor)
         if name in ("output.bias", "output_bias"):
             weight[Words.end] += louder_end
-    folder = tmp_path_factory.mktemp("exported")
-    files = files_of(decoder_graphs(model.decoder, model.encoder.grid, model.encoder.width)) | {ENCODER: encoder_onnx}
-    for name, content in files.items():
+    return model, decoder_graphs(model.decoder, model.encoder.grid, model.encoder.width)
+
+
+def onnx_engine(graphs, folder) -> OnnxEngine:
+    for name, content in files_of(graphs).items():
         (folder / name).write_bytes(content)
-    return TorchEngine(model), OnnxEngine(folder, threads=1)
+    return OnnxEngine(folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def engines(model_and_graphs, encoder, tmp_path_factory) -> tuple[TorchEngine, OnnxEngine]:
+    """The model in PyTorch and in ONNX Runtime."""
+    model, graphs = model_and_graphs
+    return TorchEngine(model), onnx_engine({ENCODER: encoder[1], **graphs}, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module")
+def int8_engine(model_and_graphs, encoder, tmp_path_factory) -> OnnxEngine:
+    """The model with int8 arithmetic."""
+    graphs = {name: int8_products(graph) for name, graph in model_and_graphs[1].items()}
+    return onnx_engine({ENCODER: encoder[2], **graphs}, tmp_path_factory.mktemp("int8"))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +81,11 @@ def images() -> np.ndarray:
 
 def test_contract(engines, images):
     check_engine(engines[1], images[:4], vocabulary_size=V)
+
+
+def test_contract_in_int8(int8_engine, images):
+    """What differs by 1e-7 in float32 may be rounded to another integer here; weights this loud show it the more."""
+    check_engine(int8_engine, images[:4], vocabulary_size=V, tolerance=INT8_TOLERANCE)
 
 
 def test_captions_are_pytorchs_word_for_word(engines, images):

@@ -112,6 +112,8 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4  # what goes wrong is raised, too
     # Rounded weights become float32 once, here: ONNX Runtime would keep them for int8 arithmetic, and do it every step.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Int8 products add pairs in 16 bits on processors without VNNI, and would saturate: give them wider ones there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     # Three sessions have three pools of threads: those that wait for work must leave the cores to the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
