@@ -69,7 +69,8 @@ def main() -> None:
             taken["floor"].append(child("floor", options.model, folder, 0))
             for system in options.systems:
                 taken[system].append(measured(system, models[system], folder, options.count, options.large))
-    report({system: medians(figures) for system, figures in taken.items()}, options.count, options.large)
+        megabytes = statistics.mean(photo.stat().st_size for photo in (folder / "large").iterdir()) / 1e6
+    report({system: medians(figures) for system, figures in taken.items()}, options.count, options.large, megabytes)
 
 
 def measured(system: str, model: str, folder: Path, count: int, large: int) -> Figures:
