@@ -26,6 +26,7 @@ FORMATS = {
     "karpathy": "FILE.json,IMAGES",
     "table": "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]",
     "folder": "DIR",
+    "shards": "URLS[,caption=FIELD][,split=FIELD]",
     "shapes": "COUNT[,seed=N][,pixels=N]",
 }
 """Each format, the module of the same name that loads it, and what follows the colon in its SPEC."""

@@ -7,15 +7,25 @@ A folder of four files:
     index.json        the fingerprint of the encoder, N, D, and of each row its image's id and stamp
     unreadable.json   image id -> why it can't be read
 
+or of one such folder for each of several builders, `part-1-of-4` and so on, which read as one cache. A builder writes
+to its own part only, and leaves out what any other part holds already: their number may change, and the folder itself
+may be a part, too.
+
 A row is marked as done after its numbers have reached the disk, so a builder that is killed at any moment,
 or loses power, goes on where it was. More images can be added at any time. N is the grid's cells, D the
 feature width.
+
+Rows are read with plain reads, not through a memory map: pages of a map that were touched count as the process's own
+memory until something else needs it, so a training on 15 GB of features would seem to grow by 15 GB.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,30 +53,39 @@ class FeatureCache:
         unreadable: image id -> why it is left out.
     """
 
-    def __init__(self, folder: Path, index: Mapping[str, Any], state: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, folder: Path, parts: Sequence["_Part"]) -> None:
         self.folder = folder
-        self.fingerprint: str = index["fingerprint"]
-        self.shape: tuple[int, int, int] = (len(index["images"]), index["cells"], index["width"])
-        self.unreadable: dict[str, str] = _read_json(folder / "unreadable.json")
-        self._row = {image_id: row for row, image_id in enumerate(index["images"]) if state[row] == DONE}
-        self._features = np.memmap(folder / "features.f16", np.float16, "r", shape=self.shape)
+        self.fingerprint: str = parts[0].index["fingerprint"]
+        rows = [len(part.index["images"]) for part in parts]
+        self.shape: tuple[int, int, int] = (sum(rows), parts[0].index["cells"], parts[0].index["width"])
+        self.unreadable: dict[str, str] = {}
+        self._row: dict[str, int] = {}
+        self._first_rows = [sum(rows[:number]) for number in range(len(parts))]
+        self._files = [_RowFile(part.folder / "features.f16") for part in parts]
+        for first_row, part in zip(self._first_rows, parts, strict=True):
+            done = (part.state == DONE).tolist()
+            for row, image_id in enumerate(part.index["images"]):
+                if done[row]:
+                    self._row.setdefault(image_id, first_row + row)
+            self.unreadable |= _read_json(part.folder / "unreadable.json")
+        self.unreadable = {image_id: why for image_id, why in self.unreadable.items() if image_id not in self._row}
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> "FeatureCache":
         """The cache in a folder, as far as it is built; with a fingerprint, only if it is of that encoder.
 
         Raises:
-            DataError: there is no cache, it is damaged, or another encoder made it.
+            DataError: there is no cache, it is damaged, or another encoder made it or a part of it.
         """
         folder = Path(folder)
-        index = read_index(folder)
-        if fingerprint is not None:
-            refuse_another(folder, index, fingerprint)
-        state = _state(folder, len(index["images"]))
-        expected = state.size * index["cells"] * index["width"] * 2
-        if (folder / "features.f16").stat().st_size < expected:
-            raise cut_off(folder)
-        return cls(folder, index, state)
+        parts = [_read_part(part) for part in part_folders(folder)]
+        if not parts:
+            raise _no_cache(folder)
+        for part in parts:
+            refuse_another(part.folder, part.index, fingerprint or parts[0].index["fingerprint"])
+            if (part.folder / "features.f16").stat().st_size < part.state.size * part.row_bytes:
+                raise cut_off(part.folder)
+        return cls(folder, parts)
 
     def __len__(self) -> int:
         return len(self._row)
@@ -89,7 +108,12 @@ class FeatureCache:
             rows = [self._row[image_id] for image_id in image_ids]
         except KeyError as error:
             raise self._lacks(error.args[0]) from None
-        return np.asarray(self._features[rows])
+        features = np.empty((len(rows), *self.shape[1:]), np.float16)
+        for row, values in zip(rows, features, strict=True):
+            part = bisect(self._first_rows, row) - 1
+            if not self._files[part].read_into(values, row - self._first_rows[part]):
+                raise cut_off(self.folder)
+        return features
 
     def _lacks(self, image_id: str) -> DataError:
         if image_id in self.unreadable:
@@ -109,7 +133,9 @@ class CacheWriter:
         new_bytes: what is still to be written.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str, cells: int, width: int, stamps: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: str | Path, fingerprint: str, cells: int, width: int, stamps: Mapping[str, str], part: str = ""
+    ) -> None:
         """Make or extend the cache in `folder`.
 
         Args:
@@ -118,26 +144,32 @@ class CacheWriter:
             cells: N.
             width: D.
             stamps: image id -> something that changes when the image does.
+            part: the name of the part that is this writer's alone, as `part_name` gives it; the folder itself if empty.
 
         Raises:
             DataError: another encoder made the cache, an image has changed, or the disk is too small.
         """
-        self.folder = Path(folder)
+        self.folder = Path(folder) / part
         self.folder.mkdir(parents=True, exist_ok=True)
         self._row_bytes = cells * width * 2
+        elsewhere: set[str] = set()
+        for other in part_folders(Path(folder)):
+            if other != self.folder:
+                elsewhere |= self._done_in(_read_part(other), fingerprint, stamps)
         begun = (self.folder / "index.json").exists()
         index = read_index(self.folder) if begun else {"images": [], "stamps": []}
         if begun:
             refuse_another(self.folder, index, fingerprint)
             self._refuse_changed(index, stamps)
+        wanted = [image_id for image_id in stamps if image_id not in elsewhere]
         self.row = {image_id: row for row, image_id in enumerate(index["images"])}
-        new = [image_id for image_id in stamps if image_id not in self.row]
+        new = [image_id for image_id in wanted if image_id not in self.row]
         for image_id in new:
             self.row[image_id] = len(self.row)
         state = np.zeros(len(self.row), np.uint8)
         if begun:
             state[: len(index["images"])] = _state(self.folder, len(index["images"]))
-        self.to_do = sorted((i for i in stamps if state[self.row[i]] == TO_DO), key=self.row.__getitem__)
+        self.to_do = sorted((i for i in wanted if state[self.row[i]] == TO_DO), key=self.row.__getitem__)
         self.new_bytes = len(self.to_do) * self._row_bytes
         self._refuse_full_disk()
         self._unreadable: dict[str, str] = _read_json(self.folder / "unreadable.json") if begun else {}
@@ -217,6 +249,13 @@ class CacheWriter:
                 "Free some space and build again: it goes on where it was.",
             ) from error
 
+    def _done_in(self, part: "_Part", fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
+        """The images that another part has, also those that it found unreadable."""
+        refuse_another(part.folder, part.index, fingerprint)
+        self._refuse_changed(part.index, stamps)
+        done = (part.state != TO_DO).tolist()
+        return {image_id for image_id, is_done in zip(part.index["images"], done, strict=True) if is_done}
+
     def _refuse_changed(self, index: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
         """An image under a known id that is another image now would get the old one's features."""
         for image_id, stamp in zip(index["images"], index["stamps"], strict=True):
@@ -236,6 +275,54 @@ class CacheWriter:
             )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A folder of the four files."""
+
+    folder: Path
+    index: dict[str, Any]
+    state: npt.NDArray[np.uint8]
+    """Of each row: to do, done, unreadable."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one image's features in bytes."""
+        size: int = self.index["cells"] * self.index["width"] * 2
+        return size
+
+
+class _RowFile:
+    """A features.f16, open for reading; threads may share it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("rb", buffering=0)
+        self._lock = threading.Lock()  # seek and read, as Windows has no pread
+
+    def read_into(self, values: Features, row: int) -> bool:
+        """Fill `values` [N, D] with a row; False if the file ends before."""
+        room = values.view(np.uint8).data.cast("B")
+        with self._lock:
+            self._file.seek(row * len(room))
+            while room:
+                read = self._file.readinto(room)
+                if not read:
+                    return False
+                room = room[read:]
+        return True
+
+
+def part_name(part: int, parts: int) -> str:
+    """The folder of builder `part`, 1 to `parts`, inside the cache's: part-1-of-4."""
+    return f"part-{part}-of-{parts}"
+
+
+def part_folders(folder: Path) -> Iterator[Path]:
+    """Where a cache's files are: the folder itself, its parts, or both."""
+    for each in (folder, *sorted(folder.glob("part-*-of-*"))):
+        if (each / "index.json").exists():
+            yield each
+
+
 def megabytes(size: int) -> str:
     """A number of bytes as people read it: 878 MB."""
     return f"{size / 1e6:,.0f} MB"
@@ -245,7 +332,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The index of a cache. Raises DataError when there is none of this format."""
     file = folder / "index.json"
     if not file.exists():
-        raise DataError(f"There is no feature cache in {folder}.", "Build one with 'showtell features'.")
+        raise _no_cache(folder)
     index = _read_json(file)
     if index.get("format_version") != FORMAT_VERSION:
         raise DataError(
@@ -263,6 +350,16 @@ def refuse_another(folder: Path, index: Mapping[str, Any], fingerprint: str) -> 
             f"The feature cache {folder} was built by {index['fingerprint']}, and the encoder is {fingerprint}.",
             "Delete that folder or choose another.",
         )
+
+
+def _no_cache(folder: Path) -> DataError:
+    return DataError(f"There is no feature cache in {folder}.", "Build one with 'showtell features'.")
+
+
+def _read_part(folder: Path) -> _Part:
+    """A part as it is on the disk now, perhaps while its builder works on it. Raises DataError."""
+    index = read_index(folder)
+    return _Part(folder, index, _state(folder, len(index["images"])))
 
 
 def _state(folder: Path, rows: int) -> npt.NDArray[np.uint8]:

@@ -149,6 +149,8 @@ def stamp(example: Example) -> str:
             return str(example.path.stat().st_size)
         except OSError:  # gone since the data set was read: reading it will say so
             return "missing"
+    if example.stored is not None:
+        return example.stored.stamp
     return f"{zlib.crc32(repr(example.scene).encode()):08x}"
 
 
@@ -158,6 +160,5 @@ def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> 
     for example in examples:
         if example.mirrored:  # they are added to the folder of their originals
             continue
-        where = example.path.resolve().parent if example.path is not None else ""
-        images.update(f"{example.image_id} {where} {stamp(example)}\n".encode())
+        images.update(f"{example.image_id} {example.container} {stamp(example)}\n".encode())
     return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"
