@@ -323,6 +323,12 @@ def part_folders(folder: Path) -> Iterator[Path]:
             yield each
 
 
+def images_done(folder: Path) -> int:
+    """How many images a cache has, or knows to be unreadable, while it is being built; duplicates count twice."""
+    marks = (np.fromfile(part / "done.u8", np.uint8) for part in part_folders(folder))
+    return sum(int(np.count_nonzero(of_part != TO_DO)) for of_part in marks)
+
+
 def megabytes(size: int) -> str:
     """A number of bytes as people read it: 878 MB."""
     return f"{size / 1e6:,.0f} MB"

@@ -54,15 +54,26 @@ def cached_features(
     return FeatureCache.open(folder)
 
 
-def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path) -> CacheWriter:
+def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part: str = "") -> CacheWriter:
     """A writer that knows which images are to do; nothing is computed yet.
+
+    Args:
+        examples: the images.
+        encoder: as `cached_features`.
+        folder: of the cache.
+        part: of the cache, if several processes build it.
 
     Raises:
         DataError: as `cached_features`.
     """
     rows, columns = encoder.grid
     stamps = {example.image_id: stamp(example) for example in examples}
-    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps)
+    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
+
+
+def share(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
+    """The images of builder `part`, 1 to `parts`: neighbours, as they lie together on the disk."""
+    return examples[(part - 1) * len(examples) // parts : part * len(examples) // parts]
 
 
 def fill(
