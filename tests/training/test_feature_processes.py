@@ -27,6 +27,9 @@ def settings(tmp_path: Path) -> dict[str, object]:
     """An encoder with weights in a file, so that every process has the same."""
     torch.manual_seed(0)
     made = build_encoder({"name": "efficientnet_lite0", "weights": "random", "size": 64})
+    for module in made.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)  # else all images have the same features
     torch.save(made.state_dict(), tmp_path / "weights.pth")
     return {"name": "efficientnet_lite0", "weights": str(tmp_path / "weights.pth"), "size": 64}
 
