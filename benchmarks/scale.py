@@ -68,9 +68,8 @@ def memory_part(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = make_cache(Path(name), options.images)
         file = (folder / "features.f16").stat()
-        print(
-            f"{options.images:,} images, {file.st_size / 1e9:.1f} GB, on the disk {file.st_blocks * 512 / 1e6:.1f} MB"
-        )
+        title = f"{options.images:,} images, {file.st_size / 1e9:.1f} GB of features"
+        print(f"{title}, on the disk {file.st_blocks * 512 / 1e6:.1f} MB")
         found = {reader: child(reader, folder, options.batches, epochs=1) for reader in READERS}
     print(f"reader   images/s   MB before   after {SEEN}   at the end   most")
     for reader, figures in found.items():

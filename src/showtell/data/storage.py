@@ -37,6 +37,10 @@ class Stored(Protocol):
     def stamp(self) -> str:
         """Something that changes when the image does, and not when its container is copied."""
 
+    @property
+    def in_order_only(self) -> bool:
+        """Whether reading images in another order than that of the data set is very slow."""
+
     def read(self) -> bytes:
         """The file. Raises DataError when it can't be had now."""
 
@@ -54,6 +58,11 @@ class ByteRange:
     def stamp(self) -> str:
         """Its length."""
         return str(self.length)
+
+    @property
+    def in_order_only(self) -> bool:
+        """Never."""
+        return False
 
     def read(self) -> bytes:
         """The bytes. Raises DataError when they can't be had now."""
