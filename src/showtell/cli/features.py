@@ -75,6 +75,7 @@ def features(
                 to_do = len(writer.to_do)
                 shown = announcement(len(examples), to_do, writer.new_bytes, network.grid, network.width, out)
                 print(shown, file=sys.stderr)
+                begun = time.monotonic()
                 with progress_bar("encoding", to_do) as advance:
                     fill(writer, examples, network, batch_size=batch_size, advance=advance)
     except KeyboardInterrupt:
