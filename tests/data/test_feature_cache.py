@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from showtell.data.feature_cache import CacheWriter, FeatureCache, megabytes, part_name
+from showtell.data.feature_cache import FeatureCache, megabytes, part_name
+from showtell.data.feature_cache_writer import CacheWriter
 from showtell.errors import DataError
 
 CELLS, WIDTH = 4, 6

@@ -141,7 +141,7 @@ def test_reading_stays_a_few_batches_ahead(tmp_path: Path, encoder: Encoder) -> 
 BUILD = """
 import sys, time, torch
 from pathlib import Path
-import showtell.data.feature_cache as format
+import showtell.data.feature_cache_writer as format
 from showtell.data import load
 from showtell.models.encoders import build_encoder
 from showtell.training import features

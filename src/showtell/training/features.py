@@ -14,7 +14,8 @@ import torch
 
 from showtell.cache import cache_folder
 from showtell.data.dataset import Example
-from showtell.data.feature_cache import CacheWriter, FeatureCache
+from showtell.data.feature_cache import FeatureCache
+from showtell.data.feature_cache_writer import CacheWriter
 from showtell.errors import ImageError
 from showtell.images import Preprocessing, normalise, resize
 from showtell.models.encoders import Encoder, folded
