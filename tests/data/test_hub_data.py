@@ -140,6 +140,16 @@ def test_a_folder_of_images_with_metadata(tmp_path: Path) -> None:
         dataset.examples[1].read()
 
 
+@pytest.mark.parametrize("kept", KEPT)
+def test_bytes_that_nobody_called_images(tmp_path: Path, kept: str) -> None:
+    """As pandas and polars write them; names may be left out."""
+    rows = [{"photo": {"bytes": png(shade)}, "text": str(shade)} for shade in (1, 2)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet")
+    dataset = data.load(f"hub:{tmp_path}{kept}")
+    assert captions(dataset) == {"00000000": ("1",), "00000001": ("2",)}
+    assert shades(dataset) == [1, 2]
+
+
 def test_saved_to_disk(tmp_path: Path) -> None:
     write(tmp_path / "d", "train", [1, 2], caption=["a", "b"])
     datasets.load_dataset(str(tmp_path / "d"))["train"].save_to_disk(str(tmp_path / "saved"))
@@ -151,6 +161,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for where, message in (
         ("d,caption=words", "d has no caption column; its columns are image, label, caption. Name it: hub:"),
         ("d,image=photo", "d has no image column"),
+        ("d,image=label", "d has no image column"),
         ("d,id=key", "d has no column 'key'; its columns are image, label, caption."),
         ("d", "d has no captions in caption."),
         ("nothing", "nothing can't be opened: "),

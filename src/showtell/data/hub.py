@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -133,10 +134,11 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     images: dict[tuple[str, str], Row] = {}
     captionless = 0
     for part, rows in parts.items():
-        source = Stream(rows.decode(False)) if streaming else _images_of(rows, columns.image)
-        ids = () if streaming or columns.image_id else _paths(rows, columns.image)
+        images_alone = _images_of(rows, columns.image)
+        source = Stream(images_alone) if streaming else images_alone
+        ids = () if streaming or columns.image_id else _paths(images_alone, columns.image)
         texts = _texts(rows, columns, name, part, settings, streaming)
-        stamps = () if streaming else _lengths(source, columns.image)
+        stamps = () if streaming else _lengths(images_alone, columns.image)
         for number, row in enumerate(texts):
             path = ids[number] if ids else None
             image_id = str(row[columns.image_id]) if columns.image_id else path or f"{number:08}"
@@ -181,15 +183,15 @@ def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str
         asked = [settings[role]] if role in settings else known
         return next((lower[column.lower()] for column in asked if column.lower() in lower), None)
 
-    pictures = [column for column in there if type(features[column]).__name__ == "Image"]
-    image = one("image", (*pictures, *(c for c in COLUMNS["image"] if isinstance(features.get(lower.get(c)), dict))))
+    pictures = [column for column in there if _holds_images(features[column])]
+    image = one("image", pictures)
     if "caption" in settings:
         captions = [column for column in there if fnmatchcase(column, settings["caption"])]
     else:
         first = one("caption", (*COLUMNS["caption"], "txt"))
         captions = [first] if first else [column for column in there if NUMBERED.fullmatch(column.lower())]
     for role, found in (("image", image), ("caption", captions)):
-        if not found:
+        if not found or (role == "image" and image not in pictures):
             raise DataError(
                 f"{name} has no {role} column; its columns are {', '.join(there)}.",
                 f"Name it: hub:{name},{role}=COLUMN.",
@@ -200,6 +202,11 @@ def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str
         if role in settings and found is None:
             raise DataError(f"{name} has no column '{settings[role]}'; its columns are {', '.join(there)}.")
     return Columns(image, tuple(captions), image_id, split)
+
+
+def _holds_images(feature: Any) -> bool:
+    """Whether a column holds image files: said so, or as their bytes and names."""
+    return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
 
 
 def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: Any) -> dict[str, Any]:
@@ -231,7 +238,7 @@ def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: 
 
 
 def _images_of(rows: Any, column: str) -> Any:
-    """The images alone, as they are stored."""
+    """The images alone, as they are stored: `bytes` and `path`."""
     import datasets
 
     return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -242,10 +249,8 @@ def _texts(
 ) -> Iterator[Mapping[str, Any]]:
     """Each row without its image. Raises DataError when a stream breaks off."""
     if streaming:
-        try:  # Parquet files are asked for these columns only
+        with suppress(DataError):  # Parquet files are asked for these columns only, of other files all come
             rows = _opened(name, settings, streaming, columns=columns.texts)[part]
-        except DataError:
-            rows = rows.decode(False)
     try:
         for batch in rows.select_columns(columns.texts).iter(ROWS):
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
@@ -257,7 +262,7 @@ def _paths(rows: Any, column: str) -> Sequence[str | None]:
     """The names of the images' files, as far as they are stored; nothing else is read."""
     import pyarrow.compute as compute
 
-    found = rows.with_format("arrow").select_columns([column])[:].column(0)
+    found = rows.with_format("arrow")[:].column(column)
     paths = compute.struct_field(found, "path").to_pylist()
     return [Path(path).name if path else None for path in paths]
 
