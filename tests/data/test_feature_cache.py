@@ -1,8 +1,11 @@
 """The feature cache's file format: what it keeps, what it refuses, what a kill leaves."""
 
 import json
+import os
 import shutil
+import tracemalloc
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from showtell.data.feature_cache import CacheWriter, FeatureCache, megabytes
+from showtell.data.feature_cache import FeatureCache, megabytes, part_name
+from showtell.data.feature_cache_writer import CacheWriter
 from showtell.errors import DataError
 
 CELLS, WIDTH = 4, 6
@@ -44,9 +48,21 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     assert len(cache) == 3
 
 
-def test_the_file_is_mapped_and_never_read_whole(tmp_path: Path) -> None:
-    """A cache of MS-COCO is larger than the memory."""
-    assert isinstance(build(tmp_path)._features, np.memmap)
+def test_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    """A cache of MS-COCO is larger than the memory: 15 GB, of which 14 lie in a hole here."""
+    build(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    row_bytes = CELLS * WIDTH * 2
+    many = 10**5
+    index["images"] += [f"hole {i}" for i in range(many)]
+    (tmp_path / "index.json").write_text(json.dumps({**index, "width": WIDTH * 3000}))
+    (tmp_path / "done.u8").write_bytes(bytes([1]) * (many + 3))
+    os.truncate(tmp_path / "features.f16", (many + 3) * row_bytes * 3000)
+    tracemalloc.start()
+    cache = FeatureCache.open(tmp_path)
+    assert not cache.rows([f"hole {i}" for i in range(0, many, many // 100)]).any()
+    assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
+    tracemalloc.stop()
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -181,3 +197,68 @@ def test_marks_without_an_index_count_for_nothing(tmp_path: Path) -> None:
     assert writer(tmp_path, "xyz").to_do == ["x", "y", "z"]
     with pytest.raises(DataError, match="x is not in"):
         FeatureCache.open(tmp_path)["x"]
+
+
+# ---------------------------------------------------------------------------------------------------- parts
+
+
+def build_part(folder: Path, part: int, parts: int, ids: str) -> list[str]:
+    """What that builder had to do."""
+    stamps = {image_id: f"{image_id}-stamp" for image_id in ids}
+    with CacheWriter(folder, "lite-1", CELLS, WIDTH, stamps, part_name(part, parts)) as cache:
+        to_do = cache.to_do
+        if to_do:
+            cache.write(to_do, features("".join(to_do)))
+    return to_do
+
+
+def test_parts_read_as_one_cache(tmp_path: Path) -> None:
+    assert build_part(tmp_path, 2, 2, "defg") == ["d", "e", "f", "g"]
+    assert build_part(tmp_path, 1, 2, "abc") == ["a", "b", "c"]
+    cache = FeatureCache.open(tmp_path, "lite-1")
+    assert cache.shape == (7, CELLS, WIDTH)
+    assert np.array_equal(cache.rows(list("gacdb")), features("gacdb"))
+
+
+def test_what_another_part_holds_is_not_done_again(tmp_path: Path) -> None:
+    """Two builders, then three, then one with new images: each image is computed once."""
+    with writer(tmp_path, "ab") as whole:
+        whole.write(["a"], features("a"))
+        whole.leave_out("b", "b.jpg is cut off.")
+    assert build_part(tmp_path, 1, 2, "abc") == ["c"]
+    assert build_part(tmp_path, 2, 3, "abcd") == ["d"]
+    assert writer(tmp_path, "abcde").to_do == ["e"]
+    cache = FeatureCache.open(tmp_path)
+    assert len(cache) == 3
+    assert cache.unreadable == {"b": "b.jpg is cut off."}
+    assert np.array_equal(cache.rows(list("dca")), features("dca"))
+
+
+def test_a_part_that_is_unfinished_goes_on_where_it_was(tmp_path: Path) -> None:
+    build_part(tmp_path, 1, 2, "ab")
+    stamps = {image_id: f"{image_id}-stamp" for image_id in "cd"}
+    with CacheWriter(tmp_path, "lite-1", CELLS, WIDTH, stamps, part_name(2, 2)) as killed:
+        killed.write(["c"], features("c"))
+    assert sorted(FeatureCache.open(tmp_path)._row) == ["a", "b", "c"]
+    assert build_part(tmp_path, 2, 2, "cd") == ["d"]
+    assert np.array_equal(FeatureCache.open(tmp_path).rows(list("dcba")), features("dcba"))
+
+
+def test_parts_of_different_encoders_or_images_are_refused(tmp_path: Path) -> None:
+    build_part(tmp_path, 1, 2, "ab")
+    with pytest.raises(DataError, match="part-1-of-2 was built by lite-1, and the encoder is lite-2"):
+        CacheWriter(tmp_path, "lite-2", CELLS, WIDTH, {"c": "c-stamp"}, part_name(2, 2))
+    with pytest.raises(DataError, match=r"a is not the image that .* was built from"):
+        CacheWriter(tmp_path, "lite-1", CELLS, WIDTH, {"a": "another"}, part_name(2, 2))
+    other = tmp_path / part_name(2, 2)
+    writer(other, fingerprint="lite-2").sync()
+    with pytest.raises(DataError, match="part-2-of-2 was built by lite-2, and the encoder is lite-1"):
+        FeatureCache.open(tmp_path)
+
+
+def test_threads_may_share_a_cache(tmp_path: Path) -> None:
+    """One place in a file for all threads would mix up their rows."""
+    cache = build(tmp_path, "abcdefgh")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(cache.__getitem__, "abcdefgh" * 200))
+    assert np.array_equal(np.stack(found), features("abcdefgh" * 200))

@@ -1,6 +1,7 @@
 """The builder of feature caches, on drawn images and a small random encoder."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def test_reading_stays_a_few_batches_ahead(tmp_path: Path, encoder: Encoder) -> 
 BUILD = """
 import sys, time, torch
 from pathlib import Path
-import showtell.data.feature_cache as format
+import showtell.data.feature_cache_writer as format
 from showtell.data import load
 from showtell.models.encoders import build_encoder
 from showtell.training import features
@@ -184,7 +185,7 @@ def test_the_command_announces_builds_and_reports(tmp_path: Path, capsys: pytest
     assert main(command) == 0
     printed = capsys.readouterr()
     assert "10 images; 2 x 2 cells x 1,280 numbers of 16 bits: 0 MB to write in" in printed.err
-    assert "10 images, 10 tried in 0 s, " in printed.out
+    assert re.search(r"10 images, 10 tried in \d+ s, ", printed.out)
     assert "images/s, 0 unreadable" in printed.out
     assert "made by efficientnet_lite0-64px-2x2x1280-" in printed.out
     torch.manual_seed(0)

@@ -26,6 +26,8 @@ FORMATS = {
     "karpathy": "FILE.json,IMAGES",
     "table": "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]",
     "folder": "DIR",
+    "shards": "URLS[,caption=FIELD][,split=FIELD]",
+    "hub": "NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME][,streaming]",
     "shapes": "COUNT[,seed=N][,pixels=N]",
 }
 """Each format, the module of the same name that loads it, and what follows the colon in its SPEC."""

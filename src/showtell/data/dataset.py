@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from showtell.data.files import files_present
 from showtell.data.scenes import Scene
+from showtell.data.storage import NamedBytes, Stored
 from showtell.errors import DataError
 from showtell.images import read_image
 
@@ -39,9 +40,11 @@ class Example:
     split: Split
     captions: tuple[str, ...]
     path: Path | None = None
-    """The image file; None when the image is drawn."""
+    """The image file; None when the image has no file of its own."""
     scene: Scene | None = None
     """What to draw, in `shapes`; it can tell whether a caption is true."""
+    stored: Stored | None = None
+    """Where the image is, if in a file that holds many."""
     mirrored: bool = False
     """Whether the image is read with its left and right in each other's place."""
 
@@ -50,12 +53,26 @@ class Example:
         """What messages and reports call the image."""
         return self.path.name if self.path is not None else self.image_id
 
+    @property
+    def container(self) -> str:
+        """What the image is kept in: a folder, a shard; empty when it is drawn."""
+        if self.stored is not None:
+            return self.stored.container
+        return str(self.path.resolve().parent) if self.path is not None else ""
+
     def read(self, *, at_least: int | None = None) -> npt.NDArray[np.uint8]:
-        """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`. Raises ImageError."""
+        """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`.
+
+        Raises:
+            ImageError: it is not there, damaged, or no image.
+            DataError: what holds it can't be read now.
+        """
         if self.path is not None:
             image = read_image(self.path, at_least=at_least)
+        elif self.stored is not None:
+            image = read_image(NamedBytes(self.stored.read(), self.stored.name), at_least=at_least)
         else:
-            assert self.scene is not None, "an example has a path or a scene"
+            assert self.scene is not None, "an example has a path, a place in a file, or a scene"
             image = self.scene.draw()
         return image[:, ::-1] if self.mirrored else image
 
@@ -103,7 +120,7 @@ def dataset_of_files(
         DataError: no image is left.
     """
     told = list(notes)
-    texts = {image_id: tuple(filter(None, map(_tidy, captions.get(image_id, ())))) for image_id in splits}
+    texts = {image_id: tuple(filter(None, map(tidy, captions.get(image_id, ())))) for image_id in splits}
     captionless = sum(not texts[image_id] for image_id in splits)
     if captionless:
         told.append(f"Images left out because they have no caption: {captionless:,}.")
@@ -136,5 +153,6 @@ def split_by_image(image_ids: Iterable[str], seed: int = 0) -> dict[str, Split]:
     }
 
 
-def _tidy(caption: str) -> str:
+def tidy(caption: str) -> str:
+    """The caption with single blanks between its words and none around."""
     return " ".join(caption.split())

@@ -14,7 +14,8 @@ import torch
 
 from showtell.cache import cache_folder
 from showtell.data.dataset import Example
-from showtell.data.feature_cache import CacheWriter, FeatureCache
+from showtell.data.feature_cache import FeatureCache
+from showtell.data.feature_cache_writer import CacheWriter
 from showtell.errors import ImageError
 from showtell.images import Preprocessing, normalise, resize
 from showtell.models.encoders import Encoder, folded
@@ -54,15 +55,26 @@ def cached_features(
     return FeatureCache.open(folder)
 
 
-def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path) -> CacheWriter:
+def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part: str = "") -> CacheWriter:
     """A writer that knows which images are to do; nothing is computed yet.
+
+    Args:
+        examples: the images.
+        encoder: as `cached_features`.
+        folder: of the cache.
+        part: of the cache, if several processes build it.
 
     Raises:
         DataError: as `cached_features`.
     """
     rows, columns = encoder.grid
     stamps = {example.image_id: stamp(example) for example in examples}
-    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps)
+    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
+
+
+def share(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
+    """The images of builder `part`, 1 to `parts`: neighbours, as they lie together on the disk."""
+    return examples[(part - 1) * len(examples) // parts : part * len(examples) // parts]
 
 
 def fill(
@@ -149,6 +161,8 @@ def stamp(example: Example) -> str:
             return str(example.path.stat().st_size)
         except OSError:  # gone since the data set was read: reading it will say so
             return "missing"
+    if example.stored is not None:
+        return example.stored.stamp
     return f"{zlib.crc32(repr(example.scene).encode()):08x}"
 
 
@@ -158,6 +172,5 @@ def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> 
     for example in examples:
         if example.mirrored:  # they are added to the folder of their originals
             continue
-        where = example.path.resolve().parent if example.path is not None else ""
-        images.update(f"{example.image_id} {where} {stamp(example)}\n".encode())
+        images.update(f"{example.image_id} {example.container} {stamp(example)}\n".encode())
     return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"

@@ -16,7 +16,7 @@ from showtell.captioner import READING_THREADS, Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine
-from showtell.errors import ImageError, ShowtellError
+from showtell.errors import ImageError, ShowtellError, UsageError
 from showtell.images import Preprocessing, normalise
 from showtell.training.augmentation import Augmentation, mirror_image, random_of
 from showtell.training.batches import Batch
@@ -38,6 +38,15 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
     with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
         problems = threads.map(problem, examples)
         return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
+
+
+def refuse_stream(examples: Sequence[Example]) -> None:
+    """Raise UsageError for images that live pictures would be read from in every epoch's own order, all anew."""
+    if any(example.stored is not None and example.stored.in_order_only for example in examples):
+        raise UsageError(
+            "An encoder can't learn from a stream: its images come in one order only.",
+            "Leave out 'streaming', so that they are kept on this disk, or leave out the stages with encoder_stages.",
+        )
 
 
 class Inputs(Protocol):

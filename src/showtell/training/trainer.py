@@ -52,7 +52,7 @@ from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
+from showtell.training.inputs import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
@@ -148,6 +148,8 @@ def set_up(
     accelerator = Accelerator(mixed_precision=recipe.precision)
     set_seed(recipe.seed)
     train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+    if any(stage.encoder_stages for stage in recipe.stages):
+        refuse_stream(train_examples)
     tokenizer, model = starting_point(recipe, train_examples)
     model.to(accelerator.device)
     features = None
