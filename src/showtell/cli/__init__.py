@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits; or download one.",
+    "average": "One model of the mean of several models' weights.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
     "serve": "A web page and an HTTP API for captions.",
     "models": "Look at models: what they are, and how good.",

@@ -1,0 +1,49 @@
+"""The mean of several models' weights, which is one model as small and as fast as each of them.
+
+It is often better than all of them when they were fine-tuned from the same model, and so lie in one valley of the
+loss (Wortsman et al. 2022, "Model soups"); models that were trained apart average to nothing of use.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from showtell.bundle import Bundle, save_bundle
+from showtell.errors import UsageError
+
+
+def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: Path) -> None:
+    """Write the mean of models; preprocessing, search options and the like are the first one's.
+
+    Args:
+        bundles: with weights for PyTorch.
+        shares: of each in the mean; they are divided by their sum.
+        name: of the new model.
+        out: its folder.
+
+    Raises:
+        UsageError: the models have other words or other weights than the first.
+        BundleError: a model's weights can't be read, or the new one can't be written.
+    """
+    first = bundles[0]
+    weights = first.weights()
+    mean = {key: np.zeros(array.shape) for key, array in weights.items() if array.dtype.kind == "f"}
+    for bundle, share in zip(bundles, shares, strict=True):
+        theirs = bundle.weights()
+        if {key: array.shape for key, array in theirs.items()} != {key: array.shape for key, array in weights.items()}:
+            raise UsageError(f"{bundle.path} and {first.path} are models of different kinds or sizes.")
+        if bundle.tokenizer.to_json() != first.tokenizer.to_json():
+            raise UsageError(f"{bundle.path} and {first.path} have different words.", "Train one with start_from.")
+        for key, total in mean.items():
+            total += share / sum(shares) * theirs[key]
+    training = first.config.training | {
+        "mean_of": {str(bundle.path): share for bundle, share in zip(bundles, shares, strict=True)}
+    }
+    config = first.config.model_copy(update={"name": name, "scores": {}, "training": training})
+    parts = "\n".join(
+        f"- {share / sum(shares):.0%} of `{bundle.config.name}`" for bundle, share in zip(bundles, shares, strict=True)
+    )
+    card = f"# {name}\n\nThe mean of the weights of {len(bundles)} models that showtell trained:\n\n{parts}\n"
+    means = {key: total.astype(weights[key].dtype) for key, total in mean.items()}
+    save_bundle(out, config, first.tokenizer, weights | means, card)
