@@ -13,8 +13,7 @@ from typing import Annotated, Any, Unpack
 import typer
 
 from showtell.captioner import Caption, Captioner, load
-from showtell.cli import Interrupted, one_line
-from showtell.cli import cluster
+from showtell.cli import Interrupted, cluster, one_line
 from showtell.cli import options as shared
 from showtell.cli.descriptions import (
     Descriptions,
