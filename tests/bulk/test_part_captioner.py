@@ -187,7 +187,7 @@ def test_a_folder_of_something_else_is_refused(place):
 
 
 def test_a_folder_that_cannot_be_written_is_refused(place):
-    with pytest.raises(UsageError, match="photos/0.png/out can't be written: Not a directory"):
+    with pytest.raises(UsageError, match=r"photos/0\.png/out can't be written: Not a directory"):
         Results("photos/0.png/out").make_folders()
 
 

@@ -1,4 +1,4 @@
-"""How input is cut into parts: every image once, whatever it lies in, and called as the one-process command calls it."""
+"""How input is cut into parts: every image once, whatever it lies in, by the name that one process calls it."""
 
 import io
 import tarfile
@@ -83,7 +83,7 @@ def test_parts_have_the_size_that_was_asked_for(place):
         ("rows", 2),
         ("files", 1),
     ]
-    large = [part for part in find_parts(["t.parquet"], None, 3, [])]
+    large = list(find_parts(["t.parquet"], None, 3, []))
     assert [(part.first, len(part.names)) for part in large] == [(0, 4), (4, 2)]
 
 

@@ -4,6 +4,7 @@ Ray Data streams the numbers of the parts to the actors and the counts back; ima
 its store. It restarts an actor that dies and gives it its part again, from the beginning.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,11 @@ from showtell.errors import MissingExtraError, ShowtellError, UsageError
 from showtell.search.options import SearchOptions
 
 RESTARTS = 100  # of one actor: machines that are taken away are forgiven, a loop of crashes ends some time
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody asked for telemetry
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what else it says, exceptions say, too
+}
 LOCAL_STORE = 512 * 2**20  # bytes; of a cluster that is started here, on one machine
 
 ModelFiles = list[dict[str, bytes]]
@@ -122,12 +128,14 @@ def _unpacked(models: ModelFiles, folder: Path) -> list[Path]:
 
 def _ray() -> Any:
     """Ray, connected: to the cluster that this machine or RAY_ADDRESS is part of, else to one that is started here."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for telemetry
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
     except ImportError:
         raise MissingExtraError("--engine ray", "bulk") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
