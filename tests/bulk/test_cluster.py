@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch")
-pytest.importorskip("onnx")
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 ray = pytest.importorskip("ray", reason="the extra 'bulk' is not installed")
@@ -42,7 +40,6 @@ def place(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # where tests share their cores
         save_tiny_model(folder / "trained")
         export(load_bundle("trained"), folder / "m", np.full((1, 3, 64, 64), 0.5, np.float32))
         write_images()
