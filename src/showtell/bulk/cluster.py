@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what else it says, exceptions say, too
 }
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 LOCAL_STORE = 512 * 2**20  # bytes; of a cluster that is started here, on one machine
 
 ModelFiles = list[dict[str, bytes]]
@@ -44,8 +45,33 @@ class Work:
     threads: int
 
 
+def workers_of_cluster(asked: int | None, threads: int) -> int:
+    """Connect to the cluster: the one that this machine or RAY_ADDRESS is part of, else one that is started here.
+
+    Args:
+        asked: how many workers; None is as many as the cluster has cores for.
+        threads: cores of a worker.
+
+    Returns:
+        How many workers there will be.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        UsageError: the cluster has not that many cores.
+        ShowtellError: no cluster can be reached or started.
+    """
+    cores = int(_connected().cluster_resources().get("CPU", 0))
+    workers = asked or max(1, cores // threads)
+    if workers * threads > cores:
+        raise UsageError(
+            f"{workers} x {threads} threads need {workers * threads} cores, and the cluster has {cores}.",
+            "Lower --workers or --threads.",
+        )
+    return workers
+
+
 def captioned_parts(
-    models: ModelFiles, work: Work, parts: Mapping[int, tuple[int, int]], workers: int | None
+    models: ModelFiles, work: Work, parts: Mapping[int, tuple[int, int]], workers: int
 ) -> Iterator[tuple[int, int]]:
     """Caption parts, in any order.
 
@@ -53,18 +79,15 @@ def captioned_parts(
         models: what captions.
         work: how.
         parts: by number, where their lines are in the list of parts.
-        workers: actors; None is as many as the cluster has cores for.
+        workers: how many caption at a time.
 
     Yields:
         Of each part that is done, how many of its images were captioned, and how many could not be.
 
     Raises:
-        MissingExtraError: Ray is not installed.
-        UsageError: the cluster has not that many cores.
-        ShowtellError: a worker could not write, or died too often.
+        ShowtellError: a worker could not read or write the results, or died too often.
     """
-    ray = _ray()
-    workers = min(_workers(ray, workers, work.threads), len(parts))
+    ray = _connected()
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     with ray.data.DataContext.current(context):
@@ -73,7 +96,7 @@ def captioned_parts(
             Worker,
             fn_constructor_args=(ray.put(models), work),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1),
             num_cpus=work.threads,
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
@@ -126,8 +149,8 @@ def _unpacked(models: ModelFiles, folder: Path) -> list[Path]:
     return folders
 
 
-def _ray() -> Any:
-    """Ray, connected: to the cluster that this machine or RAY_ADDRESS is part of, else to one that is started here."""
+def _connected() -> Any:
+    """Ray, connected to a cluster."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -137,23 +160,18 @@ def _ray() -> Any:
         raise MissingExtraError("--engine ray", "bulk") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
-            ray.init("auto", **quiet)
-        except ConnectionError:
-            ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **quiet)
+            try:
+                ray.init("auto", **QUIET)
+            except ConnectionError:
+                if "RAY_ADDRESS" in os.environ:
+                    raise
+                ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **QUIET)
+        except Exception as error:  # of many classes, Exception itself among them
+            raise ShowtellError(
+                f"No cluster can be reached or started: {_cause(error)}.", "Try 'ray status', and see RAY_ADDRESS."
+            ) from error
     return ray
-
-
-def _workers(ray: Any, asked: int | None, threads: int) -> int:
-    cores = int(ray.cluster_resources().get("CPU", 0))
-    workers = asked or max(1, cores // threads)
-    if workers * threads > cores:
-        raise UsageError(
-            f"{workers} workers of {threads} threads need {workers * threads} cores, and the cluster has {cores}.",
-            "Lower --workers or --threads.",
-        )
-    return workers
 
 
 def _cause(error: BaseException) -> str:

@@ -87,11 +87,11 @@ class Results:
             ) from None
 
     def begin(self, parts: Iterable[Part], made_with: Mapping[str, Any]) -> None:
-        """Write the list of parts, and then what they are captioned with."""
+        """Write the list of parts, and then, unless it is empty, what they are captioned with."""
         with self.file_system.open(self._list_of_parts, "wb") as file:
-            for part in parts:
-                file.write(part.to_json().encode() + b"\n")
-        self._write(f"{self._own}/manifest.json", json.dumps(made_with, ensure_ascii=False, indent=1).encode())
+            written = sum(file.write(part.to_json().encode() + b"\n") for part in parts)
+        if written:
+            self._write(f"{self._own}/manifest.json", json.dumps(made_with, ensure_ascii=False, indent=1).encode())
 
     def check(self, made_with: Mapping[str, Any]) -> None:
         """Refuse to go on with other options.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from showtell.bulk.cluster import ModelFiles, Work, captioned_parts, model_files
+from showtell.bulk.cluster import ModelFiles, Work, captioned_parts, model_files, workers_of_cluster
 from showtell.bulk.parts import find_parts
 from showtell.bulk.results import Results
 from showtell.bundle import default_model, load_bundle
@@ -71,14 +71,14 @@ def caption_on_cluster(
     begun = results.manifest()
     if begun is not None and not resume:
         raise UsageError(f"{out} holds captions.", "Say --resume to go on, or choose another --out.")
+    workers = workers_of_cluster(workers, threads)
     captioner = load(models, threads=1)
     options = captioner.options(**search)
     files = model_files([load_bundle(model).path for model in models or [default_model()]])
     made_with = {
         "model": f"{captioner.config.name} {_fingerprint(files)}",
         **asdict(options),
-        "inputs": " ".join([*names[:3], *(["..."] if len(names) > 3 else [])]),
-        "inputs_hash": blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=4).hexdigest(),
+        "inputs": _shown(names),
         "column": column,
     }
     problems: list[DataError] = []
@@ -105,7 +105,7 @@ def caption_on_cluster(
 
 
 def _captioned(
-    files: ModelFiles, work: Work, left: Mapping[int, tuple[int, int]], workers: int | None, *, all_parts: int
+    files: ModelFiles, work: Work, left: Mapping[int, tuple[int, int]], workers: int, *, all_parts: int
 ) -> tuple[int, int]:
     """Caption the parts that are left; how many images were captioned, and how many could not be."""
     done = failed = 0
@@ -124,6 +124,12 @@ def _captioned(
             f"Stopped by Ctrl-C after {over:,} of {all_parts:,} parts.", "The same command and --resume goes on."
         ) from None
     return done, failed
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first inputs, and a hash of them all."""
+    hashed = blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return f"{' '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({hashed})"
 
 
 def _fingerprint(models: ModelFiles) -> str:
