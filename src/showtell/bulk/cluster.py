@@ -85,7 +85,7 @@ def captioned_parts(
         Of each part that is done, how many of its images were captioned, and how many could not be.
 
     Raises:
-        ShowtellError: a worker could not read or write the results, or died too often.
+        ShowtellError: a worker could not write, could not load the model, or died too often.
     """
     ray = _connected()
     context = ray.data.DataContext.get_current().copy()
@@ -103,11 +103,11 @@ def captioned_parts(
         )
         try:
             for row in captioned.iter_rows():
+                if row["stopped"]:
+                    raise _stopped(row["stopped"])
                 yield int(row["done"]), int(row["failed"])
-        except (ray.exceptions.RayError, OSError) as error:
-            raise ShowtellError(
-                f"A worker failed: {_cause(error)}.", "Mend that; the same command and --resume goes on."
-            ) from error
+        except ray.exceptions.RayError as error:
+            raise _stopped(_last_line(error)) from error
 
 
 class Worker:
@@ -128,11 +128,14 @@ class Worker:
             captioner, work.options, Results(work.where), work.made_with, work.folder, work.batch_size
         )
 
-    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """Caption the one part of the batch."""
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
+        """Caption the one part of the batch; what goes wrong with the part as a whole is said, and not tried again."""
         number, first, end = (int(batch[name][0]) for name in ("number", "first", "end"))
-        done, failed = self.caption(number, self.caption.results.part(first, end))
-        return {"done": [done], "failed": [failed]}
+        try:
+            done, failed = self.caption(number, self.caption.results.part(first, end))
+        except Exception as error:  # a full disk, a store that refuses
+            return {"done": [0], "failed": [0], "stopped": [f"{type(error).__name__}: {_last_line(error)}"]}
+        return {"done": [done], "failed": [failed], "stopped": [""]}
 
 
 def model_files(folders: Sequence[Path]) -> ModelFiles:
@@ -158,7 +161,9 @@ def _connected() -> Any:
         import ray.data
     except ImportError:
         raise MissingExtraError("--engine ray", "bulk") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)  # its log files have the rest
     if not ray.is_initialized():
         try:
             try:
@@ -169,13 +174,16 @@ def _connected() -> Any:
                 ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **QUIET)
         except Exception as error:  # of many classes, Exception itself among them
             raise ShowtellError(
-                f"No cluster can be reached or started: {_cause(error)}.", "Try 'ray status', and see RAY_ADDRESS."
+                f"No cluster can be reached or started: {_last_line(error)}.", "Try 'ray status', and see RAY_ADDRESS."
             ) from error
     return ray
 
 
-def _cause(error: BaseException) -> str:
-    """The line of a worker's error that says most."""
-    cause = getattr(error, "cause", None) or error.__cause__ or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip().rstrip('.')}" if lines else type(cause).__name__
+def _stopped(reason: str) -> ShowtellError:
+    return ShowtellError(f"A worker failed: {reason}.", "Mend that; the same command and --resume goes on.")
+
+
+def _last_line(error: BaseException) -> str:
+    """Of an error's text: Ray's begins with a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
