@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_written_is_refused(place):
 
 def test_other_options_are_refused(place):
     results = worker().results
-    results.begin([], MADE_WITH)
+    results.begin([part()], MADE_WITH)
     results.check(MADE_WITH)
     with pytest.raises(UsageError, match=r"out was begun with beam 1, not 5\. Give what it was begun with"):
         results.check({**MADE_WITH, "beam": 5})
