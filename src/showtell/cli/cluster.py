@@ -74,7 +74,8 @@ def caption_on_cluster(
     workers = workers_of_cluster(workers, threads)
     captioner = load(models, threads=1)
     options = captioner.options(**search)
-    files = model_files([load_bundle(model).path for model in models or [default_model()]])
+    used: Sequence[str | Path] = models or [default_model()]
+    files = model_files([load_bundle(model).path for model in used])
     made_with = {
         "model": f"{captioner.config.name} {_fingerprint(files)}",
         **asdict(options),
