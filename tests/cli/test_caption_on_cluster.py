@@ -10,6 +10,7 @@ from showtell.bulk.cluster import workers_of_cluster
 from showtell.bulk.results import Results
 from showtell.captioner import load
 from showtell.cli import cluster, main
+from showtell.errors import ShowtellError
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -166,3 +167,20 @@ def test_missing_packages_are_named_before_anything_is_written(place, capsys, mo
     assert code == 2
     assert line.endswith("needs packages that are not installed. Run: pip install 'showtell[bulk]'")
     assert not Path("out").exists()
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_of(monkeypatch):
+    """With RAY_ADDRESS, no other one is started in its place: it would caption a cluster's worth on one machine."""
+    ray = pytest.importorskip("ray")
+    tried = []
+
+    def refuse(address, **options):
+        tried.append(address)
+        raise ConnectionError("Nobody\nis there.")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ShowtellError, match=r"No cluster can be reached or started: is there\. Try 'ray status'"):
+        workers_of_cluster(None, 1)
+    assert tried == ["auto"]
