@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from showtell.cli import main
-from showtell.cli.containers import read_rows, table_rows
 from showtell.cli.inputs import find_inputs
+from showtell.data.image_tables import read_rows, table_rows
 from showtell.errors import ImageError
 from tests.fake_model import png, save_fake_model, use_fake_engine
 

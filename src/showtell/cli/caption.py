@@ -13,7 +13,7 @@ from typing import Annotated, Any, Unpack
 import typer
 
 from showtell.captioner import Caption, Captioner, load
-from showtell.cli import Interrupted, one_line
+from showtell.cli import Interrupted, cluster, one_line
 from showtell.cli import options as shared
 from showtell.cli.descriptions import (
     Descriptions,
@@ -78,18 +78,44 @@ def caption(
     replace_description: ReplaceDescription = False,
     keep_original: KeepOriginal = True,
     batch_size: shared.BatchSize = 16,
+    engine: cluster.Engine = "local",
+    out: cluster.Out = None,
+    workers: cluster.Workers = None,
+    threads: cluster.Threads = 1,
+    part_size: cluster.PartSize = 1000,
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
     """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
     Parquet, or a tar shard of the images with their captions."""
+    names = [*(inputs or []), *(listed_names(listed) if listed else [])]
+    if not names:
+        raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
+    if engine == "ray":
+        if format or output or explain or write_metadata:
+            raise UsageError(
+                "--engine ray writes Parquet files only.",
+                "Say --out DIR, and leave out -o, --format, --explain and --write-metadata.",
+            )
+        cluster.caption_on_cluster(
+            names,
+            column,
+            model,
+            search,
+            out=out,
+            resume=resume,
+            workers=workers,
+            threads=threads,
+            part_size=part_size,
+            batch_size=batch_size,
+        )
+        return
+    if out or workers:
+        raise UsageError(f"{'--out' if out else '--workers'} is for a cluster.", "Say --engine ray, or use -o FILE.")
     format = format_for(format, output)
     if resume and output is None:
         raise UsageError("--resume goes on with a file.", "Say -o FILE.")
     if resume and explain:
         raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
-    names = [*(inputs or []), *(listed_names(listed) if listed else [])]
-    if not names:
-        raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
     images, problems = find_inputs(names, column)
     captioner = load(model, threads=1)
     options = captioner.options(**search)

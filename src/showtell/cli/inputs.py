@@ -18,14 +18,8 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from showtell import __version__
-from showtell.cli.containers import (
-    TABLE_SUFFIXES,
-    member_bytes,
-    named,
-    read_rows,
-    shard_members,
-    table_rows,
-)
+from showtell.cli.containers import member_bytes, named, shard_members
+from showtell.data.image_tables import TABLE_SUFFIXES, read_rows, table_rows
 from showtell.errors import DataError, ImageError
 from showtell.images import SUFFIXES
 

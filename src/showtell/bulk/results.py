@@ -1,0 +1,194 @@
+"""The folder of a bulk run's results, on a disk or wherever fsspec writes.
+
+    part-000012.parquet        the captions of part 12; there whole or not at all
+    _showtell/manifest.json    what the captions are made with; written when the list of parts is
+    _showtell/parts.jsonl      the parts, one a line: the input as it was when the run began
+    _showtell/attempts/        parts that are worked at, and how often that ended badly
+    _showtell/unfinished/      files before they get their names
+
+Readers of Parquet folders pass over names that begin with `_`.
+"""
+
+import io
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from showtell.bulk.parts import Part, opened
+from showtell.errors import MissingExtraError, UsageError
+
+OWN = "_showtell"
+PART_FILE = re.compile(r"part-(\d+)\.parquet")
+BEGIN_AGAIN = "Give what it was begun with, or choose another --out."
+
+Row = dict[str, Any]
+"""Of the output: image, caption and log_prob, or error."""
+
+
+@dataclass
+class Attempt:
+    """What is known of the tries to caption a part, this one included."""
+
+    tries: int = 1
+    deaths: dict[int, int] = field(default_factory=dict)
+    """Workers that died while they captioned an image, by its number in the part."""
+
+
+class Results:
+    """Reads and writes such a folder.
+
+    Args:
+        where: a path or a URL.
+
+    Raises:
+        UsageError: there is no such kind of URL.
+        MissingExtraError: fsspec is not installed.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.file_system, root = opened(where, os.getcwd())  # noqa: PTH109
+        self.root = root.rstrip("/")
+        self._own = f"{self.root}/{OWN}"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the run in this folder is made with; None where none has begun.
+
+        Raises:
+            UsageError: the folder holds something else.
+        """
+        if (data := self._read(f"{self._own}/manifest.json")) is not None:
+            manifest: dict[str, Any] = json.loads(data)
+            return manifest
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if any(entry.rstrip("/") != self._own for entry in self.file_system.ls(self.root, detail=False)):
+                raise UsageError(f"{self.where} holds other files than captions.", "Choose another --out.")
+        return None
+
+    def make_folders(self) -> None:
+        """Make the folders that files are written to.
+
+        Raises:
+            UsageError: that is not possible.
+        """
+        try:
+            for folder in ("attempts", "unfinished"):
+                self.file_system.makedirs(f"{self._own}/{folder}", exist_ok=True)
+        except (OSError, NotImplementedError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise UsageError(
+                f"{self.where} can't be written: {reason or error or type(error).__name__}.", "Choose another --out."
+            ) from None
+
+    def begin(self, parts: Iterable[Part], made_with: Mapping[str, Any]) -> None:
+        """Write the list of parts, and then, unless it is empty, what they are captioned with."""
+        with self.file_system.open(self._list_of_parts, "wb") as file:
+            written = sum(file.write(part.to_json().encode() + b"\n") for part in parts)
+        if written:
+            self._write(f"{self._own}/manifest.json", json.dumps(made_with, ensure_ascii=False, indent=1).encode())
+
+    def check(self, made_with: Mapping[str, Any]) -> None:
+        """Refuse to go on with other options.
+
+        Raises:
+            UsageError: they differ from the manifest's.
+        """
+        before = self.manifest() or {}
+        for name, now in json.loads(json.dumps(made_with)).items():
+            then = before.get(name, now)  # what an older version did not know
+            if then != now:
+                raise UsageError(f"{self.where} was begun with {name} {then}, not {now}.", BEGIN_AGAIN)
+
+    def lines(self) -> list[tuple[int, int]]:
+        """Where each part's line is in the list of parts: its first byte, and the one behind it."""
+        places, end = [], 0
+        with self.file_system.open(self._list_of_parts, "rb") as file:
+            for line in file:
+                places.append((end, end + len(line)))
+                end += len(line)
+        return places
+
+    def part(self, first: int, end: int) -> Part:
+        """The part in these bytes of the list of parts."""
+        return Part.from_json(self.file_system.cat_file(self._list_of_parts, start=first, end=end))
+
+    def done(self) -> set[int]:
+        """The numbers of the parts whose files are there."""
+        self.file_system.invalidate_cache()
+        names = (name.rsplit("/", 1)[-1] for name in self.file_system.ls(self.root, detail=False))
+        return {int(found[1]) for name in names if (found := PART_FILE.fullmatch(name))}
+
+    def attempt(self, number: int) -> Attempt:
+        """Note that this process tries to caption a part; what earlier tries, that were not finished, have left."""
+        attempt = Attempt()
+        if (data := self._read(self._attempt(number))) is not None:
+            with suppress(ValueError, LookupError, TypeError):  # half-written: it died there, which says nothing
+                before = json.loads(data)
+                attempt.deaths = {int(image): count for image, count in before["deaths"].items()}
+                attempt.tries = before["tries"] + 1
+                if (image := before["image"]) is not None:
+                    attempt.deaths[image] = attempt.deaths.get(image, 0) + 1
+        self.note(number, attempt)
+        return attempt
+
+    def note(self, number: int, attempt: Attempt, image: int | None = None) -> None:
+        """Note which image of a part is captioned now, should that be the end of this process."""
+        state = {"tries": attempt.tries, "deaths": attempt.deaths, "image": image}
+        state |= {"host": socket.gethostname(), "pid": os.getpid()}
+        self.file_system.pipe_file(self._attempt(number), json.dumps(state).encode())
+
+    def finish(self, number: int, rows: Sequence[Row], made_with: Mapping[str, Any]) -> None:
+        """Write a part's file, in place of what may be there."""
+        self._write(f"{self.root}/part-{number:06}.parquet", _parquet(rows, made_with))
+        with suppress(FileNotFoundError):
+            self.file_system.rm_file(self._attempt(number))
+
+    def tidy(self) -> None:
+        """Remove what killed workers have left."""
+        for folder in ("attempts", "unfinished"):
+            with suppress(FileNotFoundError):
+                self.file_system.rm(f"{self._own}/{folder}", recursive=True)
+
+    @property
+    def _list_of_parts(self) -> str:
+        return f"{self._own}/parts.jsonl"
+
+    def _attempt(self, number: int) -> str:
+        return f"{self._own}/attempts/{number:06}.json"
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            data: bytes = self.file_system.cat_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return data
+
+    def _write(self, path: str, data: bytes) -> None:
+        """A file that is there whole or not at all, also where two workers write it at a time."""
+        aside = f"{self._own}/unfinished/{uuid4().hex}"
+        with self.file_system.open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            with suppress(AttributeError, OSError):  # not a disk's
+                os.fsync(file.fileno())
+        self.file_system.mv(aside, path)
+
+
+def _parquet(rows: Sequence[Row], made_with: Mapping[str, Any]) -> bytes:
+    """A file of the one-process command's columns, and `error`."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("Captioning on a cluster", "bulk") from None
+    columns = [("image", pa.string()), ("caption", pa.string()), ("log_prob", pa.float64()), ("error", pa.string())]
+    schema = pa.schema(columns, metadata={"showtell": json.dumps(made_with, ensure_ascii=False)})
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(list(rows), schema), file)
+    return file.getvalue()

@@ -1,0 +1,142 @@
+"""``showtell caption --engine ray``: captions by a cluster, as a folder of Parquet files."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from showtell.bulk.cluster import ModelFiles, Work, captioned_parts, model_files, workers_of_cluster
+from showtell.bulk.parts import find_parts
+from showtell.bulk.results import Results
+from showtell.bundle import default_model, load_bundle
+from showtell.captioner import load
+from showtell.cli import Interrupted, one_line
+from showtell.cli.progress import progress_bar
+from showtell.errors import DataError, UsageError
+
+CLUSTER = "On a cluster"
+
+EngineName = Literal["local", "ray"]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", metavar="ENGINE", help="local (this process), or ray (a cluster).", rich_help_panel=CLUSTER
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="DIR", help="Folder or URL for the Parquet files.", rich_help_panel=CLUSTER),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Models that caption at a time; by default as many as there are cores for.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, metavar="N", help="Cores for each of them.", rich_help_panel=CLUSTER)
+]
+PartSize = Annotated[
+    int,
+    typer.Option("--part-size", min=1, metavar="N", help="Images of one Parquet file, about.", rich_help_panel=CLUSTER),
+]
+
+
+def caption_on_cluster(
+    names: Sequence[str],
+    column: str | None,
+    models: Sequence[str] | None,
+    search: Mapping[str, Any],
+    *,
+    out: str | None,
+    resume: bool,
+    workers: int | None,
+    threads: int,
+    part_size: int,
+    batch_size: int,
+) -> None:
+    """Caption everything that `names` stand for into the folder `out`."""
+    if out is None:
+        raise UsageError("--engine ray writes a folder.", "Say --out DIR.")
+    results = Results(out)
+    begun = results.manifest()
+    if begun is not None and not resume:
+        raise UsageError(f"{out} holds captions.", "Say --resume to go on, or choose another --out.")
+    workers = workers_of_cluster(workers, threads)
+    captioner = load(models, threads=1)
+    options = captioner.options(**search)
+    used: Sequence[str | Path] = models or [default_model()]
+    files = model_files([load_bundle(model).path for model in used])
+    made_with = {
+        "model": f"{captioner.config.name} {_fingerprint(files)}",
+        **asdict(options),
+        "inputs": _shown(names),
+        "column": column,
+    }
+    problems: list[DataError] = []
+    results.make_folders()
+    if begun is None:
+        folder = os.getcwd()  # noqa: PTH109
+        results.begin(find_parts(names, column, part_size, problems), {**made_with, "folder": folder})
+    else:
+        results.check(made_with)
+        folder = begun["folder"]
+    for problem in problems:
+        print(f"showtell: {one_line(str(problem))}", file=sys.stderr)
+    lines = results.lines()
+    over = results.done()
+    left = {number: place for number, place in enumerate(lines) if number not in over}
+    work = Work(out if "://" in out else str(Path(out).resolve()), folder, options, made_with, batch_size, threads)
+    done, failed = _captioned(files, work, left, workers, all_parts=len(lines))
+    results.tidy()
+    print(f"showtell: {done:,} captioned, {failed:,} failed.", file=sys.stderr)
+    if failed:
+        print(f"showtell: the column 'error' in {out} says why.", file=sys.stderr)
+    if failed or problems:
+        raise typer.Exit(1)
+
+
+def _captioned(
+    files: ModelFiles, work: Work, left: Mapping[int, tuple[int, int]], workers: int, *, all_parts: int
+) -> tuple[int, int]:
+    """Caption the parts that are left; how many images were captioned, and how many could not be."""
+    done = failed = 0
+    before = over = all_parts - len(left)
+    if not left:
+        return 0, 0
+    try:
+        with progress_bar("parts", all_parts, done=before) as advance:
+            for captioned, bad in captioned_parts(files, work, left, workers):
+                done += captioned
+                failed += bad
+                over += 1
+                advance()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped by Ctrl-C after {over:,} of {all_parts:,} parts.", "The same command and --resume goes on."
+        ) from None
+    return done, failed
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first inputs, and a hash of them all."""
+    hashed = blake2b("\0".join(names).encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return f"{' '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({hashed})"
+
+
+def _fingerprint(models: ModelFiles) -> str:
+    """Eight digits that differ between models of different words, weights or preprocessing."""
+    hashed = blake2b(digest_size=4)
+    for model in models:
+        for name, content in sorted(model.items()):
+            hashed.update(name.encode() + b"\0" + content)
+    return hashed.hexdigest()
