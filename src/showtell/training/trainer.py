@@ -10,6 +10,7 @@ A run's folder:
     tensorboard/      the same curves for TensorBoard
     report.html       what came out, to look at
 
+Of many processes (`processes.py`) each runs all that stands here, over its share of every batch; the main one writes.
 A run that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone: the
 checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number. A stage
 starts from the best model of those before.
@@ -19,14 +20,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ from showtell.errors import DataError, ShowtellError, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
-from showtell.training import checkpoint
+from showtell.training import checkpoint, processes
 from showtell.training.augmentation import mirror_image, mirrored
 from showtell.training.batches import Batch, Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
@@ -108,7 +109,7 @@ def train(
         folder: the run's folder; must hold no run unless `resume`.
         resume: go on from the folder's last checkpoint, if it has one.
         cache: folder of the feature cache; one of its own for each data set and encoder when None.
-        tell: called with every event: something to show.
+        tell: called with every event, in the main process: something to show.
 
     Returns:
         The report page.
@@ -117,16 +118,21 @@ def train(
         UsageError: the folder holds a run already, or one of another recipe.
         BundleError: there is no model where the recipe starts from.
         DataError: the data set can't be trained on, or the loss is no longer a number.
-        Interrupted: Ctrl-C; the run is saved.
+        Interrupted: Ctrl-C, or SIGTERM; the run is saved.
+        ProcessLost: another process of the run is gone.
     """
-    run = set_up(recipe, dataset, folder, resume, cache, tell)
+    processes.join()
+    run = set_up(recipe, dataset, folder, resume, cache, tell if processes.is_main() else lambda event: None)
     first = run.progress.stage
     resumed = checkpoint.exists(run.checkpoint)
     for index, stage in list(enumerate(recipe.stages))[first:]:
+        processes.wait()  # for what the main one has written
         fit(run, index, stage, restore=resumed and index == first)
-    captioner = load(folder / "model")
-    add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
-    return write_report(folder)
+    if processes.is_main():
+        captioner = load(folder / "model")
+        add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
+        write_report(folder)
+    return folder / "report.html"
 
 
 def set_up(
@@ -139,17 +145,21 @@ def set_up(
 ) -> Run:
     """Everything before the first step, the same whether the run starts or goes on."""
     settings = recipe.model_dump(mode="json")
-    progress = checkpoint.read_progress(folder / "checkpoint") or Progress(settings)
-    if checkpoint.exists(folder / "checkpoint") and not resume:
-        raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
-    if progress.recipe != settings:
-        keys = [key for key in settings if settings[key] != progress.recipe.get(key)]
-        raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
-    accelerator = Accelerator(mixed_precision=recipe.precision)
-    set_seed(recipe.seed)
-    train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    tokenizer, model = starting_point(recipe, train_examples)
+    with processes.agreed():
+        progress = checkpoint.read_progress(folder / "checkpoint") or Progress(settings)
+        if checkpoint.exists(folder / "checkpoint") and not resume:
+            raise UsageError(
+                f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out."
+            )
+        if progress.recipe != settings:
+            keys = [key for key in settings if settings[key] != progress.recipe.get(key)]
+            raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+        accelerator = processes.accelerator(recipe.precision)
+        set_seed(recipe.seed)
+        train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+        tokenizer, model = starting_point(recipe, train_examples)
     model.to(accelerator.device)
+    processes.same_weights(model)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
         flips = any(stage.augmentation.flip for stage in recipe.stages if not stage.encoder_stages)
@@ -169,8 +179,10 @@ def set_up(
         [example for example in examples if example.image_id not in unreadable]
         for examples in (train_examples, dev_examples)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     return Run(
         recipe=recipe,
         folder=folder,
@@ -220,63 +232,89 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-    trained, optimizer = run.accelerator.prepare(model, optimizer)
+    # Mixed precision without a wrapper: gradients are added in `processes`.
+    trained = run.accelerator.prepare_model(model, evaluation_mode=True)
+    optimizer = run.accelerator.prepare_optimizer(optimizer)
     encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
     with (
         interruptible() as interrupted,
-        SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+        curves_of(run) as curves,
         inputs_of(run, stage) as inputs,
     ):
         while not _over(progress, stage):
             seed = (run.recipe.seed, index, progress.epoch)
             captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
             generator = np.random.default_rng(seed)
-            batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
+            batches = epoch_of_batches(
+                captions, stage.batch_images, stage.captions_per_image, generator, processes.share()
+            )
             todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
             objective = stage.objective(captions, run.tokenizer)
             begin = time.perf_counter()
             for batch, pictures in inputs.train(todo, seed):
+                processes.own_random_numbers(*seed, progress.batch)
                 done = progress.step / steps
-                loss = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
+                seen = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
-                    loss.batch.captions,
-                    loss.batch.words,
-                    loss.batch.real.numel(),
-                    loss.terms["words"].item(),
-                    loss.measures,
+                    seen.captions,
+                    seen.words,
+                    seen.positions,
+                    seen.terms["words"],
+                    seen.measures,
                     time.perf_counter() - begin,
                 )
-                for name, term in loss.terms.items():
-                    curves.add_scalar(f"loss/{name}", term.item(), progress.step)
-                for name, value in loss.measures.items():
-                    curves.add_scalar(f"samples/{name}", value, progress.step)
+                add_to(curves, "loss", seen.terms, progress.step)
+                add_to(curves, "samples", seen.measures, progress.step)
                 run.tell(_epoch(run, stage))
-                if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
-                    checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+                stop = any(processes.everyones(interrupted()))
+                if stop or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
+                    save(run, model, optimizer, average)
                     saved_at = time.monotonic()
-                if interrupted():
-                    raise Interrupted(
-                        f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
+                if stop:
+                    processes.fail(
+                        Interrupted(
+                            f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
+                        )
                     )
                 begin = time.perf_counter()
             finished = _epoch(run, stage)
             validated = model if average is None else cast(CaptioningModel, average.module)
             line = end_epoch(run, stage, index, validated, inputs)
-            for name, value in line["scores"].items():
-                curves.add_scalar(f"dev/{name}", value, progress.step)
-            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            add_to(curves, "dev", line["scores"], progress.step)
+            save(run, model, optimizer, average)
             run.tell(replace(finished, line=line))
         if len(best_epochs(run, stage, index)) > 1 and not progress.averaged:
             line = end_with_mean(run, stage, index, model, inputs)
-            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            save(run, model, optimizer, average)
             run.tell(replace(_epoch(run, stage), line=line))
     progress.begin_stage(index + 1)
+
+
+def save(run: Run, model: CaptioningModel, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
+    """Write the checkpoint, which is the main process's to write."""
+    if processes.is_main():
+        checkpoint.save(run.checkpoint, run.progress, model, optimizer, average)
+
+
+def curves_of(run: Run) -> AbstractContextManager[SummaryWriter | None]:
+    """The curves for TensorBoard, in the main process."""
+    if not processes.is_main():
+        return nullcontext()
+    curves: SummaryWriter = SummaryWriter(run.folder / "tensorboard", purge_step=run.progress.step)
+    return curves
+
+
+def add_to(curves: SummaryWriter | None, group: str, values: Mapping[str, float], step: int) -> None:
+    """Add a point to each of a group's curves."""
+    if curves is not None:
+        for name, value in values.items():
+            curves.add_scalar(f"{group}/{name}", value, step)
 
 
 def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
@@ -285,6 +323,30 @@ def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
         return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
     assert run.cache is not None, "set_up opens the cache when a stage needs it"
     return nullcontext(CachedGrids(run.train_examples, run.cache, stage.augmentation))
+
+
+class Seen(NamedTuple):
+    """What was computed in a step, or in a part of one."""
+
+    captions: int
+    words: int
+    positions: int
+    terms: Mapping[str, float]
+    """Of the loss, before the step."""
+    measures: Mapping[str, float]
+
+    @classmethod
+    def of(cls, loss: Loss) -> "Seen":
+        """What was computed in one part."""
+        terms = {name: term.item() for name, term in loss.terms.items()}
+        return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, loss.measures)
+
+    @classmethod
+    def together(cls, parts: Sequence["Seen"]) -> "Seen":
+        """What was computed in all parts of a step, at least one; each knows the measures of all."""
+        terms = {name: sum(part.terms[name] for part in parts) for name in parts[0].terms}
+        captions, words, positions = (sum(numbers) for numbers in zip(*(part[:3] for part in parts), strict=True))
+        return cls(captions, words, positions, terms, parts[0].measures)
 
 
 def step(
@@ -296,21 +358,27 @@ def step(
     inputs: Tensor,
     batch: Batch,
     done: float,
-) -> Loss:
-    """One optimiser step, `done` (0..1) into the stage; returns the loss before it."""
+) -> Seen:
+    """One optimiser step, `done` (0..1) into the stage, of this process's share of a batch."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * stage.learning_rate_share(done)
     optimizer.zero_grad()
-    with run.accelerator.autocast():
-        loss = objective(model, inputs, batch, done)
-    total = torch.stack(list(loss.terms.values())).sum()
-    values = {name: term.item() for name, term in loss.terms.items()}
-    if not math.isfinite(sum(values.values())):
-        raise DataError(f"The loss is no longer a number: {values}.", "Use a lower learning_rate or clip.")
-    run.accelerator.backward(total)
+    losses, parts = objective(model, inputs, batch, done), list[Seen]()
+    with processes.gradients_added(model, batch.words / batch.step_words):
+        while True:
+            with run.accelerator.autocast():  # the forward pass of a part, but not its backward pass
+                loss = next(losses, None)
+            if loss is None:
+                break
+            parts.append(Seen.of(loss))
+            run.accelerator.backward(torch.stack(list(loss.terms.values())).sum())
+        seen = Seen.together([part for of_process in processes.everyones(parts) for part in of_process])
+        if not math.isfinite(sum(seen.terms.values())):
+            problem = f"The loss is no longer a number: {dict(seen.terms)}."
+            processes.fail(DataError(problem, "Use a lower learning_rate or clip."))
     run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
     optimizer.step()
-    return loss._replace(terms={name: term.detach() for name, term in loss.terms.items()})
+    return seen
 
 
 def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
@@ -324,7 +392,7 @@ def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs
         **progress.mean_measures,
     }
     line = add_validation(run, index, model, inputs, facts)
-    if stage.best_epochs:
+    if stage.best_epochs and processes.is_main():
         checkpoint.keep_weights(run.checkpoint, line["epoch"], model, best_epochs(run, stage, index))
     progress.end_epoch()
     return line
@@ -333,6 +401,7 @@ def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs
 def end_with_mean(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
     """Put the mean weights of the stage's best epochs into the model, and validate it like an epoch's."""
     epochs = best_epochs(run, stage, index)
+    processes.wait()  # for the weights that the main one keeps
     model.load_state_dict(checkpoint.mean_weights(run.checkpoint, epochs))
     run.progress.averaged = True
     return add_validation(run, index, model, inputs, {"mean_of": epochs})
@@ -361,10 +430,12 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
-    if progress.add_line(line, line["scores"][SELECTED_BY]):
-        save_model(run, model, validation.report)
-        write_lines(run.folder / "samples.jsonl", validation.samples())
-    write_lines(run.folder / "log.jsonl", progress.log)
+    best = progress.add_line(line, line["scores"][SELECTED_BY])
+    if processes.is_main():
+        if best:
+            save_model(run, model, validation.report)
+            write_lines(run.folder / "samples.jsonl", validation.samples())
+        write_lines(run.folder / "log.jsonl", progress.log)
     return line
 
 
@@ -400,6 +471,9 @@ def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) ->
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C wait for the end of the step, so that what is saved is whole; a second one does not wait.
 
+    SIGTERM, with which clusters and launchers end a run, waits too; and as a launcher passes Ctrl-C on to processes
+    that have heard of it from the terminal, a second one means something to a run of one process only.
+
     Yields:
         Whether it was pressed.
     """
@@ -407,18 +481,19 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
+        if pressed and signum == signal.SIGINT and processes.count() == 1:
             raise KeyboardInterrupt
         pressed = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread hears of signals
         return
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _over(progress: Progress, stage: Stage) -> bool:
