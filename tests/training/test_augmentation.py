@@ -192,7 +192,7 @@ def test_the_trainer_mirrors_photos_and_captions_together(
 
     def recorded_step(run, stage, objective, model, optimizer, inputs, batch, done):  # type: ignore[no-untyped-def]
         shown.append((inputs, batch))
-        return Loss({"words": torch.ones(())}, batch)
+        return trainer.Seen.of(Loss({"words": torch.ones(())}, batch))
 
     monkeypatch.setattr(trainer, "step", recorded_step)
     dataset = load("shapes:40,pixels=64")
