@@ -9,6 +9,7 @@ of sending with the backward pass: milliseconds for models of this size.
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -212,6 +213,7 @@ def _lost_if_it_fails() -> Iterator[None]:
     except RuntimeError as error:
         if rank() > 1:
             raise SystemExit(1) from error  # two that tell it are enough: one of them may be the one that is gone
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to all others: first the sentence
         raise ProcessLost(
             f"Process {rank()} of {count()} stopped, as another one has failed or was killed.",
             "The same command with --resume goes on from the last checkpoint.",

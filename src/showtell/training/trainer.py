@@ -339,7 +339,7 @@ class Seen(NamedTuple):
     def of(cls, loss: Loss) -> "Seen":
         """What was computed in one part."""
         terms = {name: term.item() for name, term in loss.terms.items()}
-        return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, loss.measures)
+        return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, dict(loss.measures))
 
     @classmethod
     def together(cls, parts: Sequence["Seen"]) -> "Seen":
