@@ -53,8 +53,8 @@ class Batch:
 
     def images(self, chosen: slice) -> "Batch":
         """Some of the images, laid out as they are."""
-        rows, tokens, targets, real = (part[chosen] for part in (self.rows, self.tokens, self.targets, self.real))
-        return replace(self, rows=rows, tokens=tokens, targets=targets, real=real)
+        tokens, targets, real = (tensor[chosen] for tensor in (self.tokens, self.targets, self.real))
+        return replace(self, rows=self.rows[chosen], tokens=tokens, targets=targets, real=real)
 
 
 def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_words: int | None = None) -> Batch:

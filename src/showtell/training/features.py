@@ -15,7 +15,7 @@ import torch
 from showtell.cache import cache_folder
 from showtell.data.dataset import Example
 from showtell.data.feature_cache import CacheWriter, FeatureCache
-from showtell.errors import DataError, ImageError
+from showtell.errors import ImageError
 from showtell.images import Preprocessing, normalise, resize
 from showtell.models.encoders import Encoder, folded
 from showtell.training import processes
@@ -34,7 +34,7 @@ def cached_features(
     folder: Path | None = None,
     watch: Callable[[int, int, int], None] = lambda done, images, size: None,
 ) -> FeatureCache:
-    """The features of these images, computed now as far as they are not in the cache.
+    """The features of these images, computed now as far as they are not in the cache, each process its share of them.
 
     Args:
         name: of the data set; part of the folder's name.
@@ -46,12 +46,14 @@ def cached_features(
 
     Raises:
         DataError: the folder's cache is of another encoder or other images, or the disk is too small.
+        UsageError: not all processes can see the folder.
     """
     folder = folder or default_folder(name, examples, encoder)
     for turn in (processes.is_main(), not processes.is_main()):  # the main process makes the files, all fill them
         with processes.agreed():
             if turn:
-                _refuse_another_disk(folder)
+                if not processes.is_main():
+                    processes.refuse_another_disk(folder / "index.json", "--features")
                 writer = writer_for(examples, encoder, folder)
     unreadable: dict[str, str] = {}
     with writer:
@@ -124,14 +126,6 @@ def fill(
             writer.write(list(read), features.float().cpu().numpy())
         for _ in batch:
             advance()
-
-
-def _refuse_another_disk(folder: Path) -> None:
-    if not processes.is_main() and not (folder / "index.json").exists():
-        raise DataError(
-            f"The feature cache {folder} that the main process made is not on the disk of process {processes.rank()}.",
-            "Give --features a folder that all machines share.",
-        )
 
 
 def batches_read(

@@ -14,14 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
 from torch import distributed, nn
 
 from showtell.errors import ShowtellError, UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -42,16 +45,23 @@ def join() -> None:
         return
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if here > gpus and not _on_cpu():
-        raise UsageError(f"There are {here} processes for {gpus} GPUs.", "Start one process a GPU, or set --cpu.")
+        raise UsageError(
+            f"There are {here} processes for {gpus} GPUs.",
+            "Start one process a GPU, or set ACCELERATE_USE_CPU=true.",
+        )
+    from accelerate import PartialState
+
     PartialState(cpu=_on_cpu())
 
 
-def accelerator(precision: str) -> Accelerator:
+def accelerator(precision: str) -> "Accelerator":
     """What knows the device and computes in this precision.
 
     Raises:
-        UsageError: the launcher was told of something else, or something that does not go together with it.
+        UsageError: the launcher was told something that contradicts, or that does not go together with it.
     """
+    from accelerate import Accelerator
+
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", precision):
         raise UsageError(
@@ -61,12 +71,10 @@ def accelerator(precision: str) -> Accelerator:
     for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true":
             raise UsageError(
-                f"showtell's models are small: they are not divided over processes, as {kind} does.",
-                "Launch without it; each process then holds the model.",
+                f"The launcher says {kind}, which divides a model over processes.",
+                "showtell's models are small: launch without it, and each process holds the model.",
             )
-    if precision == "fp16" and _on_cpu():
-        raise UsageError("precision: fp16 needs a GPU, and there is none.", "Use bf16 or no.")
-    return Accelerator(mixed_precision=precision, cpu=_on_cpu())
+    return Accelerator(mixed_precision=precision, cpu=count() > 1 and _on_cpu())
 
 
 def leave() -> None:
@@ -118,6 +126,15 @@ def wait() -> None:
 def put_together(shares: Sequence[Sequence[T]]) -> list[T]:
     """The sequence that `share` divided: one value of each process in turn."""
     return [part[place] for place in range(max(map(len, shares))) for part in shares if place < len(part)]
+
+
+def refuse_another_disk(path: Path, option: str) -> None:
+    """Raise UsageError where a file of the main process can't be seen: `option` names a folder that is not shared."""
+    if not path.exists():
+        raise UsageError(
+            f"Process {rank()} of {count()} can't see {path}, which the main one has written.",
+            f"Give {option} a folder on a disk that all machines share.",
+        )
 
 
 @contextmanager
@@ -203,7 +220,8 @@ def _on_cpu() -> bool:
 @cache
 def _group() -> distributed.ProcessGroup | None:
     """Where values that are no tensors are exchanged: over gloo, which notices at once when a process is gone."""
-    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+    group: distributed.ProcessGroup | None = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return group
 
 
 @contextmanager

@@ -158,6 +158,12 @@ def set_up(
         set_seed(recipe.seed)
         train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
         tokenizer, model = starting_point(recipe, train_examples)
+        if processes.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    with processes.agreed():
+        processes.refuse_another_disk(folder / "recipe.yaml", "--out")
     model.to(accelerator.device)
     processes.same_weights(model)
     features = None
@@ -179,10 +185,6 @@ def set_up(
         [example for example in examples if example.image_id not in unreadable]
         for examples in (train_examples, dev_examples)
     )
-    if processes.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     return Run(
         recipe=recipe,
         folder=folder,
