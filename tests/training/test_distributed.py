@@ -135,25 +135,39 @@ def test_one_process_begins_and_two_go_on(folder: Path, recipe: Recipe, alone: L
     assert len(list((run / "tensorboard").iterdir())) <= 4, "more than one process wrote curves"
 
 
-def test_two_begin_one_is_killed_and_one_process_goes_on(folder: Path, recipe: Recipe, alone: Log) -> None:
-    """With a feature cache that two processes have built, and a sentence that says what to do."""
+def test_two_are_stopped_go_on_one_is_killed_and_one_process_goes_on(folder: Path, recipe: Recipe, alone: Log) -> None:
+    """With a feature cache that two processes have built; each time a single sentence says what to do."""
     run, features = folder / "two_one", folder / "features_of_two"
     with launched(ACCELERATE, folder, run, "--features", str(features)) as process:
-        deadline = time.monotonic() + 240
-        while (progress := read_progress(run / "checkpoint")) is None or progress.stage < 2 or progress.step < 2:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(run, 1, process)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert said(errors) == ["showtell: Stopped in epoch 1; the run is saved. Add --resume to go on."]
+    with launched(TORCHRUN, folder, run, "--features", str(features), "--resume") as process:
+        wait_for(run, 2, process)
         os.kill(pid_of_rank(1, process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    said = [line for line in errors.splitlines() if line.startswith("showtell: ")]
-    assert said == [
+    assert said(errors) == [
         "showtell: Process 0 of 2 stopped, as another one has failed or was killed. "
         "The same command with --resume goes on from the last checkpoint."
     ]
     train(recipe, load(SPEC), run, cache=features, resume=True)
     check_same(log_of(run), alone)
+
+
+def wait_for(run: Path, stage: int, process: subprocess.Popen[str]) -> None:
+    """Until a step of the stage is saved."""
+    deadline = time.monotonic() + 240
+    while (progress := read_progress(run / "checkpoint")) is None or progress.stage < stage:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def said(errors: str) -> list[str]:
+    """What showtell, and not the launcher, wrote to stderr."""
+    return [line for line in errors.splitlines() if line.startswith("showtell: ")]
 
 
 def pid_of_rank(rank: int, launcher: int) -> int:

@@ -50,15 +50,19 @@ class Validation:
 def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) -> Validation:
     """Caption the images with the model's own search options, and score the best caption of each.
 
-    Each process captions its share, and all come to the same scores of all captions.
+    Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
     """
     own = [caption for _, caption in inputs.captions(captioner, examples[processes.share()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
-    report = score(
-        {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)},
-        {example.image_id: example.captions for example in examples},
-        metrics=("BLEU", "ROUGE_L", "CIDEr"),  # METEOR would take longer than the captions
-    )
+    report = None
+    if processes.is_main():
+        report = score(
+            {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)},
+            {example.image_id: example.captions for example in examples},
+            metrics=("BLEU", "ROUGE_L", "CIDEr"),  # METEOR would take longer than the captions
+        )
+    report = processes.everyones(report)[0]
+    assert report is not None, "the main process is the first"
     return Validation(examples, captions, report)
 
 
