@@ -115,6 +115,8 @@ def test_parts_of_a_batch_are_the_batch(folder: Path, recipe: Recipe, alone: Log
     check_same(log_of(folder / "parts"), alone)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_one_process_begins_and_two_go_on(folder: Path, recipe: Recipe, alone: Log) -> None:
     """From the second step on, through every kind of stage; validation captions are those of one process."""
     run = folder / "one_two"
@@ -135,18 +137,20 @@ def test_one_process_begins_and_two_go_on(folder: Path, recipe: Recipe, alone: L
     assert len(list((run / "tensorboard").iterdir())) <= 4, "more than one process wrote curves"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_are_stopped_go_on_one_is_killed_and_one_process_goes_on(folder: Path, recipe: Recipe, alone: Log) -> None:
     """With a feature cache that two processes have built; each time a single sentence says what to do."""
     run, features = folder / "two_one", folder / "features_of_two"
     with launched(ACCELERATE, folder, run, "--features", str(features)) as process:
         wait_for(run, 1, process)
         process.terminate()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert said(errors) == ["showtell: Stopped in epoch 1; the run is saved. Add --resume to go on."]
     with launched(TORCHRUN, folder, run, "--features", str(features), "--resume") as process:
         wait_for(run, 2, process)
         os.kill(pid_of_rank(1, process.pid), signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert said(errors) == [
         "showtell: Process 0 of 2 stopped, as another one has failed or was killed. "
