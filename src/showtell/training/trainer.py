@@ -27,14 +27,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
@@ -43,13 +42,13 @@ from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine, weights_of
-from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.errors import ShowtellError, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
 from showtell.training.augmentation import mirror_image, mirrored
-from showtell.training.batches import Batch, Ids, epoch_of_batches
+from showtell.training.batches import Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
@@ -57,7 +56,8 @@ from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreada
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe
 from showtell.training.report import write_report
-from showtell.training.stage import Loss, Objective, Stage, parameter_groups
+from showtell.training.stage import Stage, parameter_groups
+from showtell.training.step import step
 from showtell.training.validation import add_pictures, validate, write_lines
 
 SELECTED_BY = "CIDEr"
@@ -260,7 +260,9 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
             for batch, pictures in inputs.train(todo, seed):
                 processes.own_random_numbers(*seed, progress.batch)
                 done = progress.step / steps
-                seen = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
+                seen = step(
+                    run.accelerator, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done
+                )
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
@@ -325,62 +327,6 @@ def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
         return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
     assert run.cache is not None, "set_up opens the cache when a stage needs it"
     return nullcontext(CachedGrids(run.train_examples, run.cache, stage.augmentation))
-
-
-class Seen(NamedTuple):
-    """What was computed in a step, or in a part of one."""
-
-    captions: int
-    words: int
-    positions: int
-    terms: Mapping[str, float]
-    """Of the loss, before the step."""
-    measures: Mapping[str, float]
-
-    @classmethod
-    def of(cls, loss: Loss) -> "Seen":
-        """What was computed in one part."""
-        terms = {name: term.item() for name, term in loss.terms.items()}
-        return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, dict(loss.measures))
-
-    @classmethod
-    def together(cls, parts: Sequence["Seen"]) -> "Seen":
-        """What was computed in all parts of a step, at least one; each knows the measures of all."""
-        terms = {name: sum(part.terms[name] for part in parts) for name in parts[0].terms}
-        captions, words, positions = (sum(numbers) for numbers in zip(*(part[:3] for part in parts), strict=True))
-        return cls(captions, words, positions, terms, parts[0].measures)
-
-
-def step(
-    run: Run,
-    stage: Stage,
-    objective: Objective,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    batch: Batch,
-    done: float,
-) -> Seen:
-    """One optimiser step, `done` (0..1) into the stage, of this process's share of a batch."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["highest"] * stage.learning_rate_share(done)
-    optimizer.zero_grad()
-    losses, parts = objective(model, inputs, batch, done), list[Seen]()
-    with processes.gradients_added(model, batch.words / batch.step_words):
-        while True:
-            with run.accelerator.autocast():  # the forward pass of a part, but not its backward pass
-                loss = next(losses, None)
-            if loss is None:
-                break
-            parts.append(Seen.of(loss))
-            run.accelerator.backward(torch.stack(list(loss.terms.values())).sum())
-        seen = Seen.together([part for of_process in processes.everyones(parts) for part in of_process])
-        if not math.isfinite(sum(seen.terms.values())):
-            problem = f"The loss is no longer a number: {dict(seen.terms)}."
-            processes.fail(DataError(problem, "Use a lower learning_rate or clip."))
-    run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
-    optimizer.step()
-    return seen
 
 
 def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
