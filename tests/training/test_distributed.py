@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from showtell.data import load
+from showtell.training import checkpoint
 from showtell.training.checkpoint import read_progress
 from showtell.training.events import Epoch, Event
 from showtell.training.recipe import Recipe, load_recipe
@@ -113,6 +114,18 @@ def test_parts_of_a_batch_are_the_batch(folder: Path, recipe: Recipe, alone: Log
     parts = recipe.model_copy(update={"stages": stages})
     train(parts, load(SPEC), folder / "parts", cache=folder / "features")
     check_same(log_of(folder / "parts"), alone)
+
+
+def test_a_run_from_before_a_key_existed_goes_on(
+    folder: Path, recipe: Recipe, alone: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = read_progress(folder / "alone" / "checkpoint")
+    assert progress is not None
+    for stage in progress.recipe["stages"]:
+        del stage["accumulate"]
+    monkeypatch.setattr(checkpoint, "read_progress", lambda _: progress)
+    train(recipe, load(SPEC), folder / "alone", cache=folder / "features", resume=True)
+    assert log_of(folder / "alone") == alone
 
 
 @pytest.mark.slow

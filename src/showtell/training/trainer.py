@@ -54,7 +54,7 @@ from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, live_pictures, unreadable_of
 from showtell.training.model_card import model_card
-from showtell.training.recipe import Recipe
+from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.report import write_report
 from showtell.training.stage import Stage, parameter_groups
 from showtell.training.step import step
@@ -151,8 +151,10 @@ def set_up(
             raise UsageError(
                 f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out."
             )
-        if progress.recipe != settings:
-            keys = [key for key in settings if settings[key] != progress.recipe.get(key)]
+        # Read again, a recipe from before a key existed has its default.
+        begun = parse_recipe(progress.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
+        if begun != settings:
+            keys = [key for key in settings if settings[key] != begun[key]]
             raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
         accelerator = processes.accelerator(recipe.precision)
         set_seed(recipe.seed)
