@@ -21,6 +21,7 @@ from showtell.training.augmentation import Augmentation, mirrored, random_of, re
 from showtell.training.batches import Batch
 from showtell.training.recipe import documented_keys, load_recipe
 from showtell.training.stage import Loss
+from showtell.training.step import Seen
 
 SEED = (0, 1, 2)
 ALL = Augmentation(flip=0.5, crop=0.5, colour=0.3, cutout=0.25)
@@ -190,9 +191,9 @@ def test_the_trainer_mirrors_photos_and_captions_together(
     monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
     shown: list[tuple[Tensor, Batch]] = []
 
-    def recorded_step(run, stage, objective, model, optimizer, inputs, batch, done):  # type: ignore[no-untyped-def]
+    def recorded_step(accelerator, stage, objective, model, optimizer, inputs, batch, done):  # type: ignore[no-untyped-def]
         shown.append((inputs, batch))
-        return Loss({"words": torch.ones(())}, batch)
+        return Seen.of(Loss({"words": torch.ones(())}, batch))
 
     monkeypatch.setattr(trainer, "step", recorded_step)
     dataset = load("shapes:40,pixels=64")

@@ -42,7 +42,7 @@ def test_repeats_eight_captions_word_for_word(path: Path) -> None:
     model.train()
     for step in range(1000):
         optimizer.zero_grad()
-        terms = objective(model, grids, batch, 0.0).terms
+        terms = next(objective(model, grids, batch, 0.0)).terms
         torch.stack(list(terms.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), stage.clip)
         optimizer.step()

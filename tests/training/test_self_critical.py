@@ -70,7 +70,7 @@ def test_the_gradient_is_reinforce_written_by_hand(
     state = torch.get_rng_state()
     samples = objective.draw(model, inputs, ROWS)
     torch.set_rng_state(state)
-    loss = objective(model, inputs, batch_of(ROWS, IDS), 0.0)
+    loss = next(objective(model, inputs, batch_of(ROWS, IDS), 0.0))
     loss.terms["words"].backward()
     found = {name: parameter.grad.clone() for name, parameter in model.decoder.named_parameters()}
     assert list(loss.terms) == ["words"]
@@ -111,7 +111,7 @@ def test_the_baseline_is_the_mean_of_the_other_samples() -> None:
 def test_samples_that_are_all_alike_teach_nothing() -> None:
     """No division by a deviation of zero."""
     same = [[of_image[0]] * 3 for of_image in IDS]
-    loss = scripted(same, cross_entropy=0.0)(model_of(), grids(), batch_of(ROWS, IDS), 0.0)
+    loss = next(scripted(same, cross_entropy=0.0)(model_of(), grids(), batch_of(ROWS, IDS), 0.0))
     assert loss.terms["words"].item() == pytest.approx(0, abs=1e-6)
     assert loss.measures["advantage_std"] == pytest.approx(0, abs=1e-9)
 
@@ -153,11 +153,12 @@ def test_padding_never_counts() -> None:
     model, inputs = model_of(), grids()
     for weight in (0.0, 0.5):
         objective = scripted(samples, cross_entropy=weight, normalise=False)
-        together = objective(model, inputs, batch_of(ROWS, IDS), 0.0).terms
+        together = next(objective(model, inputs, batch_of(ROWS, IDS), 0.0)).terms
         words = [sum(len(ids) - 1 for ids in of_image) for of_image in samples]
         given = [sum(len(ids) - 1 for ids in of_image) for of_image in IDS]
         alone = [
-            objective(model, inputs[b : b + 1], batch_of(ROWS[b : b + 1], [IDS[b]]), 0.0).terms for b in range(IMAGES)
+            next(objective(model, inputs[b : b + 1], batch_of(ROWS[b : b + 1], [IDS[b]]), 0.0)).terms
+            for b in range(IMAGES)
         ]
         for name, counts in (("words", words), ("references", given)):
             if name in together:
@@ -197,7 +198,7 @@ def test_samples_are_drawn_as_they_will_be_said() -> None:
     torch.manual_seed(3)
     assert objective.draw(model, grids(), ROWS) == samples
     assert objective.draw(model, grids(), ROWS) != samples  # the next step draws others
-    measures = objective(model, grids(), batch_of(ROWS, IDS), 0.0).measures
+    measures = next(objective(model, grids(), batch_of(ROWS, IDS), 0.0)).measures
     assert 0 < measures["unfinished"] <= 1
     assert measures["sample_words"] <= 3
 
@@ -208,7 +209,7 @@ def test_live_pictures_are_encoded_for_the_samples_too() -> None:
     stage = SelfCritical(samples=2, max_words=5, encoder_stages=1)
     optimizer = torch.optim.AdamW(parameter_groups(model, stage))
     pictures = torch.randn(3, 3, 32, 32)
-    loss = stage.objective(IDS, TOKENIZER)(model, pictures, batch_of(ROWS[:3], IDS[:3]), 0.0)
+    loss = next(stage.objective(IDS, TOKENIZER)(model, pictures, batch_of(ROWS[:3], IDS[:3]), 0.0))
     torch.stack(list(loss.terms.values())).sum().backward()
     encoders = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     assert {id(p) for p in encoders} & {id(p) for p in model.encoder.parameters()}
@@ -226,7 +227,7 @@ def test_a_model_raises_its_own_reward() -> None:
         optimizer = torch.optim.AdamW(parameter_groups(model, stage))
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = objective(model, inputs, batch, 0.0)
+            loss = next(objective(model, inputs, batch, 0.0))
             loss.terms["words"].backward()
             optimizer.step()
             rewards += [loss.measures["reward"]] if stage.kind == "self_critical" else []

@@ -31,7 +31,10 @@ def print_keys(wanted: bool) -> None:
     raise typer.Exit
 
 
-@app.command(epilog="Ctrl-C saves the run; the same command with --resume goes on with it.")
+@app.command(
+    epilog="Ctrl-C saves the run; the same command with --resume goes on with it. "
+    "On several GPUs: torchrun --nproc-per-node 4 -m showtell train ..."
+)
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
     data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
@@ -58,16 +61,23 @@ def train(
     if any(find_spec(package) is None for package in NEEDED):
         raise MissingExtraError("Training", "train")
     from showtell.data import load
+    from showtell.training import processes
     from showtell.training.recipe import load_recipe
     from showtell.training.trainer import train
 
-    plan = load_recipe(recipe, settings or ())
-    dataset = load(data)
-    for note in dataset.notes:
-        print(note, file=sys.stderr)
-    with _Screen() as screen:
-        report = train(plan, dataset, out, resume=resume, cache=features, tell=screen.show)
-    print(f"Model: {out / 'model'}\nReport: {report}")
+    processes.join()
+    with processes.agreed():
+        plan = load_recipe(recipe, settings or ())
+        dataset = load(data)
+    if not processes.is_main():
+        train(plan, dataset, out, resume=resume, cache=features)
+    else:
+        for note in dataset.notes:
+            print(note, file=sys.stderr)
+        with _Screen() as screen:
+            report = train(plan, dataset, out, resume=resume, cache=features, tell=screen.show)
+        print(f"Model: {out / 'model'}\nReport: {report}")
+    processes.leave()
 
 
 class _Screen:

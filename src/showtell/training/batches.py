@@ -5,8 +5,8 @@ of a batch are about equally long: only then is teacher forcing over `[B, K, T]`
 at 20 images, against 43 % for random batches of rectangles).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class Batch:
 
     `rows` are the images' places in the data set, `[B]`. `tokens` are `<start>` and the words, `[B, K, T]`; `targets`
     what follows each of them, on the packed axis `[B, P]`; `real` marks where that is a word or `<end>` and no padding.
+    `step_words` counts the words of the whole step that the batch is a share of: what sums over words are divided by.
     """
 
     rows: NDArray[np.int64]
@@ -33,6 +34,7 @@ class Batch:
     targets: Tensor
     real: Tensor
     packing: Packing
+    step_words: int
 
     @property
     def captions(self) -> int:
@@ -46,25 +48,38 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.rows, self.tokens.to(device), self.targets.to(device), self.real.to(device), self.packing)
+        tokens, targets, real = (tensor.to(device) for tensor in (self.tokens, self.targets, self.real))
+        return replace(self, tokens=tokens, targets=targets, real=real)
+
+    def images(self, chosen: slice) -> "Batch":
+        """Some of the images, laid out as they are."""
+        tokens, targets, real = (tensor[chosen] for tensor in (self.tokens, self.targets, self.real))
+        return replace(self, rows=self.rows[chosen], tokens=tokens, targets=targets, real=real)
 
 
-def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]]) -> Batch:
+def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_words: int | None = None) -> Batch:
     """Lay out the captions of the images `rows`: captions[i] are those of the i-th, at least one, any number.
 
-    Images with fewer captions than the others get empty ones, of no steps, last.
+    Images with fewer captions than the others get empty ones, of no steps, last. There may be no images, where a step
+    has fewer than there are processes.
+
+    Args:
+        rows: `[B]`, see `Batch`.
+        captions: of each image.
+        step_words: see `Batch`; the batch's own when it is the whole step.
     """
     ordered = [sorted(of_image, key=len, reverse=True) for of_image in captions]
-    most = max(map(len, ordered))
+    most = max(map(len, ordered), default=1)
     steps = np.zeros((len(ordered), most), np.int64)  # the last token is only ever a target
     for b, of_image in enumerate(ordered):
         steps[b, : len(of_image)] = [len(ids) - 1 for ids in of_image]
-    packing = Packing.of_widths(steps.max(0).tolist())
-    ids = np.full((len(ordered), most, steps.max() + 1), Tokenizer.pad, np.int64)
+    packing = Packing.of_widths(steps.max(0, initial=1).tolist())
+    longest = steps.max(initial=1)
+    ids = np.full((len(ordered), most, longest + 1), Tokenizer.pad, np.int64)
     for b, of_image in enumerate(ordered):
         for k, tokens in enumerate(of_image):
             ids[b, k, : len(tokens)] = tokens
-    real = np.arange(steps.max()) < steps[:, :, None]
+    real = np.arange(longest) < steps[:, :, None]
     whole = torch.from_numpy(ids)
     return Batch(
         rows=rows,
@@ -72,11 +87,21 @@ def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]]) -> Batc
         targets=packing.pack(whole[:, :, 1:]),
         real=packing.pack(torch.from_numpy(real)),
         packing=packing,
+        step_words=words_of(captions) if step_words is None else step_words,
     )
 
 
+def words_of(captions: Iterable[Sequence[Ids]]) -> int:
+    """How many words the captions of some images have to be learnt, each `<end>` among them."""
+    return sum(len(ids) - 1 for of_image in captions for ids in of_image)
+
+
 def epoch_of_batches(
-    captions: Sequence[Sequence[Ids]], images: int, most_captions: int, generator: np.random.Generator
+    captions: Sequence[Sequence[Ids]],
+    images: int,
+    most_captions: int,
+    generator: np.random.Generator,
+    share: slice = slice(None),
 ) -> Iterator[Batch]:
     """One pass over all images, in an order and a grouping that only the generator decides.
 
@@ -85,12 +110,14 @@ def epoch_of_batches(
         images: B, images in a batch.
         most_captions: K at most; of an image with more, a random choice is taken each epoch.
         generator: decides everything that is random.
+        share: which images of each batch are wanted; the others are another process's.
     """
     chosen = [_choice(of_image, most_captions, generator) for of_image in captions]
     groups = _groups(_sorted_lengths(chosen), images, generator)
     for group in generator.permutation(len(groups)):
         rows = groups[group]
-        yield batch_of(rows, [chosen[row] for row in rows])
+        step_words = words_of(chosen[row] for row in rows)
+        yield batch_of(rows[share], [chosen[row] for row in rows[share]], step_words)
 
 
 def _choice(captions: Sequence[Ids], most: int, generator: np.random.Generator) -> Sequence[Ids]:

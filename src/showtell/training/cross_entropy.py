@@ -1,6 +1,6 @@
 """The cross-entropy stage: the model learns to say each next word of people's captions, the words before it given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -36,12 +36,18 @@ class CrossEntropy(Stage):
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
         """The loss of what people said, or nearly, and of what the teachers expect: see `terms`."""
         teachers = Teachers(self.teachers, tokenizer) if self.teachers else None
-        return lambda model, inputs, batch, done: Loss(self.terms(model, inputs, batch, done, teachers), batch)
+
+        def losses(model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
+            for images in self.parts(batch):
+                part = batch.images(images)
+                yield Loss(self.terms(model, inputs[images], part, done, teachers), part)
+
+        return losses
 
     def terms(
         self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float, teachers: Teachers | None = None
     ) -> dict[str, Tensor]:
-        """The loss terms of a batch.
+        """The loss terms of a batch, or the share of them of a part of one.
 
         Args:
             model: in training mode.
@@ -62,7 +68,8 @@ class CrossEntropy(Stage):
         if teachers is not None:
             expected = teachers.probabilities(model, inputs, batch)
             terms["words"] = (1 - self.distillation) * terms["words"]
-            terms["teachers"] = self.distillation * F.cross_entropy(forced.logits[batch.real], expected)
+            summed = F.cross_entropy(forced.logits[batch.real], expected, reduction="sum")
+            terms["teachers"] = self.distillation * summed / batch.step_words
         if forced.choices is None:
             return terms
         baseline = model.decoder.baseline

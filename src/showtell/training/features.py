@@ -19,6 +19,7 @@ from showtell.data.feature_cache_writer import CacheWriter
 from showtell.errors import ImageError
 from showtell.images import Preprocessing, normalise, resize
 from showtell.models.encoders import Encoder, folded
+from showtell.training import processes
 
 BATCH_SIZE = 16
 BATCHES_AHEAD = 3
@@ -34,7 +35,7 @@ def cached_features(
     folder: Path | None = None,
     watch: Callable[[int, int, int], None] = lambda done, images, size: None,
 ) -> FeatureCache:
-    """The features of these images, computed now as far as they are not in the cache.
+    """The features of these images, computed now as far as they are not in the cache, each process its share of them.
 
     Args:
         name: of the data set; part of the folder's name.
@@ -46,12 +47,33 @@ def cached_features(
 
     Raises:
         DataError: the folder's cache is of another encoder or other images, or the disk is too small.
+        UsageError: not all processes can see the folder.
     """
     folder = folder or default_folder(name, examples, encoder)
-    with writer_for(examples, encoder, folder) as writer:
+    for turn in (processes.is_main(), not processes.is_main()):  # the main process makes the files, all fill them
+        with processes.agreed():
+            if turn:
+                if not processes.is_main():
+                    processes.refuse_another_disk(folder / "index.json", "--features")
+                writer = writer_for(examples, encoder, folder)
+    unreadable: dict[str, str] = {}
+    with writer:
         images, done = len(writer.to_do), count(1)
         watch(0, images, writer.new_bytes)
-        fill(writer, examples, encoder, advance=lambda: watch(next(done), images, writer.new_bytes))
+        with processes.agreed():
+            fill(
+                writer,
+                examples,
+                encoder,
+                advance=lambda: watch(min(images, next(done) * processes.count()), images, writer.new_bytes),
+                share=processes.share(),
+                # One file holds the reasons: the others tell theirs to the main process, which writes it.
+                leave_out=writer.leave_out if processes.is_main() else unreadable.__setitem__,
+            )
+        for of_process in processes.everyones(unreadable):
+            for image_id, reason in of_process.items() if processes.is_main() else ():
+                writer.leave_out(image_id, reason)
+    processes.wait()
     return FeatureCache.open(folder)
 
 
@@ -84,18 +106,31 @@ def fill(
     *,
     batch_size: int = BATCH_SIZE,
     advance: Callable[[], None] = lambda: None,
+    share: slice = slice(None),
+    leave_out: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Compute what is to do. Images that can't be read are recorded and left out."""
-    if not writer.to_do:
+    """Compute what is to do, or a share of it. Images that can't be read are recorded and left out.
+
+    Args:
+        writer: of the cache.
+        examples: all images.
+        encoder: what computes.
+        batch_size: images that are encoded together.
+        advance: called after each image.
+        share: which of the images that are to do are computed here.
+        leave_out: told of the images that can't be read, and why; the writer when None.
+    """
+    if not writer.to_do[share]:
         return
+    leave_out = leave_out or writer.leave_out
     by_id = {example.image_id: example for example in examples}
     device = next(encoder.parameters()).device
     fast = folded(encoder)
-    for batch in batches_read([by_id[i] for i in writer.to_do], encoder.preprocessing, batch_size):
+    for batch in batches_read([by_id[i] for i in writer.to_do[share]], encoder.preprocessing, batch_size):
         read = {image_id: square for image_id, square in batch if not isinstance(square, ImageError)}
         for image_id, square in batch:
             if isinstance(square, ImageError):
-                writer.leave_out(image_id, str(square))
+                leave_out(image_id, str(square))
         if read:
             images = torch.from_numpy(normalise(np.stack(list(read.values())), encoder.preprocessing))
             with torch.inference_mode():

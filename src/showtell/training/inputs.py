@@ -18,6 +18,7 @@ from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError, UsageError
 from showtell.images import Preprocessing, normalise
+from showtell.training import processes
 from showtell.training.augmentation import Augmentation, mirror_image, random_of
 from showtell.training.batches import Batch
 
@@ -26,7 +27,10 @@ AHEAD = 1
 
 
 def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
-    """Image ids of the examples that can't be read, with why; reads them all, as no cache has done so before."""
+    """Image ids of the examples that can't be read, with why; reads them all, as no cache has done so before.
+
+    Each process reads its share, and all know what all have found.
+    """
 
     def problem(example: Example) -> str | None:
         try:
@@ -36,8 +40,9 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
         return None
 
     with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
-        problems = threads.map(problem, examples)
-        return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
+        own = list(threads.map(problem, examples[processes.share()]))
+    problems = processes.put_together(processes.everyones(own))
+    return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
 
 
 def refuse_stream(examples: Sequence[Example]) -> None:

@@ -11,7 +11,7 @@ from showtell.training.batches import Batch
 
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Cross-entropy of the words to come, in nats, averaged over the batch's real words; padding never counts.
+    """Cross-entropy of the words to come, in nats, averaged over the step's real words; padding never counts.
 
     Args:
         logits: `[B, P, V]`.
@@ -19,13 +19,14 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
         label_smoothing: the share of the target that is spread evenly over the vocabulary.
     """
     real = batch.real
-    return F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing)
+    summed = F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing, reduction="sum")
+    return summed / batch.step_words
 
 
 def loss_terms(
     forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float = 0.0
 ) -> dict[str, Tensor]:
-    """The loss of one batch as weighted, named terms; their sum is minimised.
+    """The loss of one batch as weighted, named terms; their sum is minimised. Of a part of a step, its share of them.
 
     Args:
         forced: what the model returned for the batch.
@@ -38,7 +39,7 @@ def loss_terms(
     if doubly_stochastic and forced.attention is not None:
         attention = forced.attention * batch.real[..., None]
         penalty = doubly_stochastic_penalty(attention, batch.packing)[batch.tokens[:, :, 0] != Tokenizer.pad]
-        terms["attention"] = doubly_stochastic * penalty.sum() / batch.words
+        terms["attention"] = doubly_stochastic * penalty.sum() / batch.step_words
     return terms
 
 
@@ -66,8 +67,8 @@ def choice_terms(
         if counts.any():
             baseline.lerp_(log_probs[counts].mean().to(baseline), 0.1)  # b = 0.9 b + 0.1 log p
     return {
-        "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.words,
-        "entropy": -entropy * choices.entropy[counts].sum() / batch.words,
+        "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.step_words,
+        "entropy": -entropy * choices.entropy[counts].sum() / batch.step_words,
     }
 
 

@@ -16,7 +16,7 @@ dropout is another. There dropout does what it does in cross-entropy, where peop
 `<end>` is a word of samples, of references and of document frequencies: a sample that breaks off lacks a word.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,7 +32,8 @@ from showtell.metrics.cider_reward import CiderReward
 from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch, Ids, batch_of
+from showtell.training import processes
+from showtell.training.batches import Batch, Ids, batch_of, words_of
 from showtell.training.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]
@@ -75,8 +76,11 @@ class PolicyGradient:
         self.captions = captions
         self.cider = CiderReward(captions, pad=tokenizer.pad, start=tokenizer.start, end=tokenizer.end)
 
-    def __call__(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Loss:
-        """The terms of a batch; of its captions those that `cross_entropy` weighs are used.
+    def __call__(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
+        """The terms of a batch, part by part; of its captions those that `cross_entropy` weighs are used.
+
+        The samples of the whole step, of all parts and processes, are drawn before the first of them is learnt from:
+        advantages are divided by the standard deviation over all.
 
         Args:
             model: in training mode.
@@ -84,36 +88,49 @@ class PolicyGradient:
             batch: which images, and people's captions of them.
             done: how much of the stage has passed; it changes nothing here.
         """
-        grid = model.encoder(inputs) if inputs.ndim == 4 else inputs  # once, for the drawing and for the scoring
+        parts = self.stage.parts(batch)
+        with torch.set_grad_enabled(len(parts) == 1):  # in one part the grid is computed once, to draw and to learn
+            grid = model.encoder(inputs) if inputs.ndim == 4 and parts else inputs
         samples = self.draw(model, grid.detach().float(), batch.rows)
-        scores = self.rewards(batch.rows, samples)
+        own_scores = self.rewards(batch.rows, samples) if samples else {}
+        shares = processes.everyones((samples, own_scores))
+        step_samples = [of_image for share, _ in shares for of_image in share]
+        scores = {name: np.concatenate([found[name] for _, found in shares if found]) for name in shares[0][1]}
         reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
-        gains = advantages(reward, normalise=self.stage.normalise)
+        first = sum(len(share) for share, _ in shares[: processes.rank()])
+        gains = advantages(reward, normalise=self.stage.normalise)[first : first + len(samples)]
         references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
-        mixed, gain, drawn = mixed_batch(batch.rows, samples, gains, references)
-        mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
-
-        logits = model(grid, mixed.tokens, mixed.packing).logits
-        said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
-        said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
-        terms = {"words": (gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")).mean()}
-        if self.stage.cross_entropy:
-            given = mixed.real & ~drawn
-            terms["references"] = self.stage.cross_entropy * F.cross_entropy(logits[given], mixed.targets[given])
-        return Loss(terms, mixed, measures_of(samples, reward, scores))
+        measures = measures_of(step_samples, reward, scores)
+        for part in parts:
+            mixed, gain, drawn = mixed_batch(batch.rows[part], samples[part], gains[part], references[part])
+            mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
+            logits = model(grid if len(parts) == 1 else inputs[part], mixed.tokens, mixed.packing).logits
+            said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
+            said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
+            losses = gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")
+            terms = {"words": losses.sum() / words_of(step_samples)}
+            if self.stage.cross_entropy:
+                given = mixed.real & ~drawn
+                summed = F.cross_entropy(logits[given], mixed.targets[given], reduction="sum")
+                terms["references"] = self.stage.cross_entropy * summed / batch.step_words
+            yield Loss(terms, mixed, measures)
 
     def draw(self, model: CaptioningModel, grid: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
         """K samples of each image `[B, N, D]`, each `<start>`, its words, and `<end>` unless it was cut.
 
-        They follow from PyTorch's random state, which a resumed run restores, and from the images' numbers.
+        They follow from the main process's random state, which a resumed run restores, and from the images' numbers:
+        they are the same for any number of processes.
         """
+        seed = processes.everyones(int(torch.randint(2**62, ())))[0]
+        if not len(rows):
+            return []
         options = SearchOptions(
             sample=True,
             num=self.stage.samples,
             temperature=self.stage.temperature,
             min_words=0,
             max_words=self.stage.max_words,
-            seed=int(torch.randint(2**62, ())),
+            seed=seed,
         )
         model.eval()
         engine = TorchEngine(model, grid.device)

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
@@ -16,19 +16,21 @@ from showtell.training.batches import Batch, Ids
 
 
 class Loss(NamedTuple):
-    """What one step minimises, and what it saw on the way."""
+    """What one step minimises, or its share in a part of a step, and what was seen on the way."""
 
     terms: dict[str, Tensor]
-    """Weighted and named; their sum is minimised. `words` is the one that the log calls the loss."""
+    """Weighted and named; their sum over all parts is minimised. `words` is the one that the log calls the loss."""
     batch: Batch
     """The captions that the model computed."""
     measures: Mapping[str, float] = MappingProxyType({})
-    """For the log only: figures of the batch, which are averaged over an epoch's captions."""
+    """For the log only: figures of the whole step, which are averaged over an epoch's captions."""
 
 
-Objective = Callable[[CaptioningModel, Tensor, Batch, float], Loss]
-"""The loss of a model in training mode, for a batch's images `[B, 3, S, S]` or grids `[B, N, D]`, its captions, and the
-share of the stage that has passed, 0..1."""
+Objective = Callable[[CaptioningModel, Tensor, Batch, float], Iterator[Loss]]
+"""The losses of a model in training mode, one a part of the batch, each to be differentiated before the next.
+
+It takes a batch's images `[B, 3, S, S]` or grids `[B, N, D]`, its captions, and the share of the stage that has passed,
+0..1. The batch is this process's share of a step's images, which may be none."""
 
 
 class Stage(BaseModel, ABC):
@@ -38,7 +40,12 @@ class Stage(BaseModel, ABC):
 
     kind: str
     epochs: int = Field(20, gt=0, description="passes over the training images, at most")
-    batch_images: int = Field(20, gt=0, description="B, images in a batch; each comes with its captions")
+    batch_images: int = Field(
+        20, gt=0, description="B, images of a step, of all processes; each comes with its captions"
+    )
+    accumulate: int = Field(
+        1, gt=0, description="parts that a batch is computed in, one after the other: the same step in less memory"
+    )
     captions_per_image: int = Field(
         5, gt=0, description="K at most; a random choice of an image's captions if it has more"
     )
@@ -83,6 +90,10 @@ class Stage(BaseModel, ABC):
             captions: the captions of all training images in this epoch, which a batch's `rows` number.
             tokenizer: what made them.
         """
+
+    def parts(self, batch: Batch) -> list[slice]:
+        """Which images of a batch are computed together."""
+        return [slice(part, None, self.accumulate) for part in range(min(self.accumulate, len(batch.rows)))]
 
     def captions_computed(self, captions: int) -> int:
         """How many captions are computed for an image that has so many."""

@@ -10,6 +10,7 @@ A run's folder:
     tensorboard/      the same curves for TensorBoard
     report.html       what came out, to look at
 
+Of many processes (`processes.py`) each runs all that stands here, over its share of every batch; the main one writes.
 A run that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone: the
 checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number. A stage
 starts from the best model of those before.
@@ -19,21 +20,20 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
@@ -42,21 +42,22 @@ from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
 from showtell.data.feature_cache import FeatureCache
 from showtell.engines.torch import TorchEngine, weights_of
-from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.errors import ShowtellError, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
-from showtell.training import checkpoint
+from showtell.training import checkpoint, processes
 from showtell.training.augmentation import mirror_image, mirrored
-from showtell.training.batches import Batch, Ids, epoch_of_batches
+from showtell.training.batches import Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
 from showtell.training.features import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
 from showtell.training.model_card import model_card
-from showtell.training.recipe import Recipe
+from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.report import write_report
-from showtell.training.stage import Loss, Objective, Stage, parameter_groups
+from showtell.training.stage import Stage, parameter_groups
+from showtell.training.step import step
 from showtell.training.validation import add_pictures, validate, write_lines
 
 SELECTED_BY = "CIDEr"
@@ -108,7 +109,7 @@ def train(
         folder: the run's folder; must hold no run unless `resume`.
         resume: go on from the folder's last checkpoint, if it has one.
         cache: folder of the feature cache; one of its own for each data set and encoder when None.
-        tell: called with every event: something to show.
+        tell: called with every event, in the main process: something to show.
 
     Returns:
         The report page.
@@ -117,16 +118,21 @@ def train(
         UsageError: the folder holds a run already, or one of another recipe.
         BundleError: there is no model where the recipe starts from.
         DataError: the data set can't be trained on, or the loss is no longer a number.
-        Interrupted: Ctrl-C; the run is saved.
+        Interrupted: Ctrl-C, or SIGTERM; the run is saved.
+        ProcessLost: another process of the run is gone.
     """
-    run = set_up(recipe, dataset, folder, resume, cache, tell)
+    processes.join()
+    run = set_up(recipe, dataset, folder, resume, cache, tell if processes.is_main() else lambda event: None)
     first = run.progress.stage
     resumed = checkpoint.exists(run.checkpoint)
     for index, stage in list(enumerate(recipe.stages))[first:]:
+        processes.wait()  # for what the main one has written
         fit(run, index, stage, restore=resumed and index == first)
-    captioner = load(folder / "model")
-    add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
-    return write_report(folder)
+    if processes.is_main():
+        captioner = load(folder / "model")
+        add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
+        write_report(folder)
+    return folder / "report.html"
 
 
 def set_up(
@@ -139,19 +145,31 @@ def set_up(
 ) -> Run:
     """Everything before the first step, the same whether the run starts or goes on."""
     settings = recipe.model_dump(mode="json")
-    progress = checkpoint.read_progress(folder / "checkpoint") or Progress(settings)
-    if checkpoint.exists(folder / "checkpoint") and not resume:
-        raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
-    if progress.recipe != settings:
-        keys = [key for key in settings if settings[key] != progress.recipe.get(key)]
-        raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
-    accelerator = Accelerator(mixed_precision=recipe.precision)
-    set_seed(recipe.seed)
-    train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
-    if any(stage.encoder_stages for stage in recipe.stages):
-        refuse_stream(train_examples)
-    tokenizer, model = starting_point(recipe, train_examples)
+    with processes.agreed():
+        progress = checkpoint.read_progress(folder / "checkpoint") or Progress(settings)
+        if checkpoint.exists(folder / "checkpoint") and not resume:
+            raise UsageError(
+                f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out."
+            )
+        # Read again, a recipe from before a key existed has its default.
+        begun = parse_recipe(progress.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
+        if begun != settings:
+            keys = [key for key in settings if settings[key] != begun[key]]
+            raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+        accelerator = processes.accelerator(recipe.precision)
+        set_seed(recipe.seed)
+        train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+        if any(stage.encoder_stages for stage in recipe.stages):
+            refuse_stream(train_examples)
+        tokenizer, model = starting_point(recipe, train_examples)
+        if processes.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    with processes.agreed():
+        processes.refuse_another_disk(folder / "recipe.yaml", "--out")
     model.to(accelerator.device)
+    processes.same_weights(model)
     features = None
     if any(not stage.encoder_stages for stage in recipe.stages):
         flips = any(stage.augmentation.flip for stage in recipe.stages if not stage.encoder_stages)
@@ -171,8 +189,6 @@ def set_up(
         [example for example in examples if example.image_id not in unreadable]
         for examples in (train_examples, dev_examples)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return Run(
         recipe=recipe,
         folder=folder,
@@ -222,63 +238,91 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-    trained, optimizer = run.accelerator.prepare(model, optimizer)
+    # Mixed precision without a wrapper: gradients are added in `processes`.
+    trained = run.accelerator.prepare_model(model, evaluation_mode=True)
+    optimizer = run.accelerator.prepare_optimizer(optimizer)
     encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     steps = stage.epochs * math.ceil(len(run.captions) / stage.batch_images)
     saved_at = time.monotonic()
 
     with (
         interruptible() as interrupted,
-        SummaryWriter(run.folder / "tensorboard", purge_step=progress.step) as curves,
+        curves_of(run) as curves,
         inputs_of(run, stage) as inputs,
     ):
         while not _over(progress, stage):
             seed = (run.recipe.seed, index, progress.epoch)
             captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
             generator = np.random.default_rng(seed)
-            batches = epoch_of_batches(captions, stage.batch_images, stage.captions_per_image, generator)
+            batches = epoch_of_batches(
+                captions, stage.batch_images, stage.captions_per_image, generator, processes.share()
+            )
             todo = islice(batches, progress.batch, None)  # those before were done before the run was stopped
             model.train()
             objective = stage.objective(captions, run.tokenizer)
             begin = time.perf_counter()
             for batch, pictures in inputs.train(todo, seed):
+                processes.own_random_numbers(*seed, progress.batch)
                 done = progress.step / steps
-                loss = step(run, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done)
+                seen = step(
+                    run.accelerator, stage, objective, trained, optimizer, pictures.to(device), batch.to(device), done
+                )
                 if average is not None:
                     average.update_parameters(model)
                 progress.count(
-                    loss.batch.captions,
-                    loss.batch.words,
-                    loss.batch.real.numel(),
-                    loss.terms["words"].item(),
-                    loss.measures,
+                    seen.captions,
+                    seen.words,
+                    seen.positions,
+                    seen.terms["words"],
+                    seen.measures,
                     time.perf_counter() - begin,
                 )
-                for name, term in loss.terms.items():
-                    curves.add_scalar(f"loss/{name}", term.item(), progress.step)
-                for name, value in loss.measures.items():
-                    curves.add_scalar(f"samples/{name}", value, progress.step)
+                add_to(curves, "loss", seen.terms, progress.step)
+                add_to(curves, "samples", seen.measures, progress.step)
                 run.tell(_epoch(run, stage))
-                if interrupted() or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
-                    checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+                stop = any(processes.everyones(interrupted()))
+                if stop or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
+                    save(run, model, optimizer, average)
                     saved_at = time.monotonic()
-                if interrupted():
-                    raise Interrupted(
-                        f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
+                if stop:
+                    processes.fail(
+                        Interrupted(
+                            f"Stopped in epoch {progress.epoch + 1}; the run is saved.", "Add --resume to go on."
+                        )
                     )
                 begin = time.perf_counter()
             finished = _epoch(run, stage)
             validated = model if average is None else cast(CaptioningModel, average.module)
             line = end_epoch(run, stage, index, validated, inputs)
-            for name, value in line["scores"].items():
-                curves.add_scalar(f"dev/{name}", value, progress.step)
-            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            add_to(curves, "dev", line["scores"], progress.step)
+            save(run, model, optimizer, average)
             run.tell(replace(finished, line=line))
         if len(best_epochs(run, stage, index)) > 1 and not progress.averaged:
             line = end_with_mean(run, stage, index, model, inputs)
-            checkpoint.save(run.checkpoint, progress, model, optimizer, average)
+            save(run, model, optimizer, average)
             run.tell(replace(_epoch(run, stage), line=line))
     progress.begin_stage(index + 1)
+
+
+def save(run: Run, model: CaptioningModel, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> None:
+    """Write the checkpoint, which is the main process's to write."""
+    if processes.is_main():
+        checkpoint.save(run.checkpoint, run.progress, model, optimizer, average)
+
+
+def curves_of(run: Run) -> AbstractContextManager[SummaryWriter | None]:
+    """The curves for TensorBoard, in the main process."""
+    if not processes.is_main():
+        return nullcontext()
+    curves: SummaryWriter = SummaryWriter(run.folder / "tensorboard", purge_step=run.progress.step)
+    return curves
+
+
+def add_to(curves: SummaryWriter | None, group: str, values: Mapping[str, float], step: int) -> None:
+    """Add a point to each of a group's curves."""
+    if curves is not None:
+        for name, value in values.items():
+            curves.add_scalar(f"{group}/{name}", value, step)
 
 
 def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
@@ -287,32 +331,6 @@ def inputs_of(run: Run, stage: Stage) -> AbstractContextManager[Inputs]:
         return live_pictures(run.train_examples, run.model.encoder.preprocessing, stage.augmentation)
     assert run.cache is not None, "set_up opens the cache when a stage needs it"
     return nullcontext(CachedGrids(run.train_examples, run.cache, stage.augmentation))
-
-
-def step(
-    run: Run,
-    stage: Stage,
-    objective: Objective,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    batch: Batch,
-    done: float,
-) -> Loss:
-    """One optimiser step, `done` (0..1) into the stage; returns the loss before it."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["highest"] * stage.learning_rate_share(done)
-    optimizer.zero_grad()
-    with run.accelerator.autocast():
-        loss = objective(model, inputs, batch, done)
-    total = torch.stack(list(loss.terms.values())).sum()
-    values = {name: term.item() for name, term in loss.terms.items()}
-    if not math.isfinite(sum(values.values())):
-        raise DataError(f"The loss is no longer a number: {values}.", "Use a lower learning_rate or clip.")
-    run.accelerator.backward(total)
-    run.accelerator.clip_grad_norm_(model.parameters(), stage.clip)
-    optimizer.step()
-    return loss._replace(terms={name: term.detach() for name, term in loss.terms.items()})
 
 
 def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
@@ -326,7 +344,7 @@ def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs
         **progress.mean_measures,
     }
     line = add_validation(run, index, model, inputs, facts)
-    if stage.best_epochs:
+    if stage.best_epochs and processes.is_main():
         checkpoint.keep_weights(run.checkpoint, line["epoch"], model, best_epochs(run, stage, index))
     progress.end_epoch()
     return line
@@ -335,6 +353,7 @@ def end_epoch(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs
 def end_with_mean(run: Run, stage: Stage, index: int, model: CaptioningModel, inputs: Inputs) -> Json:
     """Put the mean weights of the stage's best epochs into the model, and validate it like an epoch's."""
     epochs = best_epochs(run, stage, index)
+    processes.wait()  # for the weights that the main one keeps
     model.load_state_dict(checkpoint.mean_weights(run.checkpoint, epochs))
     run.progress.averaged = True
     return add_validation(run, index, model, inputs, {"mean_of": epochs})
@@ -363,10 +382,12 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
-    if progress.add_line(line, line["scores"][SELECTED_BY]):
-        save_model(run, model, validation.report)
-        write_lines(run.folder / "samples.jsonl", validation.samples())
-    write_lines(run.folder / "log.jsonl", progress.log)
+    best = progress.add_line(line, line["scores"][SELECTED_BY])
+    if processes.is_main():
+        if best:
+            save_model(run, model, validation.report)
+            write_lines(run.folder / "samples.jsonl", validation.samples())
+        write_lines(run.folder / "log.jsonl", progress.log)
     return line
 
 
@@ -402,6 +423,9 @@ def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) ->
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C wait for the end of the step, so that what is saved is whole; a second one does not wait.
 
+    SIGTERM, with which clusters and launchers end a run, waits too; and as a launcher passes Ctrl-C on to processes
+    that have heard of it from the terminal, a second one means something to a run of one process only.
+
     Yields:
         Whether it was pressed.
     """
@@ -409,18 +433,19 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
+        if pressed and signum == signal.SIGINT and processes.count() == 1:
             raise KeyboardInterrupt
         pressed = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread hears of signals
         return
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _over(progress: Progress, stage: Stage) -> bool:

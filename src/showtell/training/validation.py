@@ -15,6 +15,7 @@ from PIL import Image
 from showtell.captioner import Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.metrics.report import Report, score
+from showtell.training import processes
 from showtell.training.inputs import Inputs
 from showtell.training.report import showcase
 
@@ -47,14 +48,22 @@ class Validation:
 
 
 def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) -> Validation:
-    """Caption the images with the model's own search options, and score the best caption of each."""
-    pairs = list(inputs.captions(captioner, examples, BATCH))
-    report = score(
-        {example.image_id: caption.text for example, caption in pairs},
-        {example.image_id: example.captions for example, _ in pairs},
-        metrics=("BLEU", "ROUGE_L", "CIDEr"),  # METEOR would take longer than the captions
-    )
-    return Validation([example for example, _ in pairs], [caption for _, caption in pairs], report)
+    """Caption the images with the model's own search options, and score the best caption of each.
+
+    Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
+    """
+    own = [caption for _, caption in inputs.captions(captioner, examples[processes.share()], BATCH)]
+    captions = processes.put_together(processes.everyones(own))
+    report = None
+    if processes.is_main():
+        report = score(
+            {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)},
+            {example.image_id: example.captions for example in examples},
+            metrics=("BLEU", "ROUGE_L", "CIDEr"),  # METEOR would take longer than the captions
+        )
+    report = processes.everyones(report)[0]
+    assert report is not None, "the main process is the first"
+    return Validation(examples, captions, report)
 
 
 def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:
