@@ -8,7 +8,8 @@ from showtell.errors import UsageError
 from showtell.training.cross_entropy import CrossEntropy
 from showtell.training.recipe import documented_keys, load_recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+ROOT = Path(__file__).parents[2]
+RECIPES = [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("shipping/recipes/*.yaml")]
 MINIMAL = """
 name: tiny
 encoder: {name: efficientnet_lite0}
@@ -24,7 +25,7 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES), ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
