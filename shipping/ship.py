@@ -7,6 +7,7 @@ and the model card (flickr8k.md, filled in) beside it. Nothing is kept that is t
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from string import Template
@@ -47,10 +48,13 @@ def ship(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes.")] = SHIPPED / DEFAULT,
     weights: Annotated[Weights, typer.Option("--weights", help="How weights are stored.")] = "float16",
     int8: Annotated[bool, typer.Option("--int8", help="Compute in int8, measured on train photos.")] = False,
+    beam: Annotated[int | None, typer.Option("--beam", help="The default search; the run's by default.")] = None,
 ) -> None:
     """Make a trained model the shipped one."""
     trained = load_bundle(run)
-    named = replace(trained, config=trained.config.model_copy(update={"name": DEFAULT, "scores": {}}))
+    search = trained.config.search if beam is None else replace(trained.config.search, beam=beam)
+    config = trained.config.model_copy(update={"name": DEFAULT, "scores": {}, "search": search})
+    named = replace(trained, config=config)
     dataset = load_data(data)
     preprocessing = named.config.preprocessing
     calibration = calibration_photos(dataset, None, preprocessing) if int8 else None
@@ -72,7 +76,7 @@ def ship(
             search=f"beam {named.config.search.beam}",
             encoder=named.config.encoder["name"],
             decoder=named.config.decoder["name"],
-            recipe=named.config.training.get("recipe", "unknown"),
+            recipe=recipe_of(named.config.training),
             train_images=f"{named.config.training.get('images', 0):,}",
             pixels=named.config.preprocessing.size,
             words=f"{len(named.tokenizer):,}",
@@ -83,9 +87,15 @@ def ship(
             rounding=f"{differences.rounding:.2g}",
         )
         files = {name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS)}
-        config = named.config.model_copy(update={"scores": results["scores"]})
-        save_bundle(out, config, named.tokenizer, {}, card, files)
+        save_bundle(out, config.model_copy(update={"scores": results["scores"]}), named.tokenizer, {}, card, files)
     print(f"{out}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
+
+
+def recipe_of(training: Mapping[str, Any]) -> str:
+    """The recipe that a model was trained by, or those of the models that it is the mean of."""
+    if "mean_of" in training:
+        return f"the mean of {', '.join(training['mean_of'])}"
+    return str(training.get("recipe", "unknown"))
 
 
 def parameters(model: Path) -> int:

@@ -129,6 +129,14 @@ def test_rounded_weights(trained, exported, tmp_path, photo, weights):
     assert f"stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}" in card
 
 
+def test_no_folder_of_this_machine_is_in_the_files(exported):
+    """The exporter notes the line of code behind each node, with its path."""
+    home = str(Path(torch.__file__).parents[1]).encode()
+    for file in exported.iterdir():
+        assert home not in file.read_bytes()
+        assert b"site-packages" not in file.read_bytes()
+
+
 def test_int8_arithmetic(trained, exported, tmp_path):
     """Integer operations where the products are, a smaller file, and a card that says what that does to captions."""
     photos = np.random.default_rng(0).normal(size=(6, 3, 64, 64)).astype(np.float32)

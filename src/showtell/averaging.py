@@ -37,13 +37,12 @@ def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: 
             raise UsageError(f"{bundle.path} and {first.path} have different words.", "Train one with start_from.")
         for key, total in mean.items():
             total += share / sum(shares) * theirs[key]
-    training = first.config.training | {
-        "mean_of": {str(bundle.path): share for bundle, share in zip(bundles, shares, strict=True)}
-    }
+    names = [bundle.config.name for bundle in bundles]
+    training = {"mean_of": names, "shares": list(shares)}
+    if "images" in first.config.training:
+        training["images"] = first.config.training["images"]
     config = first.config.model_copy(update={"name": name, "scores": {}, "training": training})
-    parts = "\n".join(
-        f"- {share / sum(shares):.0%} of `{bundle.config.name}`" for bundle, share in zip(bundles, shares, strict=True)
-    )
+    parts = "\n".join(f"- {share / sum(shares):.0%} of `{of}`" for of, share in zip(names, shares, strict=True))
     card = f"# {name}\n\nThe mean of the weights of {len(bundles)} models that showtell trained:\n\n{parts}\n"
     means = {key: total.astype(weights[key].dtype) for key, total in mean.items()}
     save_bundle(out, config, first.tokenizer, weights | means, card)
