@@ -236,7 +236,7 @@ def test_what_is_installed_holds_the_model(stand_in, tmp_path):
 
 
 def test_too_large_a_model_is_not_shipped(data, stand_in, tmp_path, monkeypatch):
-    def export(bundle, out, images, weights):
+    def export(bundle, out, images, weights, calibration):
         shutil.copytree(stand_in / "flickr8k", out)
         return Differences(0.0, 0.0, 0.0)
 

@@ -55,7 +55,7 @@ def test_a_process_that_is_killed_costs_only_its_own_last_images(
         while not marks.exists() and monotonic() < deadline:
             sleep(0.005)
         children = feature_processes.multiprocessing.active_children()
-        pid = next(child.pid for child in children if child.name.endswith("2"))
+        pid = next(child.pid for child in children if child.name == "builder 2")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)

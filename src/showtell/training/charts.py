@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 440, 250
 TOP, BOTTOM, LEFT = 14, 38, 48
 LABEL_APART = 15  # pixels between the labels at the lines' ends
 MOST_DOTS = 40  # above that many points a line is drawn without dots
+FLAT = 1e-10  # a range below that, in shares of its values or of 1, is rounding
 
 Point = tuple[float, float]
 
@@ -116,7 +117,7 @@ def histogram(bars: Mapping[int, float], outline: Mapping[int, float], *, names:
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers, evenly apart, at most about `most` of them, the outer two enclosing [low, high]."""
-    if high <= low:
+    if high - low < FLAT * max(1, abs(low), abs(high)):
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))

@@ -43,7 +43,9 @@ def fill_in_processes(
     """
     context = multiprocessing.get_context("spawn")  # a fork would share threads' locks
     builders = [
-        context.Process(target=_build, args=(spec, dict(encoder), folder, part, processes, batch_size))
+        context.Process(
+            name=f"builder {part}", target=_build, args=(spec, dict(encoder), folder, part, processes, batch_size)
+        )
         for part in range(1, processes + 1)
     ]
     for builder in builders:
