@@ -118,7 +118,9 @@ def histogram(bars: Mapping[int, float], outline: Mapping[int, float], *, names:
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers, evenly apart, at most about `most` of them, the outer two enclosing [low, high]."""
     if high - low < FLAT * max(1, abs(low), abs(high)):
-        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+        room = max(abs(low), abs(high)) / 2
+        room = room if room > FLAT else 0.5
+        low, high = low - room, high + room
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
