@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from showtell.bulk.cluster import ModelFiles, Work, captioned_parts, model_files, workers_of_cluster
-from showtell.bulk.parts import find_parts
-from showtell.bulk.results import Results
 from showtell.bundle import default_model, load_bundle
 from showtell.captioner import load
 from showtell.cli import Interrupted, one_line
 from showtell.cli.progress import progress_bar
 from showtell.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for what only a cluster needs
+    from showtell.bulk.cluster import ModelFiles, Work
 
 CLUSTER = "On a cluster"
 
@@ -65,6 +65,10 @@ def caption_on_cluster(
     batch_size: int,
 ) -> None:
     """Caption everything that `names` stand for into the folder `out`."""
+    from showtell.bulk.cluster import Work, model_files, workers_of_cluster
+    from showtell.bulk.parts import find_parts
+    from showtell.bulk.results import Results
+
     if out is None:
         raise UsageError("--engine ray writes a folder.", "Say --out DIR.")
     results = Results(out)
@@ -106,9 +110,11 @@ def caption_on_cluster(
 
 
 def _captioned(
-    files: ModelFiles, work: Work, left: Mapping[int, tuple[int, int]], workers: int, *, all_parts: int
+    files: "ModelFiles", work: "Work", left: Mapping[int, tuple[int, int]], workers: int, *, all_parts: int
 ) -> tuple[int, int]:
     """Caption the parts that are left; how many images were captioned, and how many could not be."""
+    from showtell.bulk.cluster import captioned_parts
+
     done = failed = 0
     before = over = all_parts - len(left)
     if not left:
@@ -133,7 +139,7 @@ def _shown(names: Sequence[str]) -> str:
     return f"{' '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({hashed})"
 
 
-def _fingerprint(models: ModelFiles) -> str:
+def _fingerprint(models: "ModelFiles") -> str:
     """Eight digits that differ between models of different words, weights or preprocessing."""
     hashed = blake2b(digest_size=4)
     for model in models:
