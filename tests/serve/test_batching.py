@@ -114,6 +114,22 @@ def test_an_engine_of_one_thread_works_on_several_batches(batcher_of, monkeypatc
     assert captioner.engine.batches == [4, 4]
 
 
+def test_idle_threads_share_what_waits(batcher_of, monkeypatch):
+    """A batch of all would leave cores idle."""
+    monkeypatch.setattr(batching, "batches_at_a_time", lambda engine: 2)
+    captioner = fake_captioner(GatedEngine)
+    batcher = batcher_of(captioner, wait=30)
+    until(lambda: batcher._idle == 2)
+    jobs = [job(captioner) for _ in range(7)]
+    batcher.reserve(7)
+    for each in jobs:
+        batcher.put(each)
+    until(lambda: batcher._idle == 0)
+    captioner.engine.gate.set()
+    assert all(each.captions.result(20) for each in jobs)
+    assert sorted(captioner.engine.batches) == [3, 4]
+
+
 def test_an_image_that_is_alone_does_not_wait(batcher_of):
     captioner = fake_captioner()
     alone = job(captioner)

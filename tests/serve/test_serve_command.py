@@ -15,6 +15,7 @@ import pytest
 from showtell.cli import main
 from showtell.cli import serve as command
 from showtell.errors import UsageError
+from showtell.serve import server
 from showtell.serve.examples import find_examples
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 from tests.serve.serving import RED, fake_captioner
@@ -165,3 +166,11 @@ def test_a_model_of_drawn_scenes_gets_drawn_scenes(monkeypatch):
     monkeypatch.setattr(examples, "_knows_shapes_only", lambda captioner: True)
     found = find_examples([fake_captioner()], None)
     assert [each.name for each in found] == ["Scene 1", "Scene 2", "Scene 3", "Scene 4"]
+
+
+def test_answers_are_sent_without_delay():
+    """With Nagle's algorithm an answer's body waits 40 ms for the receipt of its head."""
+    with server._listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,10 +1,10 @@
 """Images of different requests, captioned together: each model has a queue, and threads that empty it.
 
-A thread takes whatever waits, up to a batch. Images that arrive while all work are the next batch, so under load
-batches grow by themselves and nobody waits for the sake of a batch. Only an idle thread holds an image back, for
-`wait` seconds at most, while others are known to be on their way (their request has been read and they are being
-decoded) or likely to be: as many as in the last batch, whose clients may have their next question. A client that is
-alone never waits.
+A thread takes whatever waits, up to a batch, but leaves the other idle threads their share. Images that arrive while
+all work are the next batch, so under load batches grow by themselves and nobody waits for the sake of a batch. Only an
+idle thread holds an image back, for `wait` seconds at most, while others are known to be on their way (their request
+has been read and they are being decoded) or likely to be: as many as in the last batch, whose clients may have their
+next question. A client that is alone never waits.
 
 All images of a batch go through the encoder together; those that are searched with the same options are searched
 together. The search of an image depends on its own pixels, options and number only, so its captions are the same
@@ -77,7 +77,8 @@ class Batcher:
         self.seconds_an_image = 0.02  # measured from the first batch on; only Retry-After depends on it
         self._jobs: deque[Job] = deque()
         self._on_their_way = 0
-        self._last = 1  # images in the last batch
+        self._last = 1  # images in the last batch, or one fewer
+        self._idle = 0  # threads without a batch
         self._open = False
         self._changed = threading.Condition()
         self._collecting = threading.Lock()  # two threads would each wait for half of a batch
@@ -149,6 +150,8 @@ class Batcher:
 
     def _next_batch(self) -> list[Job]:
         """The next images, waited for; none when closed."""
+        with self._changed:
+            self._idle += 1
         with self._collecting, self._changed:
             while self._open and not self._jobs:
                 self._changed.wait()
@@ -157,8 +160,10 @@ class Batcher:
                 if left <= 0 or not (self._on_their_way or len(self._jobs) < self._last):
                     break
                 self._changed.wait(left)
-            self._last = min(self.batch_size, len(self._jobs))
-            return [self._jobs.popleft() for _ in range(self._last)]
+            share, over = divmod(len(self._jobs), self._idle)
+            self._last = min(self.batch_size, share)
+            self._idle -= 1
+            return [self._jobs.popleft() for _ in range(min(self.batch_size, share + bool(over)))]
 
     def _caption(self, jobs: list[Job]) -> None:
         """Caption a batch; whatever goes wrong is the outcome of the images that it went wrong for."""

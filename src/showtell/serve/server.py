@@ -99,10 +99,14 @@ def serve(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections."""
+    """A socket that accepts connections, which send without delay."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # Connections inherit it. asyncio sets it only on sockets that it made itself, and without it an answer's body
+        # waits for the client's receipt of its head: 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{host}:{port} can't be listened at: {reason}.", "Choose another --port or --host.") from None
