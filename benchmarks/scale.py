@@ -10,8 +10,9 @@ memory  The cache is a sparse file: it has the length of 123,287 images x 49 cel
         bound: zeros come from no disk.
 disk    The same with random numbers in a real file, which is dropped from the page cache before each run. Each image
         is read once, in random order, as in a first epoch; `again` is a second epoch, with what the page cache kept.
-train   `torchrun` with so many processes, features cached before; captions a second of the last epoch, all processes
-        together, and how much of the speed that so many single ones would have.
+train   `torchrun` with so many processes, each with its share of the cores (the cores over the largest number of them);
+        features are cached before. Captions a second of the last epoch, all processes together, and how much that is
+        of what so many single ones would do. The last line is one process on all cores.
 """
 
 import argparse
@@ -98,24 +99,41 @@ def disk_part(options: argparse.Namespace) -> None:
 
 def train_part(options: argparse.Namespace) -> None:
     """Print the captions a second with each number of processes."""
+    cores = os.cpu_count() or 1
+    share = max(1, cores // max(options.processes))
     with tempfile.TemporaryDirectory() as name:
         features = options.features or str(Path(name) / "features")
         changes = [word for change in options.set for word in ("--set", change)]
-        speeds = {}
-        for processes in options.processes:
-            run = Path(name) / f"run-{processes}"
-            # Each process gets its share of the cores, however many torch would take.
-            environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
-            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-            arguments = ["-m", "showtell", "train", options.recipe, "--data", options.data, "--features", features]
-            subprocess.run([*launch, *arguments, "--out", str(run), *changes], check=True, env=environment)
-            lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-            speeds[processes] = next(x for line in reversed(lines) if (x := line.get("captions_per_second")))
-    print("processes   captions/s   images/s at 5   times one   efficiency")
-    first, alone = next(iter(speeds.items()))
-    for processes, speed in speeds.items():
-        gain = speed / (alone / first)
-        print(f"{processes:9}{speed:13,.0f}{speed / 5:16,.0f}{gain:12.2f}{gain / processes:13.0%}")
+        arguments = [
+            "-m",
+            "showtell",
+            "train",
+            options.recipe,
+            "--data",
+            options.data,
+            "--features",
+            features,
+            *changes,
+        ]
+        found = [
+            (processes, threads, trained(arguments, Path(name) / f"{processes}-{threads}", processes, threads))
+            for processes, threads in [*((processes, share) for processes in options.processes), (1, cores)]
+        ]
+    print("processes   threads of each   captions/s   times one   efficiency")
+    first, _, speed = found[0]
+    for processes, threads, captions in found:
+        gain = captions / (speed / first)
+        efficiency = f"{gain * share / (processes * threads):13.0%}"
+        print(f"{processes:9}{threads:18}{captions:13,.0f}{gain:12.2f}{efficiency}")
+
+
+def trained(arguments: Sequence[str], run: Path, processes: int, threads: int) -> float:
+    """Train; the captions a second of the last epoch."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run([*launch, *arguments, "--out", str(run)], check=True, env=environment)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return float(next(speed for line in reversed(lines) if (speed := line.get("captions_per_second"))))
 
 
 def make_cache(folder: Path, images: int, random: np.random.Generator | None = None) -> Path:
