@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from showtell.bulk import cluster
 from showtell.bulk.captioning import PartCaptioner
 from showtell.bulk.cluster import workers_of_cluster
 from showtell.bulk.results import Results
 from showtell.captioner import load
-from showtell.cli import cluster, main
+from showtell.cli import main
 from showtell.errors import ShowtellError
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 
