@@ -103,21 +103,12 @@ def train_part(options: argparse.Namespace) -> None:
     share = max(1, cores // max(options.processes))
     with tempfile.TemporaryDirectory() as name:
         features = options.features or str(Path(name) / "features")
-        changes = [word for change in options.set for word in ("--set", change)]
-        arguments = [
-            "-m",
-            "showtell",
-            "train",
-            options.recipe,
-            "--data",
-            options.data,
-            "--features",
-            features,
-            *changes,
-        ]
+        arguments = ["train", options.recipe, "--data", options.data, "--features", features]
+        arguments += [word for change in options.set for word in ("--set", change)]
+        launches = dict.fromkeys([*((processes, share) for processes in options.processes), (1, cores)])
         found = [
             (processes, threads, trained(arguments, Path(name) / f"{processes}-{threads}", processes, threads))
-            for processes, threads in [*((processes, share) for processes in options.processes), (1, cores)]
+            for processes, threads in launches
         ]
     print("processes   threads of each   captions/s   times one   efficiency")
     first, _, speed = found[0]
@@ -131,7 +122,7 @@ def trained(arguments: Sequence[str], run: Path, processes: int, threads: int) -
     """Train; the captions a second of the last epoch."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    subprocess.run([*launch, *arguments, "--out", str(run)], check=True, env=environment)
+    subprocess.run([*launch, "-m", "showtell", *arguments, "--out", str(run)], check=True, env=environment)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return float(next(speed for line in reversed(lines) if (speed := line.get("captions_per_second"))))
 
