@@ -151,12 +151,14 @@ def test_a_broken_shard_is_an_image_that_failed(place):
     data = Path("s.tar").read_bytes()
     Path("cut.tar").write_bytes(data[:2000])
     Path("bad.tar").write_bytes(b"nonsense" * 100)
+    Path("s.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(600))
     with tarfile.open("empty.tar", "w"):
         pass
     assert names([Part("shard", where="cut.tar")], place) == ["cut.tar/1.png", "cut.tar"]
     for name, reason in (
         ("cut.tar", "cut.tar is damaged or no tar file: unexpected end of data."),
         ("bad.tar", "bad.tar is damaged or no tar file: "),
+        ("s.tar.zst", "s.tar.zst is compressed with Zstandard."),
         ("empty.tar", "empty.tar: no image in this shard."),
         ("missing.tar", "missing.tar can't be read: No such file or directory."),
     ):

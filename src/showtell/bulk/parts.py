@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from showtell.data.image_tables import TABLE_SUFFIXES, row_groups, table_rows
+from showtell.data.file_names import is_container_name, is_image_name, is_shard_name, is_table_name
+from showtell.data.image_tables import row_groups, table_rows
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.images import SUFFIXES
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 WEB = ("http://", "https://")
 
 
@@ -68,7 +67,7 @@ def find_parts(inputs: Iterable[str], column: str | None, size: int, problems: l
                 seen.add(name)
                 if is_shard_name(name):
                     yield Part("shard", where=name)
-                elif name.lower().endswith(TABLE_SUFFIXES):
+                elif is_table_name(name):
                     yield from _parts_of_table(name, column, size)
                 else:
                     files.append(name)
@@ -101,17 +100,6 @@ def opened(name: str, folder: str = "") -> tuple[Any, str]:
     return file_system, path
 
 
-def is_shard_name(name: str) -> bool:
-    """Whether a file is a tar shard."""
-    return name.lower().endswith(SHARD_SUFFIXES)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file that nobody named in full is taken for an image."""
-    path = PurePosixPath(name)
-    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
-
-
 def _files_of(asked: str) -> Iterator[str]:
     """The files that one input names: images, or files of many.
 
@@ -135,7 +123,7 @@ def _files_of(asked: str) -> Iterator[str]:
         raise DataError(f"{asked}: there is no such file.")
     else:
         # 'shards/*.tar' is of shards; but photos/* is of photos only.
-        takes = _is_container_name if _is_container_name(path) else is_image_name
+        takes = is_container_name if is_container_name(path) else is_image_name
         matching = sorted(filter(takes, _matching(file_system, path, asked)))
         if not matching:
             raise DataError(f"{asked}: no image matches.")
@@ -182,7 +170,3 @@ def _parts_of_table(name: str, column: str | None, size: int) -> Iterator[Part]:
         if end - first >= size or (number == len(groups) and end > first):
             yield Part("rows", tuple(f"{name}/{row}" for row in rows[first:end]), name, found, first)
             first = end
-
-
-def _is_container_name(name: str) -> bool:
-    return is_shard_name(name) or name.lower().endswith(TABLE_SUFFIXES)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, TypeVar
 
-from showtell.bulk.parts import Part, is_image_name, opened
+from showtell.bulk.parts import Part, opened
+from showtell.data.file_names import is_image_name
 from showtell.data.image_tables import read_rows
 from showtell.errors import ImageError, ShowtellError
 
@@ -86,13 +87,19 @@ def _members(shard: str, folder: str) -> Iterator[Image]:
                 yield Image(shard, _raising(ImageError(f"{shard}: no image in this shard.")))
             return
         except (tarfile.TarError, EOFError) as error:
-            yield Image(shard, _raising(ImageError(f"{shard} is damaged or no tar file: {error}.")))
+            yield Image(shard, _raising(_no_tar(shard, error)))
             return
         except Exception as error:  # of a library that reads from a network
             if wait is None or isinstance(error, FINAL):
                 yield Image(shard, _raising(_unreadable(shard, error)))
                 return
             time.sleep(wait)
+
+
+def _no_tar(shard: str, error: Exception) -> ImageError:
+    if shard.lower().endswith(".zst"):  # which tarfile takes for a bad checksum
+        return ImageError(f"{shard} is compressed with Zstandard.", "Unpack it, or use gzip, bzip2 or xz.")
+    return ImageError(f"{shard} is damaged or no tar file: {error}.")
 
 
 def _streamed(shard: str, folder: str) -> Iterator[Image]:

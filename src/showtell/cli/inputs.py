@@ -19,16 +19,15 @@ from urllib.request import Request, urlopen
 
 from showtell import __version__
 from showtell.cli.containers import member_bytes, named, shard_members
-from showtell.data.image_tables import TABLE_SUFFIXES, read_rows, table_rows
+from showtell.data.file_names import is_container_name, is_image_name, is_shard_name, is_table_name
+from showtell.data.image_tables import read_rows, table_rows
 from showtell.errors import DataError, ImageError
-from showtell.images import SUFFIXES
 
 STDIN = "-"
 URL_PREFIXES = ("http://", "https://")
 URL_SAFE = "%:/?#[]@!$&'()*+,;="
 URL_TIMEOUT = 20.0  # seconds without a byte
 URL_LIMIT = 64 * 2**20  # bytes of one image
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read, or refused with a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +184,6 @@ def stdin_bytes() -> bytes:
     return data
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file that nobody named in full is taken for an image."""
-    file = os.path.basename(name)  # noqa: PTH119 (of 100,000 names)
-    return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122
-
-
-def is_container_name(name: str) -> bool:
-    """Whether a file is a shard or a table."""
-    return name.lower().endswith((*SHARD_SUFFIXES, *TABLE_SUFFIXES))
-
-
 def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iterator[Input]:
     """The images behind one name; folders in it that can't be read are added to `problems`.
 
@@ -229,8 +217,7 @@ def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iter
 
 def _images_of_file(name: str, column: str | None) -> Iterator[Input]:
     """The image that a file is, or those that it holds."""
-    lower = name.lower()
-    if lower.endswith(SHARD_SUFFIXES):
+    if is_shard_name(name):
         empty = True
         for member, offset, size in shard_members(name):
             if is_image_name(member):
@@ -238,7 +225,7 @@ def _images_of_file(name: str, column: str | None) -> Iterator[Input]:
                 yield Member(f"{name}/{member}", name, offset, size)
         if empty:
             raise DataError(f"{name}: no image in this shard.", "Images are known by their suffix: .jpg, .png, ...")
-    elif lower.endswith(TABLE_SUFFIXES):
+    elif is_table_name(name):
         found, rows = table_rows(name, column)
         if not rows:
             raise DataError(f"{name}: this table has no rows.")

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 from showtell.data.table import COLUMNS
 from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
 
-TABLE_SUFFIXES = (".parquet", ".pq")
 ROWS_READ_TOGETHER = 16
 BUFFER = 2**20  # bytes of a column that are read at a time
 
