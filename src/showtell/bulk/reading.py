@@ -97,7 +97,7 @@ def _members(shard: str, folder: str) -> Iterator[Image]:
 
 
 def _no_tar(shard: str, error: Exception) -> ImageError:
-    if shard.lower().endswith(".zst"):  # which tarfile takes for a bad checksum
+    if shard.lower().endswith(".zst") and "zst" not in tarfile.TarFile.OPEN_METH:  # before Python 3.14
         return ImageError(f"{shard} is compressed with Zstandard.", "Unpack it, or use gzip, bzip2 or xz.")
     return ImageError(f"{shard} is damaged or no tar file: {error}.")
 
