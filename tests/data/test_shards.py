@@ -303,11 +303,11 @@ class RangeHandler(SimpleHTTPRequestHandler):
         if (wanted := self.headers.get("Range")) and not self.server.ignore_ranges:
             first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
         body = content[first : last + 1]
+        self.server.sent += len(body)  # before the answer: whoever has read it all may look at once
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        self.server.sent += len(body)
 
     def log_message(self, *arguments: object) -> None:
         pass
