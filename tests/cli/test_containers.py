@@ -7,6 +7,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from showtell.cli import main
@@ -189,6 +190,26 @@ def test_only_the_rows_that_are_wanted_come(tmp_path, rows):
     data = [bytes([n]) * 3 for n in range(10)]
     write_table(path, image=data)
     assert list(read_rows(path, "image", rows)) == [data[row] for row in rows]
+
+
+def test_nothing_behind_the_last_wanted_row_is_read(tmp_path):
+    """A row group may weigh a gigabyte."""
+
+    class Counting(io.BytesIO):
+        bytes_read = 0
+
+        def read(self, size=-1):
+            found = super().read(size)
+            self.bytes_read += len(found)
+            return found
+
+    path = tmp_path / "t.parquet"
+    data = [np.random.default_rng(n).bytes(200_000) for n in range(64)]
+    table = pa.table({"image": data})
+    parquet.write_table(table, path, row_group_size=64, use_dictionary=False, write_batch_size=1, data_page_size=1)
+    content = Counting(path.read_bytes())
+    assert list(read_rows(str(path), "image", [1], content)) == [data[1]]
+    assert content.bytes_read < 0.5 * path.stat().st_size
 
 
 def test_a_table_that_is_damaged_behind_its_listing(tmp_path):

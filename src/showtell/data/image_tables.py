@@ -77,6 +77,8 @@ def read_rows(
                         yield _bytes_of(batch.column(0)[row - first].as_py(), table, row)
                         row = next(wanted, None)
                     first += len(batch)
+                    if row is None or row >= end:
+                        break
             first = end
     except Exception as error:  # pyarrow's errors have no common class; the rows that are left all fail
         reason = error.problem if isinstance(error, DataError) else f"{table} is damaged: {_line(error)}."

@@ -7,6 +7,7 @@ weighs, wherever the shard lies.
 import io
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -174,7 +175,7 @@ def _file_system(file: str) -> tuple[Any, str]:
     return system, path
 
 
-def _tried(file: str, ask: Any) -> Any:
+def _tried(file: str, ask: Callable[[], Any]) -> Any:
     """What `ask` returns, tried a few times. Raises FileNotFoundError, DataError."""
     for number in range(1, TRIES + 1):
         try:
