@@ -191,7 +191,7 @@ def blip(photos: Iterator[Path]) -> Iterator[Any]:
     import torch
     from transformers import BlipConfig, BlipForConditionalGeneration
 
-    from showtell.images import Preprocessing, prepare, read_image
+    from showtell.images.decode import Preprocessing, prepare, read_image
 
     model: Any = BlipForConditionalGeneration(BlipConfig())
     model.eval()

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from showtell.data.feature_cache import DONE, FORMAT_VERSION, FeatureCache
+from showtell.data.features.cache import DONE, FORMAT_VERSION, FeatureCache
 
 COCO_IMAGES, CELLS, WIDTH = 123_287, 49, 1280
 ROW_BYTES = CELLS * WIDTH * 2

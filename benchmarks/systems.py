@@ -22,8 +22,8 @@ from showtell.engines.torch import TorchEngine, packed
 from showtell.models.captioning_model import CaptioningModel, build_decoder
 from showtell.search import search
 from showtell.training.batches import batch_of
-from showtell.training.cross_entropy import CrossEntropy
 from showtell.training.recipe import Recipe, load_recipe
+from showtell.training.stages.cross_entropy import CrossEntropy
 
 LENGTHS = (16, 13, 12, 10, 8)  # words and <end> of Flickr8k's longest to shortest caption, on the average
 SEARCHED, STEPS = 64, 12

@@ -19,7 +19,7 @@ import showtell
 from showtell.bundle import DEFAULT, shipped_models
 from showtell.cli import main as command_line
 from showtell.data import load
-from showtell.explain import panels_html
+from showtell.pages.overlay import panels_html
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "shapes.yaml"
 DATA = "shapes:3000"

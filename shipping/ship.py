@@ -30,11 +30,11 @@ from showtell.bundle import (
     save_bundle,
 )
 from showtell.cli import main as command_line
-from showtell.cli.export import COMPARED, calibration_photos, prepared
+from showtell.cli.commands.export import COMPARED, calibration_photos, prepared
 from showtell.data import load as load_data
 from showtell.errors import UsageError
-from showtell.export import export
-from showtell.onnx_weights import Weights
+from showtell.export.graphs import export
+from showtell.export.weights import Weights
 
 CARD = Path(__file__).with_name("flickr8k.md")
 GRAPHS = (ENCODER, DECODER_START, DECODER_STEP)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from showtell import captioner as captioner_module
 from showtell.bundle import Bundle, BundleConfig, save_bundle
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 from showtell.search.engine import Proposals, gather, select
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer, TokenizerConfig

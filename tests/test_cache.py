@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from showtell.cache import cache_folder
+from showtell.files import cache_folder
 
 
 @pytest.fixture(autouse=True)

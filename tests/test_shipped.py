@@ -25,7 +25,7 @@ from showtell.bundle import load_bundle, shipped_models
 from showtell.cli import main
 from showtell.engines.onnx import OnnxEngine
 from showtell.errors import BundleError, UsageError
-from showtell.export import Differences
+from showtell.export.graphs import Differences
 from tests.fake_model import CAPTIONS, picture, save_fake_model
 from tests.tiny_model import save_tiny_model
 

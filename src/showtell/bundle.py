@@ -29,9 +29,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from showtell import hub
+from showtell import model_hub as hub
 from showtell.errors import BundleError, MissingExtraError, UsageError
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer
 

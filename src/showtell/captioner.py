@@ -24,7 +24,7 @@ from PIL import Image
 from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import MissingExtraError, ShowtellError, UsageError
-from showtell.images import Pixels, Source, normalise, read_image, resize
+from showtell.images.decode import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory
 from showtell.search.options import SearchOptions
@@ -98,7 +98,7 @@ class Captioner:
         """Caption one image, or many.
 
         Args:
-            images: whatever `showtell.images.read_image` takes, or an iterable of such.
+            images: whatever `showtell.images.decode.read_image` takes, or an iterable of such.
             batch_size: images that are captioned together; the captions don't depend on it.
             attention: whether `Caption.attention` is wanted.
             search_options: fields of `SearchOptions`, in place of the model's own: `beam=5`, `num=3`.

@@ -39,6 +39,12 @@ class UsageError(ShowtellError):
     exit_code = 2
 
 
+class Interrupted(ShowtellError):
+    """Ctrl-C or SIGTERM: says how much is done and how to go on."""
+
+    exit_code = 130
+
+
 class MissingExtraError(UsageError):
     """A feature needs packages that the core install leaves out."""
 
@@ -50,3 +56,8 @@ class MissingExtraError(UsageError):
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
         """As above, from this class's own two arguments."""
         return type(self), (self.feature, self.extra)
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks: an error is a line, so that a script can count them."""
+    return " ".join(text.split())

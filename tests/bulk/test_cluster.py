@@ -24,7 +24,7 @@ from showtell.bulk.parts import Part  # noqa: E402
 from showtell.bulk.results import Results  # noqa: E402
 from showtell.bundle import load_bundle, save_bundle  # noqa: E402
 from showtell.cli import main  # noqa: E402
-from showtell.export import export  # noqa: E402
+from showtell.export.graphs import export  # noqa: E402
 from tests.tiny_model import save_tiny_model  # noqa: E402
 
 INPUTS = ["photos", "s.tar", "t.parquet"]

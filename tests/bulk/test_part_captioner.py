@@ -83,7 +83,7 @@ def test_a_file_with_a_row_for_each_image(place):
 
 def test_the_columns_are_those_of_one_process(place):
     """And one more; so that both can be read as one table."""
-    from showtell.cli.outputs import write_parquet
+    from showtell.results.outputs import write_parquet
 
     worker()(0, part())
     write_parquet(Path("one.parquet"), [], {})

@@ -9,8 +9,8 @@ import pytest
 
 from showtell.bulk.parts import Part, find_parts, opened
 from showtell.bulk.reading import images_of
-from showtell.cli.inputs import find_inputs
 from showtell.errors import DataError, ImageError, UsageError
+from showtell.images.sources import find_inputs
 from tests.fake_model import png
 
 pa = pytest.importorskip("pyarrow")

@@ -105,7 +105,7 @@ def test_ctrl_c_changes_no_file(place, capsys, monkeypatch):
 
 
 def test_model_that_says_nothing(place, capsys, monkeypatch):
-    monkeypatch.setattr("showtell.cli.alt.sentence", lambda caption: "")
+    monkeypatch.setattr("showtell.cli.commands.alt.sentence", lambda caption: "")
     code, out, error = run(capsys, "site/notes.md")
     assert (code, out) == (1, "")
     assert "site/img/red.png: the model has nothing to say." in error

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from showtell import bundle as bundle_module
 from showtell.captioner import Caption
-from showtell.cli import caption as caption_module
-from showtell.cli import inputs, main
-from showtell.cli.journal import done_images
-from showtell.cli.outputs import CSV_HEADER, coco_image_id, printable, row
+from showtell.cli import main
+from showtell.cli.commands import caption as caption_module
 from showtell.errors import UsageError
+from showtell.images.decode import sources as inputs
+from showtell.images.names import printable
+from showtell.results.journal import done_images
+from showtell.results.outputs import CSV_HEADER, coco_image_id, row
 from showtell.search.options import SearchOptions
 from tests.fake_model import picture, png, save_fake_model, use_fake_engine
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from showtell.cli import main
-from showtell.cli.compare import short_names
-from showtell.cli.compare_page import clear, interval_chart, verdict
+from showtell.cli.commands.compare import short_names
 from showtell.metrics import score
 from showtell.metrics.significance import Difference
+from showtell.pages.comparison import clear, interval_chart, verdict
 
 WORDS = ["a", "the", "dog", "cat", "man", "runs", "jumps", "on", "in", "grass", "snow", "red", "small", "two"]
 FAST = ("--metric", "BLEU", "--metric", "CIDEr", "--draws", "200")

@@ -11,9 +11,9 @@ import pytest
 
 from showtell import data
 from showtell.cli import main
-from showtell.data import fetching, published
-from showtell.data.fetching import RemoteFile
-from showtell.data.published import ELSEWHERE, PUBLISHED, Archive, Published
+from showtell.data.download import fetching, published
+from showtell.data.download.fetching import RemoteFile
+from showtell.data.download.published import ELSEWHERE, PUBLISHED, Archive, Published
 from tests.data.web_server import Behaviour, web_server
 from tests.fake_model import png
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from showtell.cli import main
-from showtell.data.feature_cache_writer import CacheWriter
+from showtell.data.features.writer import CacheWriter
 from showtell.errors import MissingExtraError
 from showtell.metrics import report as report_module
 from showtell.metrics.report import score

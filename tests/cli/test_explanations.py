@@ -12,7 +12,7 @@ from PIL import Image
 
 from showtell.captioner import load
 from showtell.cli import main
-from showtell.cli.explanations import open_explanations, panels_name
+from showtell.pages.explanations import open_explanations, panels_name
 from tests.fake_model import CAPTIONS, FakeEngine, picture, png, save_fake_model, use_fake_engine
 
 
@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_is_done(place, capsys, monkeypatch):
 def test_a_crash_leaves_the_last_page(place, capsys, monkeypatch):
     run(capsys, "photos/a.png")
     before = Path("why/index.html").read_bytes()
-    monkeypatch.setattr("showtell.cli.explanations.panels", lambda *_: 1 / 0)
+    monkeypatch.setattr("showtell.pages.explanations.panels", lambda *_: 1 / 0)
     assert run(capsys, "photos")[0] == 1
     assert Path("why/index.html").read_bytes() == before
     assert sorted(path.name for path in Path("why").iterdir()) == ["0001-a.png", "index.html"]

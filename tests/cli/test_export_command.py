@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from showtell import export as export_module
 from showtell.bundle import save_bundle
-from showtell.cli import export as export_command
 from showtell.cli import main
-from showtell.export import Differences
+from showtell.cli.commands import export as export_command
+from showtell.export.graphs import Differences
+from showtell.export.graphs import graphs as export_module
 from tests.fake_model import fake_config, fake_tokenizer, picture, save_fake_model
 
 
 @pytest.fixture
 def given(monkeypatch) -> list:
-    """What the command hands to `showtell.export`, which writes a model of 12 bytes."""
+    """What the command hands to `showtell.export.graphs`, which writes a model of 12 bytes."""
     given = []
 
     def export(bundle, out, images=None, weights="float32", calibration=None):
@@ -149,7 +149,7 @@ def test_no_model(tmp_path, capsys):
 
 
 def test_without_pytorch(tmp_path, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "showtell.export", raising=False)
+    monkeypatch.delitem(sys.modules, "showtell.export.graphs", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["export", str(save_fake_model(tmp_path / "m")), "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'showtell[train,export]'" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from showtell import captioner as captioner_module
 from showtell.cli import main
-from showtell.cli.journal import journal_of
+from showtell.results.journal import journal_of
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -260,7 +260,7 @@ def test_a_device_has_no_journal(place, capfd, name):
 
 def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
     """So 100,000 photos are a second, not a minute; in a fixed order."""
-    from showtell.cli.inputs import find_inputs
+    from showtell.images.sources import find_inputs
 
     monkeypatch.chdir(tmp_path)
     for folder in ("b", "a"):

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from showtell import __version__, cli
-from showtell.cli import COMMANDS, Interrupted, main
-from showtell.errors import ImageError, MissingExtraError, UsageError
+from showtell.cli import COMMANDS, main
+from showtell.errors import ImageError, Interrupted, MissingExtraError, UsageError
 
 HEAVY = {"torch", "transformers", "accelerate", "tensorboard", "onnxruntime", "pyarrow", "matplotlib"}
 
@@ -22,10 +22,10 @@ def command(monkeypatch):
     """Put a function in the place of `showtell models`."""
 
     def put(function, **options):
-        module = types.ModuleType("showtell.cli.models")
+        module = types.ModuleType("showtell.cli.commands.models")
         module.app = typer.Typer()
         module.app.command(**options)(function)
-        monkeypatch.setitem(sys.modules, "showtell.cli.models", module)
+        monkeypatch.setitem(sys.modules, "showtell.cli.commands.models", module)
 
     return put
 
@@ -48,7 +48,7 @@ print(*sys.modules, file=sys.stderr)"""
 def test_help_names_every_command_and_imports_none():
     modules = modules_after("-h")
     assert not HEAVY & modules
-    assert not {f"showtell.cli.{name}" for name in COMMANDS} & modules
+    assert not {f"showtell.cli.commands.{name}" for name in COMMANDS} & modules
     assert "numpy" not in modules
 
 
@@ -58,8 +58,8 @@ def test_help_names_every_command_and_imports_none():
 def test_help_of_a_command_imports_that_command_only(name, builds_on):
     modules = modules_after(name, "-h")
     assert not HEAVY & modules
-    assert {other for other in COMMANDS if f"showtell.cli.{other}" in modules} <= {name, *builds_on}
-    assert f"showtell.cli.{name}" in modules
+    assert {other for other in COMMANDS if f"showtell.cli.commands.{other}" in modules} <= {name, *builds_on}
+    assert f"showtell.cli.commands.{name}" in modules
 
 
 def test_help_lists_the_commands(capsys):
@@ -72,7 +72,7 @@ def test_help_lists_the_commands(capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, capsys):
     """Every name in COMMANDS has its module, whose help neither fails nor offers completion again."""
-    pytest.importorskip(f"showtell.cli.{name}", reason="this command is still to come")
+    pytest.importorskip(f"showtell.cli.commands.{name}", reason="this command is still to come")
     assert main([name, "-h"]) == 0
     text = capsys.readouterr().out
     assert f"showtell {name}" in text
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_in_a_sentence(command, capsys):
 
 
 def test_ctrl_c_in_a_sub_command_of_a_group(command, capsys, monkeypatch):
-    module = types.ModuleType("showtell.cli.data")
+    module = types.ModuleType("showtell.cli.commands.data")
     module.app = typer.Typer()
 
     @module.app.command()
@@ -182,7 +182,7 @@ def test_ctrl_c_in_a_sub_command_of_a_group(command, capsys, monkeypatch):
     def callback() -> None:
         """A group."""
 
-    monkeypatch.setitem(sys.modules, "showtell.cli.data", module)
+    monkeypatch.setitem(sys.modules, "showtell.cli.commands.data", module)
     assert main(["data", "info"]) == 130
     assert capsys.readouterr().err == "showtell: Stopped by Ctrl-C.\n"
 
@@ -218,13 +218,13 @@ def test_sigint_to_a_process():
     code = """
 import signal, sys, time, types, typer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and is inherited
-module = types.ModuleType("showtell.cli.models")
+module = types.ModuleType("showtell.cli.commands.models")
 module.app = typer.Typer()
 @module.app.command()
 def wait() -> None:
     print("ready", flush=True)
     time.sleep(30)
-sys.modules["showtell.cli.models"] = module
+sys.modules["showtell.cli.commands.models"] = module
 from showtell.cli import main
 sys.exit(main(["models"]))
 """

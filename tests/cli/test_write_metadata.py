@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from showtell.cli import main
-from showtell.metadata import description_of, with_description, xmp
+from showtell.results.metadata import description_of, with_description, xmp
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 
 pytest.importorskip("exiv2", reason="the extra 'metadata' is not installed")
@@ -113,7 +113,7 @@ def test_description_is_written_before_the_row(place, capsys, monkeypatch):
     def unplugged(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("showtell.cli.outputs.RowOutput.write", unplugged)
+    monkeypatch.setattr("showtell.results.outputs.RowOutput.write", unplugged)
     run(capsys, "photos/a.jpg", "--write-metadata", "-o", "x.jsonl")
     assert said("photos/a.jpg") == RED
     assert Path("x.jsonl").read_text() == ""

@@ -7,12 +7,12 @@ import torch
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine
 from showtell.errors import UsageError
-from showtell.export import ENCODER, decoder_graphs, encoder_graph
+from showtell.export.graphs import ENCODER, decoder_graphs, encoder_graph
+from showtell.export.int8 import int8_convolutions, int8_products
+from showtell.export.weights import files_of
 from showtell.models.captioning_model import build_model
 from showtell.models.encoders import encoder_config
 from showtell.models.transformer import TransformerConfig
-from showtell.onnx_int8 import int8_convolutions, int8_products
-from showtell.onnx_weights import files_of
 from showtell.search import SearchOptions, search
 from tests.contracts.engine_contract import check_engine, first_tokens
 from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, Words

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from showtell.cli.data import app
+from showtell.cli.commands.data import app
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showtell.cache import cache_folder
 from showtell.errors import DataError, MissingExtraError
+from showtell.files import cache_folder
 from showtell.metrics.meteor import Match, align, meteor, normalise
 from showtell.metrics.meteor_data import (
     MeteorData,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from showtell.errors import BundleError, MissingExtraError, UsageError
-from showtell.images import prepare, read_image
+from showtell.images.decode import prepare, read_image
 from showtell.models.encoders import build_encoder, efficientnet_lite, encoder_config, folded
 from showtell.models.encoders.efficientnet_lite import published_weights, same_padding
 from showtell.models.encoders.torchvision_resnet import DEPTHS, architecture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from showtell.errors import UsageError
-from showtell.images import resize
+from showtell.images.decode import resize
 from showtell.serve import batching
 from showtell.serve.batching import Batcher, Job, QueueFullError
 from tests.serve.serving import GatedEngine, dreaming_captioner, fake_captioner, noise, until

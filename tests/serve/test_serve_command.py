@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from showtell.cli import main
-from showtell.cli import serve as command
+from showtell.cli.commands import serve as command
 from showtell.errors import UsageError
 from showtell.serve import server
 from showtell.serve.examples import find_examples
@@ -134,7 +134,7 @@ def test_a_missing_extra_is_a_sentence(monkeypatch, capsys):
 
 def test_serving_loads_no_pytorch():
     """Exported models are served without it: the imports of the server must not bring it."""
-    code = "import sys, showtell.serve.server, showtell.cli.serve; print(*sys.modules)"
+    code = "import sys, showtell.serve.server, showtell.cli.commands.serve; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "uvicorn" in modules
     assert not {"torch", "transformers", "matplotlib", "skimage"} & set(modules)

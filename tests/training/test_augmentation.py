@@ -15,12 +15,12 @@ from showtell.captioner import load as load_model
 from showtell.data import load
 from showtell.data.scenes import Scene
 from showtell.errors import UsageError
-from showtell.images import Pixels, Preprocessing, prepare, resize
+from showtell.images.decode import Pixels, Preprocessing, prepare, resize
 from showtell.training import trainer
 from showtell.training.augmentation import Augmentation, mirrored, random_of, recoloured
 from showtell.training.batches import Batch
 from showtell.training.recipe import documented_keys, load_recipe
-from showtell.training.stage import Loss
+from showtell.training.stages.stage import Loss
 from showtell.training.step import Seen
 
 SEED = (0, 1, 2)

@@ -21,8 +21,8 @@ from showtell.models.encoders import build_encoder
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.training import processes
 from showtell.training.batches import Batch, batch_of, epoch_of_batches
-from showtell.training.cross_entropy import CrossEntropy
-from showtell.training.features import cached_features
+from showtell.training.features.build import cached_features
+from showtell.training.stages.cross_entropy import CrossEntropy
 
 V = 12
 CAPTIONS = [[[1, *range(4, 5 + (i + k) % 5), 2] for k in range(1 + i % 3)] for i in range(7)]

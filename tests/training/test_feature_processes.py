@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from showtell.cli import main
-from showtell.cli.features import part_of
+from showtell.cli.commands.features import part_of
 from showtell.data import load
-from showtell.data.feature_cache import FeatureCache, images_done
+from showtell.data.features.cache import FeatureCache, images_done
 from showtell.errors import DataError, UsageError
 from showtell.models.encoders import build_encoder
-from showtell.training import feature_processes
-from showtell.training.features import cached_features, share
+from showtell.training.features.build import cached_features, share
+from showtell.training.features.build import processes as feature_processes
 
 SPEC = "shapes:400,pixels=64"
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from showtell.cli import main
 from showtell.data.dataset import Example
-from showtell.data.feature_cache import FeatureCache
+from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError
-from showtell.images import prepare
+from showtell.images.decode import prepare
 from showtell.models.encoders import Encoder, build_encoder
-from showtell.training.features import batches_read, cached_features, default_folder, fingerprint
+from showtell.training.features.build import batches_read, cached_features, default_folder, fingerprint
 
 LITE = {"name": "efficientnet_lite0", "weights": "random", "size": 64}
 
@@ -141,15 +141,15 @@ def test_reading_stays_a_few_batches_ahead(tmp_path: Path, encoder: Encoder) -> 
 BUILD = """
 import sys, time, torch
 from pathlib import Path
-import showtell.data.feature_cache_writer as format
+import showtell.data.features.writer as format
 from showtell.data import load
 from showtell.models.encoders import build_encoder
-from showtell.training import features
+from showtell.training.features.build import cached_features
 torch.set_num_threads(1)
 torch.manual_seed(0)
 format.SYNC_BYTES = 1
 encoder = build_encoder({"name": "efficientnet_lite0", "weights": "random", "size": 64})
-features.cached_features("x", load("shapes:320,pixels=64").examples, encoder, Path(sys.argv[1]),
+cached_features("x", load("shapes:320,pixels=64").examples, encoder, Path(sys.argv[1]),
                          lambda done, images, size: time.sleep(float(sys.argv[2])))
 """
 
@@ -214,7 +214,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     def stop(writer: object, *arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("showtell.training.features.fill", stop)
+    monkeypatch.setattr("showtell.training.features.build.fill", stop)
     command = ["features", "--data", "shapes:3,pixels=64", "--out", str(tmp_path), "--weights", "random"]
     assert main(command) == 130
     assert "Stopped by Ctrl-C; the same command goes on where it was." in capsys.readouterr().err

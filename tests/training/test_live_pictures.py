@@ -13,7 +13,7 @@ from PIL import Image
 
 from showtell.data.dataset import Example
 from showtell.errors import ImageError
-from showtell.images import Preprocessing, prepare
+from showtell.images.decode import Preprocessing, prepare
 from showtell.training.augmentation import Augmentation, random_of
 from showtell.training.batches import Batch, batch_of
 from showtell.training.inputs import AHEAD, live_pictures

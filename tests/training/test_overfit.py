@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from showtell.data import load
 from showtell.engines.torch import TorchEngine
-from showtell.images import Pixels
+from showtell.images.decode import Pixels
 from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
 from showtell.models.encoders import build_encoder
 from showtell.models.transformer import TransformerConfig
@@ -17,7 +17,7 @@ from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import batch_of
 from showtell.training.recipe import load_recipe
-from showtell.training.stage import parameter_groups
+from showtell.training.stages.stage import parameter_groups
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 SIDE, PATCH = 4, 16

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from showtell.errors import UsageError
-from showtell.training.cross_entropy import CrossEntropy
 from showtell.training.recipe import documented_keys, load_recipe
+from showtell.training.stages.cross_entropy import CrossEntropy
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("shipping/recipes/*.yaml")]

@@ -15,9 +15,9 @@ from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.models.transformer import TransformerConfig
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import Ids, batch_of
-from showtell.training.cross_entropy import CrossEntropy
-from showtell.training.self_critical import PolicyGradient, SelfCritical, advantages, captions_of, mixed_batch
-from showtell.training.stage import parameter_groups
+from showtell.training.stages.cross_entropy import CrossEntropy
+from showtell.training.stages.self_critical import PolicyGradient, SelfCritical, advantages, captions_of, mixed_batch
+from showtell.training.stages.stage import parameter_groups
 
 D, N, IMAGES = 12, 4, 6
 LSTM = ShowAttendAndTellConfig(embedding_width=16, hidden_width=32, attention_width=8, dropout=0.0)

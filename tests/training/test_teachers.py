@@ -13,8 +13,8 @@ from showtell.models.encoders import build_encoder
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.batches import Batch, batch_of
-from showtell.training.cross_entropy import CrossEntropy
-from showtell.training.teachers import Teachers
+from showtell.training.stages.cross_entropy import CrossEntropy
+from showtell.training.stages.teachers import Teachers
 
 WORDS = Tokenizer.train(["a dog runs", "a red ball on grass"], TokenizerConfig(min_count=1))
 ENCODER = {"name": "efficientnet_lite0", "weights": "random", "size": 32}

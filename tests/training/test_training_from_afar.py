@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from showtell.data import load
-from showtell.errors import UsageError
+from showtell.errors import Interrupted, UsageError
 from showtell.training.events import Epoch, Event
 from showtell.training.recipe import load_recipe
-from showtell.training.trainer import Interrupted, train
+from showtell.training.trainer import train
 
 TINY = """
 name: tiny

@@ -20,7 +20,7 @@ from showtell.bulk.reading import Image, images_of
 from showtell.bulk.results import Attempt, Results, Row
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError
-from showtell.images import Pixels, normalise
+from showtell.images.decode import Pixels, normalise
 from showtell.search.options import SearchOptions
 
 READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from showtell.data.file_names import is_container_name, is_image_name, is_shard_name, is_table_name
-from showtell.data.image_tables import row_groups, table_rows
 from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.images.names import is_container_name, is_image_name, is_shard_name, is_table_name
+from showtell.images.tables import row_groups, table_rows
 
 WEB = ("http://", "https://")
 

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import BinaryIO, TypeVar
 
 from showtell.bulk.parts import Part, opened
-from showtell.data.file_names import is_image_name
-from showtell.data.image_tables import read_rows
 from showtell.errors import ImageError, ShowtellError
+from showtell.images.names import is_image_name
+from showtell.images.tables import read_rows
 
 LARGEST = 64 * 2**20  # bytes of one image
 WAITS = (1.0, 4.0)  # seconds before what a network broke is tried again

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from showtell import __version__
-from showtell.errors import ShowtellError
+from showtell.errors import Interrupted, ShowtellError, one_line
 
 COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
@@ -41,12 +41,6 @@ COMPLETION = ("install_completion", "show_completion")
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-class Interrupted(ShowtellError):
-    """Ctrl-C: says how much is done and how to go on."""
-
-    exit_code = 130
-
-
 class ToStderr(logging.Handler):
     """What the layers below have to say beside their results: a line on stderr."""
 
@@ -61,7 +55,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the called command, and only that one."""
         if args[0] in COMMANDS:
-            command = get_command(import_module(f"showtell.cli.{args[0]}").app)
+            command = get_command(import_module(f"showtell.cli.commands.{args[0]}").app)
             command.params = [param for param in command.params if param.name not in COMPLETION]  # the root's
             self.commands[args[0]] = command
         return super().resolve_command(ctx, args)
@@ -135,8 +129,3 @@ def message_and_exit_code(error: Exception) -> tuple[str, int]:
         "(a defect of showtell; run again with SHOWTELL_DEBUG=1 to see where)",
         1,
     )
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks: an error is a line, so that a script can count them."""
-    return " ".join(text.split())

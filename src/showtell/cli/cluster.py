@@ -12,9 +12,8 @@ import typer
 
 from showtell.bundle import default_model, load_bundle
 from showtell.captioner import load
-from showtell.cli import Interrupted, one_line
 from showtell.cli.progress import progress_bar
-from showtell.errors import DataError, UsageError
+from showtell.errors import DataError, Interrupted, UsageError, one_line
 
 if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for what only a cluster needs
     from showtell.bulk.cluster import ModelFiles, Work

@@ -49,5 +49,5 @@ def load(spec: str, *, photos: bool = True) -> Dataset:
         raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
     if not where:
         raise UsageError(f"'{spec}' does not say what to load.", f"Write {kind}:{FORMATS[kind]}.")
-    dataset: Dataset = import_module(f"showtell.data.{kind}").load(where, photos=photos)
+    dataset: Dataset = import_module(f"showtell.data.formats.{kind}").load(where, photos=photos)
     return dataset

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from showtell.data.files import files_present
+from showtell.data.formats.layout import files_present
 from showtell.data.scenes import Scene
-from showtell.data.storage import NamedBytes, Stored
 from showtell.errors import DataError
-from showtell.images import read_image
+from showtell.images.decode import read_image
+from showtell.images.storage import NamedBytes, Stored
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

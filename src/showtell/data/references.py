@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from showtell import data
-from showtell.data import coco, karpathy, table
 from showtell.data.dataset import SPLIT_NAMES, Dataset
-from showtell.data.files import read_json, read_lines
+from showtell.data.formats import coco, karpathy, table
+from showtell.data.formats.layout import read_json, read_lines
 from showtell.errors import DataError, UsageError
-from showtell.images import SUFFIXES
+from showtell.images.decode import SUFFIXES
 
 SAMPLING = ("temperature", "top_k", "top_p", "seed")
 

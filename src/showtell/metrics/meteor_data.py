@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from showtell.cache import cache_folder
 from showtell.errors import DataError, MissingExtraError
+from showtell.files import cache_folder
 
 LONGEST = 7  # words of a phrase
 FOLDER = "meteor-1.5-1"  # of the cache; the last number changes when the arrays do

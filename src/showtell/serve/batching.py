@@ -22,7 +22,7 @@ from math import ceil
 import numpy as np
 
 from showtell.captioner import Caption, Captioner, batches_at_a_time
-from showtell.images import Pixels, normalise
+from showtell.images.decode import Pixels, normalise
 from showtell.search.options import SearchOptions
 
 LONGEST_RETRY = 60  # seconds

@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from showtell.captioner import Captioner
-from showtell.data.shapes import example as drawn
+from showtell.data.formats.shapes import example as drawn
 from showtell.errors import ImageError, UsageError
-from showtell.images import SUFFIXES, Pixels, read_image
+from showtell.images.decode import SUFFIXES, Pixels, read_image
 
 MOST = 6
 LONGER_SIDE = 1024  # pixels

@@ -15,10 +15,10 @@ from fastapi import Request
 from showtell import __version__
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError
-from showtell.images import Pixels, box_seen, read_image, resize
+from showtell.images.decode import Pixels, box_seen, read_image, resize
+from showtell.images.urls import fetch
 from showtell.search.options import SearchOptions
 from showtell.serve.batching import Batcher, Job, QueueFullError
-from showtell.serve.fetch import fetch
 from showtell.serve.metrics import Metrics
 from showtell.serve.problems import ProblemError, problem
 from showtell.serve.reading import Room, Sent, read_request

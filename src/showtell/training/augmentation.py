@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from showtell.data.dataset import Example
-from showtell.images import RESAMPLING, Pixels, Preprocessing, resize
+from showtell.images.decode import RESAMPLING, Pixels, Preprocessing, resize
 from showtell.training.batches import Ids
 
 STRETCH = 4 / 3

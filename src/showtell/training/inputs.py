@@ -14,10 +14,10 @@ from torch import Tensor
 
 from showtell.captioner import READING_THREADS, Caption, Captioner
 from showtell.data.dataset import Example
-from showtell.data.feature_cache import FeatureCache
+from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError, UsageError
-from showtell.images import Preprocessing, normalise
+from showtell.images.decode import Preprocessing, normalise
 from showtell.training import processes
 from showtell.training.augmentation import Augmentation, mirror_image, random_of
 from showtell.training.batches import Batch

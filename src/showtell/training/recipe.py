@@ -16,8 +16,8 @@ from showtell.models.captioning_model import DecoderConfig
 from showtell.models.encoders import EncoderConfig
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import TokenizerConfig
-from showtell.training.cross_entropy import CrossEntropy
-from showtell.training.self_critical import SelfCritical
+from showtell.training.stages.cross_entropy import CrossEntropy
+from showtell.training.stages.self_critical import SelfCritical
 
 Json = dict[str, Any]
 StageConfig = Annotated[CrossEntropy | SelfCritical, Field(discriminator="kind")]

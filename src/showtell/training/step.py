@@ -11,7 +11,7 @@ from torch import Tensor
 from showtell.errors import DataError
 from showtell.training import processes
 from showtell.training.batches import Batch
-from showtell.training.stage import Loss, Objective, Stage
+from showtell.training.stages.stage import Loss, Objective, Stage
 
 
 class Seen(NamedTuple):

@@ -40,33 +40,27 @@ from torch.utils.tensorboard import SummaryWriter
 from showtell.bundle import BundleConfig, load_bundle, save_bundle
 from showtell.captioner import Captioner, load
 from showtell.data.dataset import Dataset, Example
-from showtell.data.feature_cache import FeatureCache
+from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import TorchEngine, weights_of
-from showtell.errors import ShowtellError, UsageError
+from showtell.errors import Interrupted, UsageError
 from showtell.metrics.report import Report
 from showtell.models.captioning_model import CaptioningModel, build_model
+from showtell.pages.training import write_report
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
 from showtell.training.augmentation import mirror_image, mirrored
 from showtell.training.batches import Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
-from showtell.training.features import cached_features, fingerprint
+from showtell.training.features.build import cached_features, fingerprint
 from showtell.training.inputs import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe, parse_recipe
-from showtell.training.report import write_report
-from showtell.training.stage import Stage, parameter_groups
+from showtell.training.stages.stage import Stage, parameter_groups
 from showtell.training.step import step
 from showtell.training.validation import add_pictures, validate, write_lines
 
 SELECTED_BY = "CIDEr"
-
-
-class Interrupted(ShowtellError):
-    """Ctrl-C during training, after the run was saved."""
-
-    exit_code = 130
 
 
 @dataclass

@@ -15,9 +15,9 @@ from PIL import Image
 from showtell.captioner import Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.metrics.report import Report, score
+from showtell.pages.training import showcase
 from showtell.training import processes
 from showtell.training.inputs import Inputs
-from showtell.training.report import showcase
 
 Json = dict[str, Any]
 BATCH = 64

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from showtell.errors import BundleError, MissingExtraError
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 from showtell.models.encoders.encoder import (
     Encoder,
     EncoderConfigBase,

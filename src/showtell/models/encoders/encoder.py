@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell.errors import BundleError, UsageError
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 
 WEIGHT_FILES = "Use a state dict saved as .safetensors, or as .pth by torch.save."
 

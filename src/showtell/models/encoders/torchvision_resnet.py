@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 
 # Depth -> kind of block, blocks in each of the four stages.
 DEPTHS = {

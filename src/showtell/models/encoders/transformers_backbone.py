@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from showtell.errors import BundleError, MissingExtraError, UsageError
-from showtell.images import Preprocessing
+from showtell.images.decode import Preprocessing
 from showtell.models.encoders.encoder import (
     Encoder,
     EncoderConfigBase,

@@ -1,0 +1,134 @@
+"""``showtell alt``: alternative text for the images of web pages and Markdown files that have none."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+import typer
+
+from showtell.captioner import Captioner, load
+from showtell.cli import options as shared
+from showtell.cli.progress import progress_bar
+from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, one_line
+from showtell.images.names import printable
+from showtell.results.alt_text import Document, read_document, sentence
+
+app = typer.Typer()
+
+
+@app.command(epilog="Exit codes: 0 all done, 1 some files or images could not be read, 2 wrong usage.")
+@shared.takes(shared.SearchFlags)
+def alt(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Web pages (.html) and Markdown files (.md).")],
+    model: shared.Model = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Put the texts into the files; nothing else in them changes.")
+    ] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="DIR", help="The site's folder, in which addresses like /images/a.jpg begin."),
+    ] = None,
+    decorative: Annotated[
+        bool,
+        typer.Option("--decorative", help='Images with alt="", which says that they mean nothing, get a text too.'),
+    ] = False,
+    batch_size: shared.BatchSize = 16,
+    **search: Unpack[shared.SearchFlags],
+) -> None:
+    """Propose alternative text for images that lack it: a line for each, `FILE:LINE<TAB>IMAGE<TAB>TEXT`.
+
+    Images on other machines and drawings (SVG) are left out.
+    """
+    captioner = load(model)
+    captioner.options(**search)
+    problems: list[ShowtellError] = []
+    documents: list[Document] = []
+    for path in dict.fromkeys(files):
+        try:
+            documents.append(read_document(path, root=root, decorative=decorative))
+        except DataError as error:
+            problems.append(error)
+    missing = [problem for document in documents for problem in missing_images(document)]
+    images = dict.fromkeys(file for document in documents for file in document.files.values() if file.is_file())
+    texts = texts_of(captioner, list(images), batch_size, search, problems)
+    proposed = sum(show(document, texts) for document in documents)
+    if write:
+        written = sum(filled(document, texts, problems) for document in documents)
+        print(f"showtell: {written:,} of {proposed:,} written.", file=sys.stderr)
+    elif proposed:
+        print(f"showtell: {proposed:,} proposed; --write puts them into the files.", file=sys.stderr)
+    for problem in (*problems, *missing):
+        print(f"showtell: {one_line(str(problem))}", file=sys.stderr)
+    if problems or missing:
+        raise typer.Exit(1)
+
+
+def missing_images(document: Document) -> list[ImageError]:
+    """Which of a document's images are not there."""
+    return [
+        ImageError(f"{document.path}:{document.line_of(place)}: there is no image {shortened(place.image)}.")
+        for place in document.places
+        if not document.files[place.image].is_file()
+    ]
+
+
+def texts_of(
+    captioner: Captioner,
+    images: list[Path],
+    batch_size: int,
+    search: Mapping[str, Any],
+    problems: list[ShowtellError],
+) -> dict[Path, str]:
+    """The alternative text of each image; what is wrong with the others is added to `problems`.
+
+    Raises:
+        Interrupted: at Ctrl-C; no file has been changed by then.
+    """
+    texts: dict[Path, str] = {}
+    outcomes = captioner.stream(images, batch_size=batch_size, **{**search, "num": 1})
+    try:
+        with progress_bar("captioning", len(images)) as advance:
+            for image, outcome in zip(images, outcomes, strict=True):
+                if isinstance(outcome, ShowtellError):
+                    problems.append(outcome)
+                elif text := sentence(outcome[0].text):
+                    texts[image] = text
+                else:
+                    problems.append(ImageError(f"{image}: the model has nothing to say."))
+                advance()
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped by Ctrl-C; no file was changed.") from None
+    return texts
+
+
+def show(document: Document, texts: dict[Path, str]) -> int:
+    """Print what is proposed for a document, and on stderr what is left alone; returns how many texts there are."""
+    for skipped in document.skipped:
+        where = f"{printable(str(document.path))}:{document.line_of(skipped)}"
+        print(f"showtell: {where}: {shortened(skipped.image)} {skipped.reason}.", file=sys.stderr)
+    count = 0
+    for place in document.places:
+        text = texts.get(document.files[place.image])
+        if text:
+            print(f"{printable(str(document.path))}:{document.line_of(place)}\t{printable(place.image)}\t{text}")
+            count += 1
+    return count
+
+
+def filled(document: Document, texts: dict[Path, str], problems: list[ShowtellError]) -> int:
+    """Put the texts into a document; returns how many. A document that can't be written is added to `problems`."""
+    by_image = {image: texts[file] for image, file in document.files.items() if file in texts}
+    count = sum(place.image in by_image for place in document.places)
+    if count:
+        try:
+            document.write(by_image)
+        except DataError as error:
+            problems.append(error)
+            return 0
+    return count
+
+
+def shortened(address: str) -> str:
+    """An address for a message: data in a document may be megabytes of it."""
+    return printable(address if len(address) <= 60 else address[:57] + "...")

@@ -1,0 +1,252 @@
+"""``showtell caption``: captions for files, folders, globs, URLs, stdin, tar shards and Parquet tables."""
+
+import hashlib
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+import typer
+
+from showtell.captioner import Caption, Captioner, load
+from showtell.cli import cluster
+from showtell.cli import options as shared
+from showtell.cli.progress import progress_bar
+from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
+from showtell.images.decode import Source
+from showtell.images.sources import Input, find_inputs, listed_names, ready
+from showtell.pages.explanations import Explanations, open_explanations
+from showtell.results.descriptions import (
+    Descriptions,
+    KeepOriginal,
+    ReplaceDescription,
+    WriteMetadata,
+    open_descriptions,
+)
+from showtell.results.outputs import Format, Output, format_for, open_output
+from showtell.search.options import SearchOptions
+
+app = typer.Typer()
+
+
+@app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
+@shared.takes(shared.CaptionFlags)
+def caption(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
+            "tar shards, Parquet tables, or - for one image from stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option("--list", metavar="FILE", help="A file that names an input on each line; - is stdin."),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option("--column", metavar="NAME", help="Of a Parquet table: the column that holds the images."),
+    ] = None,
+    model: shared.Model = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="text, jsonl, csv, coco, parquet or tar; by default as FILE's suffix says, else text.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted FILE: only what is missing."),
+    ] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
+    ] = None,
+    write_metadata: WriteMetadata = False,
+    replace_description: ReplaceDescription = False,
+    keep_original: KeepOriginal = True,
+    batch_size: shared.BatchSize = 16,
+    engine: cluster.Engine = "local",
+    out: cluster.Out = None,
+    workers: cluster.Workers = None,
+    threads: cluster.Threads = 1,
+    part_size: cluster.PartSize = 1000,
+    **search: Unpack[shared.CaptionFlags],
+) -> None:
+    """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
+    Parquet, or a tar shard of the images with their captions."""
+    names = [*(inputs or []), *(listed_names(listed) if listed else [])]
+    if not names:
+        raise UsageError("There is no INPUT.", "Name photos or a folder: showtell caption photos/")
+    if engine == "ray":
+        if format or output or explain or write_metadata:
+            raise UsageError(
+                "--engine ray writes Parquet files only.",
+                "Say --out DIR, and leave out -o, --format, --explain and --write-metadata.",
+            )
+        cluster.caption_on_cluster(
+            names,
+            column,
+            model,
+            search,
+            out=out,
+            resume=resume,
+            workers=workers,
+            threads=threads,
+            part_size=part_size,
+            batch_size=batch_size,
+        )
+        return
+    if out or workers:
+        raise UsageError(f"{'--out' if out else '--workers'} is for a cluster.", "Say --engine ray, or use -o FILE.")
+    format = format_for(format, output)
+    if resume and output is None:
+        raise UsageError("--resume goes on with a file.", "Say -o FILE.")
+    if resume and explain:
+        raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
+    images, problems = find_inputs(names, column)
+    captioner = load(model, threads=1)
+    options = captioner.options(**search)
+    if format == "coco" and options.num > 1:
+        raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
+    made_with = what_captions_depend_on(captioner, options) if output else {}
+    with (
+        open_explanations(explain, captioner) if explain else nullcontext() as explanations,
+        open_output(output, format, made_with, num=options.num, resume=resume) as results,
+        open_descriptions(
+            wanted=write_metadata, replace=replace_description, keep_original=keep_original
+        ) as descriptions,
+    ):
+        for problem in problems:
+            report(problem)
+        bad = caption_all(
+            captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
+        )
+    if explanations and not explanations.has_attention:
+        name = captioner.config.name
+        print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
+    if bad or problems:
+        print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
+    if bad or problems or (descriptions and descriptions.failed):
+        raise typer.Exit(1)
+
+
+def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
+    """The model, by its name and the hash of what it says of itself, and the search options."""
+    said = captioner.config.model_dump_json() + captioner.tokenizer.to_json()
+    return {"model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}", **asdict(options)}
+
+
+def caption_all(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    results: Output,
+    explanations: Explanations | None,
+    descriptions: Descriptions | None,
+    batch_size: int,
+    *,
+    bar: bool,
+) -> int:
+    """Caption images and write the captions as they come; those that can't be read are listed at the end.
+
+    Returns:
+        How many those are.
+
+    Raises:
+        Interrupted: at Ctrl-C; what was captioned by then is written.
+    """
+    failures: dict[int, ShowtellError] = {}
+    is_done = [results.called(image.name) in results.done for image in images]
+    done = sum(is_done)
+    # Where captions appear on the terminal themselves, a bar would only run through them.
+    shown = bar or not sys.stdout.isatty()
+    try:
+        with progress_bar("captioning", len(images), done=done, shown=shown) as advance:
+            for number, image, outcome in outcomes(
+                captioner, search_options, images, is_done, explanations, batch_size
+            ):
+                if is_done[number]:
+                    continue
+                if isinstance(outcome, ShowtellError):
+                    failures[number] = outcome
+                    if explanations:
+                        explanations.forget(number)
+                else:
+                    if descriptions:  # before the row: what a resumed run leaves out is described
+                        descriptions.add(image, outcome)
+                    results.write(image, outcome)
+                    done += 1
+                    if explanations:
+                        explanations.add(number, image.name, outcome)
+                advance()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
+            "The same command and --resume goes on." if bar else "With -o FILE, --resume could go on.",
+        ) from None
+    finally:
+        for number in sorted(failures):
+            report(failures[number])
+    return len(failures)
+
+
+def outcomes(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    is_done: Sequence[bool],
+    explanations: Explanations | None,
+    batch_size: int,
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images that are not done, each with its place among all, and its captions or why there are none.
+
+    The batch in which an interrupted run stopped is captioned whole, and first: an image's numbers may depend on
+    what is multiplied together with it in their last digit, and the file shall be the same. Then come the images
+    that the run could not read. (The place seeds the sampling, too.)
+    """
+    reached = max((number + 1 for number, done in enumerate(is_done) if done), default=0)
+    first = reached - reached % batch_size if reached < len(images) else reached
+    failed = [number for number in range(first) if not is_done[number]]
+    for numbers in (range(first, len(images)), failed):
+        yield from captioned(captioner, search_options, images, numbers, explanations, batch_size)
+
+
+def captioned(
+    captioner: Captioner,
+    search_options: Mapping[str, Any],
+    images: Sequence[Input],
+    numbers: Sequence[int],
+    explanations: Explanations | None,
+    batch_size: int,
+) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+    """The images of these numbers, as `outcomes` has them."""
+    ahead: deque[Input] = deque()  # those that are read but not yet captioned
+
+    def reads() -> Iterator[Callable[[], Source]]:
+        for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
+            ahead.append(image)
+            yield partial(explanations.read, number, image) if explanations else image.read
+
+    stream = captioner.stream(
+        reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options
+    )
+    for number, outcome in zip(numbers, stream, strict=True):
+        yield number, ahead.popleft(), outcome
+
+
+def report(error: ShowtellError) -> None:
+    """Tell of one input that failed, while the others go on."""
+    print(f"showtell: {one_line(str(error))}", file=sys.stderr)

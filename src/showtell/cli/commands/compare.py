@@ -1,0 +1,215 @@
+"""``showtell compare``: two systems on the same images; is the difference more than the luck of the draw?"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from showtell.cli.commands.score import (
+    Metric,
+    OrderIndependent,
+    Ref,
+    Spice,
+    Split,
+    asked_metrics,
+    first_few,
+    missing_though_asked,
+    plain_table,
+)
+from showtell.cli.progress import meteor_progress
+from showtell.data import Predictions, References, matched, read_predictions, read_references
+from showtell.errors import DataError
+from showtell.metrics import Report, score, signature
+from showtell.metrics.comparison import Comparison, Contrast
+from showtell.metrics.significance import compare as compare_reports
+from showtell.metrics.significance import most_different
+from showtell.results.outputs import check_writable, write_whole
+
+RANKED_BY = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
+"""What images are ranked by: the first of these that was computed."""
+
+app = typer.Typer()
+
+
+@app.command(epilog="Exit codes: 0 compared, 1 a metric that --metric or --spice names can't be had, 2 wrong usage.")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Captions of the first system.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Captions of the second system.", show_default=False)],
+    ref: Ref,
+    split: Split = None,
+    metric: Metric = None,
+    spice: Spice = False,
+    draws: Annotated[int, typer.Option("--draws", metavar="N", help="Resampled sets, and random swaps.")] = 2000,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="C", help="Of the intervals, between 0 and 1.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same numbers.")] = 0,
+    show: Annotated[
+        int, typer.Option("--show", min=0, metavar="N", help="Images to show where the systems differ most.")
+    ] = 10,
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page, photos included.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
+    order_independent: OrderIndependent = False,
+) -> None:
+    """Compare two systems: confidence intervals, two tests of significance, the images where they differ most."""
+    if page is not None:
+        check_writable(page)
+    metrics = asked_metrics(metric, spice)
+    references = read_references(ref, split)
+    sides = [matched(read_predictions(where), references) for where in (first, second)]
+    both = [image_id for image_id in references.captions if all(image_id in side.captions for side in sides)]
+    if not both:
+        raise DataError(
+            f"No image of {ref} has a caption in both {first} and {second}.",
+            "Check that the files name images in the same way: 'showtell score' lists what does not match.",
+        )
+    with meteor_progress() as progress:
+        # CIDEr's weights depend on the set of images, so both are scored on the same one.
+        reports = [
+            score(
+                {image_id: side.captions[image_id] for image_id in both},
+                {image_id: references.captions[image_id] for image_id in both},
+                metrics=metrics,
+                order_independent=order_independent,
+                progress=progress,
+            )
+            for side in sides
+        ]
+    found = compared(
+        (first, second), sides, references, reports, draws=draws, confidence=confidence, seed=seed, show=show
+    )
+    if page is not None:
+        from showtell.pages.comparison import comparison_page
+
+        write_whole(page, comparison_page(found))
+    if as_json:
+        print(json.dumps(facts(found), indent=1, ensure_ascii=False))
+    else:
+        print_comparison(found)
+    if missing_though_asked(reports[0], metric, spice):
+        raise typer.Exit(1)
+
+
+def compared(
+    files: tuple[str, str],
+    sides: list[Predictions],
+    references: References,
+    reports: list[Report],
+    *,
+    draws: int,
+    confidence: float,
+    seed: int,
+    show: int,
+) -> Comparison:
+    """The comparison of two scored systems.
+
+    Raises:
+        DataError: no metric could be computed.
+        UsageError: `draws` or `confidence` is out of range.
+    """
+    first, second = reports
+    ranked_by = next((metric for metric in RANKED_BY if metric in first.scores), None)
+    if ranked_by is None:
+        raise DataError("There is no score to compare by.", " ".join(first.missing.values()))
+    differences = compare_reports(first, second, draws=draws, confidence=confidence, seed=seed)
+    gap = second.per_image[ranked_by] - first.per_image[ranked_by]
+    place_of = {image_id: place for place, image_id in enumerate(first.image_ids)}
+    contrasts = [
+        Contrast(
+            image_id=image_id,
+            first=sides[0].captions[image_id],
+            second=sides[1].captions[image_id],
+            first_score=float(first.per_image[ranked_by][place_of[image_id]]),
+            second_score=float(second.per_image[ranked_by][place_of[image_id]]),
+            references=tuple(references.captions[image_id]),
+            path=references.paths.get(image_id),
+        )
+        for image_id, difference in most_different(first, second, ranked_by, show)
+        if difference
+    ]
+    ids = [set(side.captions) & set(references.captions) for side in sides]
+    left_out = {
+        "have no references": sorted((set(sides[0].captions) | set(sides[1].captions)) - set(references.captions)),
+        "have a caption in A only": sorted(ids[0] - ids[1]),
+        "have a caption in B only": sorted(ids[1] - ids[0]),
+        "have a caption in neither": [i for i in references.captions if i not in ids[0] | ids[1]],
+    }
+    return Comparison(
+        names=short_names(*files),
+        images=len(first.image_ids),
+        references=sum(map(len, first.references)),
+        differences=differences,
+        missing=first.missing,
+        ranked_by=ranked_by,
+        wins=(int((gap < 0).sum()), int((gap > 0).sum()), int((gap == 0).sum())),
+        contrasts=contrasts,
+        left_out={why: images for why, images in left_out.items() if images},
+        draws=draws,
+        confidence=confidence,
+        seed=seed,
+        signatures=(signature(first, sides[0].decoding), signature(second, sides[1].decoding)),
+    )
+
+
+def short_names(first: str, second: str) -> tuple[str, str]:
+    """What tells two files apart: their names, or as much of their paths as differs."""
+    paths = [Path(first), Path(second)]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return first, second
+
+
+def print_comparison(found: Comparison) -> None:
+    """The table of scores, the images that differ most, and what was left out."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for letter, name in zip("AB", found.names, strict=True):
+        console.print(f"{letter}: {name}")
+    console.print(f"{found.images:,} images, {found.references:,} references\n")
+    table = plain_table("metric", "A", "B", "B - A", f"{100 * found.confidence:g} % interval", "bootstrap p", "swaps p")
+    for d in found.differences:
+        interval = f"{d.interval[0]:+.4f} .. {d.interval[1]:+.4f}"
+        row = [f"{d.first:.4f}", f"{d.second:.4f}", f"{d.difference:+.4f}", interval]
+        table.add_row(d.metric, *row, f"{d.p_bootstrap:.4f}", f"{d.p_randomisation:.4f}")
+    console.print(table)
+    for name, reason in found.missing.items():
+        console.print(f"{name} is missing: {reason}")
+    a, b, same = found.wins
+    console.print(f"\nBy {found.ranked_by}, A is better on {a:,} images, B on {b:,}; equal on {same:,}.")
+    for contrast in found.contrasts:
+        console.print(f"\n{contrast.image_id}")
+        console.print(f"  A {contrast.first_score:7.4f}  {contrast.first}")
+        console.print(f"  B {contrast.second_score:7.4f}  {contrast.second}")
+    console.print()
+    for letter, mark in zip("AB", found.signatures, strict=True):
+        console.print(f"{letter} {mark}")
+    for why, images in found.left_out.items():
+        print(f"showtell: {len(images):,} images {why}; they are not compared: {first_few(images)}", file=sys.stderr)
+
+
+def facts(found: Comparison) -> dict[str, Any]:
+    """All that `--json` prints."""
+    return {
+        "first": found.names[0],
+        "second": found.names[1],
+        "images": found.images,
+        "references": found.references,
+        "metrics": [asdict(difference) | {"difference": difference.difference} for difference in found.differences],
+        "missing": found.missing,
+        "ranked_by": found.ranked_by,
+        "wins": dict(zip(("first", "second", "equal"), found.wins, strict=True)),
+        "most_different": [
+            {key: value for key, value in asdict(contrast).items() if key != "path"} for contrast in found.contrasts
+        ],
+        "left_out": found.left_out,
+        "draws": found.draws,
+        "confidence": found.confidence,
+        "seed": found.seed,
+        "signatures": list(found.signatures),
+    }

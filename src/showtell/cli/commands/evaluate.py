@@ -1,0 +1,196 @@
+"""``showtell evaluate``: caption a split of a data set, and score the captions against people's."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+import typer
+
+from showtell.bundle import BundleConfig
+from showtell.captioner import Caption, Captioner, load
+from showtell.cli import options as shared
+from showtell.cli.commands.caption import report
+from showtell.cli.commands.score import diversity_table
+from showtell.cli.progress import meteor_progress, progress_bar
+from showtell.data import Example
+from showtell.data import load as load_data
+from showtell.data.features.cache import FeatureCache
+from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
+from showtell.metrics.diversity import Diversity, diversity
+from showtell.metrics.ptb import tokenise
+from showtell.metrics.report import Report, score
+from showtell.results.outputs import check_writable, write_whole
+
+app = typer.Typer()
+
+
+@app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")
+@shared.takes(shared.SearchFlags)
+def evaluate(
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")],
+    model: shared.Model = None,
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, dev or test.")] = "test",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write scores and captions (COCO results format) as JSON."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option("--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."),
+    ] = None,
+    batch_size: shared.BatchSize = 16,
+    **search: Unpack[shared.SearchFlags],
+) -> None:
+    """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
+    if output is not None:
+        check_writable(output)
+    captioner = load(model)
+    search_options = {**search, "num": 1}
+    options = captioner.options(**search_options)
+    dataset = load_data(data)
+    examples = dataset.split(split)
+    if features is None:
+        outcomes = from_files(captioner, examples, batch_size, search_options)
+    else:
+        outcomes = from_features(captioner, examples, batch_size, search_options, features)
+    captions, bad = caption_examples(examples, outcomes)
+    if not captions:
+        raise DataError(f"No image of {data} could be captioned.")
+    references = {example.image_id: example.captions for example in examples}
+    with meteor_progress() as progress:
+        scored = score({i: caption.text for i, caption in captions.items()}, references, progress=progress)
+    training = None if split == "train" or "train" not in dataset.splits else tokens_of(dataset.split("train"))
+    people = diversity([of_image[0] for of_image in scored.references], training)
+    system = diversity(scored.candidates, training)
+    print_scores(scored, captioner.config.name, f"{data}, {split}")
+    print_diversity(system, people)
+    if output is not None:
+        results: dict[str, Any] = {
+            "model": captioner.config.name,
+            "data": data,
+            "split": split,
+            "search": asdict(options),
+            "images": len(scored.image_ids),
+            "scores": scored.scores,
+            "missing": scored.missing,
+            "captions": {"system": asdict(system), "people": asdict(people)},
+            "predictions": predictions(captions, scored),
+        }
+        write_whole(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if bad:
+        raise typer.Exit(1)
+
+
+def from_files(
+    captioner: Captioner, examples: Sequence[Example], batch_size: int, search_options: dict[str, Any]
+) -> Iterator[list[Caption] | ShowtellError]:
+    """The captions of each example, or why its image can't be read."""
+    side = captioner.config.preprocessing.shorter_side
+    reads = [partial(example.read, at_least=side) for example in examples]
+    return captioner.stream(reads, batch_size=batch_size, **search_options)
+
+
+def from_features(
+    captioner: Captioner,
+    examples: Sequence[Example],
+    batch_size: int,
+    search_options: dict[str, Any],
+    folder: Path,
+) -> Iterator[list[Caption] | ShowtellError]:
+    """As `from_files`, from what the encoder has computed before.
+
+    Raises:
+        DataError: the cache is of another encoder or lacks an image.
+        UsageError: the model's engine takes images only.
+    """
+    memory_of = getattr(captioner.engine, "memory_of", None)
+    if memory_of is None:
+        raise UsageError("This model captions images only.", "Leave out --features.")
+    cache = open_features(folder, captioner.config)
+    options = captioner.options(**search_options)
+    for first in range(0, len(examples), batch_size):
+        batch = [(n, examples[n].image_id) for n in range(first, min(first + batch_size, len(examples)))]
+        readable = [(n, image_id) for n, image_id in batch if image_id not in cache.unreadable]
+        memory = memory_of(cache.rows([image_id for _, image_id in readable]))
+        found = iter(captioner.caption_memory(memory, options, numbers=[n for n, _ in readable]))
+        for _, image_id in batch:
+            reason = cache.unreadable.get(image_id)
+            yield ImageError(reason) if reason is not None else next(found)
+
+
+def open_features(folder: Path, config: BundleConfig) -> FeatureCache:
+    """The feature cache of the model's encoder.
+
+    Raises:
+        DataError: it is of another encoder, whose features would give confident nonsense, or is damaged.
+    """
+    cache = FeatureCache.open(folder, config.training.get("feature_fingerprint"))
+    if cache.shape[1] != config.grid[0] * config.grid[1]:
+        raise DataError(
+            f"The feature cache {folder} holds {cache.shape[1]} cells an image, not those of {config.name}.",
+            "Leave out --features, or build the cache with 'showtell features'.",
+        )
+    return cache
+
+
+def caption_examples(
+    examples: Sequence[Example], outcomes: Iterator[list[Caption] | ShowtellError]
+) -> tuple[dict[str, Caption], int]:
+    """The best caption by image id, and how many images could not be read; those are reported."""
+    captions: dict[str, Caption] = {}
+    bad = 0
+    with progress_bar("captioning", len(examples)) as advance:
+        try:
+            for example, outcome in zip(examples, outcomes, strict=True):
+                if isinstance(outcome, ShowtellError):
+                    report(outcome)
+                    bad += 1
+                else:
+                    captions[example.image_id] = outcome[0]
+                advance()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Stopped by Ctrl-C after {len(captions):,} of {len(examples):,} images.",
+                "Nothing is written.",
+            ) from None
+    return captions, bad
+
+
+def tokens_of(examples: Sequence[Example]) -> frozenset[str]:
+    """All captions of some examples, tokenised."""
+    return frozenset(tokenise([c for example in examples for c in example.captions], order_independent=True))
+
+
+def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:
+    """The COCO results format, with each image's own CIDEr beside its caption."""
+    ciders = dict(zip(scored.image_ids, scored.per_image["CIDEr"].tolist(), strict=True))
+    return [
+        {
+            "image_id": int(image_id) if image_id.isdecimal() and image_id == str(int(image_id)) else image_id,
+            "caption": caption.text,
+            "log_prob": round(caption.log_prob, 4),
+            "CIDEr": round(ciders[image_id], 4),
+        }
+        for image_id, caption in captions.items()
+    ]
+
+
+def print_scores(scored: Report, model: str, data: str) -> None:
+    """A line for each metric; scores as in the literature's tables, times 100."""
+    print(f"{model} on {data}: {len(scored.image_ids):,} images")
+    for metric, value in scored.scores.items():
+        print(f"  {metric:<8} {100 * value:6.1f}")
+    for metric, reason in scored.missing.items():
+        print(f"  {metric:<8} missing: {reason}")
+
+
+def print_diversity(system: Diversity, people: Diversity) -> None:
+    """What the captions are like: how many break off, or stand in the train split already."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(diversity_table(system, people))

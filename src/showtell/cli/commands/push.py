@@ -1,0 +1,58 @@
+"""``showtell push``: a model on the Hugging Face Hub, where `--model hub:org/name` finds it."""
+
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from showtell import model_hub as hub
+from showtell.bundle import CARD, FILES, BundleConfig, load_bundle
+
+app = typer.Typer()
+
+
+@app.command(epilog="Needs the [hub] extra and a token that may write: hf auth login, or HF_TOKEN.")
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
+    where: Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; made if it is not there.")],
+    license: Annotated[
+        str | None,
+        typer.Option("--license", metavar="ID", help="Under which the model is given away: apache-2.0, cc-by-4.0, ..."),
+    ] = None,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME", help="A data set that it was trained on; may be repeated."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Of the commit.")] = "Model",
+) -> None:
+    """Put a model folder on the Hugging Face Hub, its card with it."""
+    bundle = load_bundle(model)
+    try:
+        card = (bundle.path / CARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        card = f"# {bundle.config.name}\n"
+    said = {name: value for name, value in (("license", license), ("datasets", datasets)) if value}
+    card = hub.card_with_facts(card.replace("PATH_OF_THIS_FOLDER", where), facts_of(bundle.config), said)
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    pushed = hub.push_model(bundle.path, where, FILES, card, private=private, message=message)
+    if "\nlicense:" not in card:
+        print("showtell: the model has no license, so nobody else may use it. Say --license.", file=sys.stderr)
+    print(f"Pushed. To caption with it: showtell caption photo.jpg --model {pushed}")
+
+
+def facts_of(config: BundleConfig) -> dict[str, object]:
+    """What the Hub lists models by, as far as the model itself says it."""
+    facts: dict[str, object] = {
+        "library_name": "showtell",
+        "pipeline_tag": "image-to-text",
+        "tags": ["image-captioning", "showtell"],
+    }
+    metrics = dict.fromkeys(
+        re.split("[-_]", name)[0].lower() for name in config.scores
+    )  # BLEU-1 to BLEU-4 are one: bleu
+    return facts | ({"metrics": list(metrics)} if metrics else {})

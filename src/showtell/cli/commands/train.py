@@ -1,0 +1,154 @@
+"""``showtell train``: a recipe and a data set in, a model folder and a report out."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from showtell.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from showtell.training.checkpoint import Json
+    from showtell.training.events import Event
+
+app = typer.Typer()
+NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
+SCORES = ("CIDEr", "BLEU-4", "ROUGE_L")
+
+
+def print_keys(wanted: bool) -> None:
+    """Answer ``--keys`` before a recipe is asked for."""
+    if not wanted:
+        return
+    from showtell.training.recipe import documented_keys
+
+    for key, default, meaning in documented_keys():
+        print(f"{key:34} {default:22} {meaning}")
+    raise typer.Exit
+
+
+@app.command(
+    epilog="Ctrl-C saves the run; the same command with --resume goes on with it. "
+    "On several GPUs: torchrun --nproc-per-node 4 -m showtell train ..."
+)
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="DIR",
+            help="Feature cache to use or build; by default in your cache folder.",
+        ),
+    ] = None,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", callback=print_keys, is_eager=True, help="List every key of a recipe, and stop."),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+) -> None:
+    """Train a captioner: features are cached once, each epoch ends with captions of the dev images and their scores."""
+    if any(find_spec(package) is None for package in NEEDED):
+        raise MissingExtraError("Training", "train")
+    from showtell.data import load
+    from showtell.training import processes
+    from showtell.training.recipe import load_recipe
+    from showtell.training.trainer import train
+
+    processes.join()
+    with processes.agreed():
+        plan = load_recipe(recipe, settings or ())
+        dataset = load(data)
+    if not processes.is_main():
+        train(plan, dataset, out, resume=resume, cache=features)
+    else:
+        for note in dataset.notes:
+            print(note, file=sys.stderr)
+        with _Screen() as screen:
+            report = train(plan, dataset, out, resume=resume, cache=features, tell=screen.show)
+        print(f"Model: {out / 'model'}\nReport: {report}")
+    processes.leave()
+
+
+class _Screen:
+    """A bar for what is running, if someone is watching, and a line for each epoch that has ended."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+        self.header_shown = False
+
+    def __enter__(self) -> "_Screen":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+            )
+            self.bar.start()
+            self.bar.add_task("", total=None, rate="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def show(self, event: "Event") -> None:
+        """Show one event of the run."""
+        from showtell.data.features.cache import megabytes
+        from showtell.training.events import Encoding, LeftOut
+
+        if isinstance(event, LeftOut):
+            print(f"showtell: {event.reason}", file=sys.stderr)
+        elif isinstance(event, Encoding):
+            if event.images and not event.done:
+                print(f"Features of {event.images:,} images: {megabytes(event.size)} to write.", file=sys.stderr)
+            self._advance("encoding images", event.done, event.images)
+        elif event.line is None:
+            done = (event.epoch - 1) * event.all_captions + event.captions
+            rate = f"loss {event.loss:.3f}  {event.captions_per_second:,.0f} captions/s"
+            self._advance(f"epoch {event.epoch}/{event.epochs}", done, event.epochs * event.all_captions, rate)
+        else:
+            self._print_line(event.line)
+
+    def _advance(self, what: str, done: int, total: int, rate: str | None = None) -> None:
+        if self.bar is None:
+            return
+        task = self.bar.tasks[0]
+        if task.total != total:  # another kind of work: its speed starts anew
+            self.bar.reset(task.id, total=total)
+        if rate is None:
+            rate = f"{task.speed:.0f} images/s" if task.speed else ""
+        self.bar.update(task.id, description=what, completed=done, rate=rate)
+
+    def _print_line(self, line: "Json") -> None:
+        scores = line["scores"]
+        if not self.header_shown:
+            self.header_shown = True
+            print("epoch    loss captions/s padding minutes", *(f"{name:>8}" for name in SCORES))
+        facts = (
+            f"{'mean of ' + ', '.join(map(str, line['mean_of'])):26}"
+            if "mean_of" in line
+            else f"{line['loss']:7.3f} {line['captions_per_second']:10.0f} {line['padding']:7.1%}"
+        )
+        print(
+            f"{line['epoch']:5} {facts} {line['minutes']:7.1f}",
+            *(f"{scores[name]:8.4f}" for name in SCORES),
+            flush=True,
+        )

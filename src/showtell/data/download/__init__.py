@@ -1,0 +1,1 @@
+"""Downloads of well-known data sets: resumable, checked, unpacked safely."""

@@ -1,0 +1,200 @@
+"""Building a feature cache: rows are written, brought to the disk, and only then marked as done."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from showtell.data.features.cache import (
+    DONE,
+    FORMAT_VERSION,
+    TO_DO,
+    UNREADABLE,
+    Part,
+    megabytes,
+    part_folders,
+    read_index,
+    read_json_object,
+    read_part,
+    refuse_another,
+    state_of,
+)
+from showtell.errors import DataError
+
+SYNC_BYTES = 32 * 2**20
+"""So much is written between two marks: what a kill can cost, against how often the disk is waited for."""
+
+
+class CacheWriter:
+    """Adds rows to a cache, new or begun before; use it in a `with` block.
+
+    Attributes:
+        to_do: image ids among those asked for that have no row yet, in the order of the rows.
+        row: image id -> row, of all images of the cache.
+        new_bytes: what is still to be written.
+    """
+
+    def __init__(
+        self, folder: str | Path, fingerprint: str, cells: int, width: int, stamps: Mapping[str, str], part: str = ""
+    ) -> None:
+        """Make or extend the cache in `folder`.
+
+        Args:
+            folder: made if it isn't there.
+            fingerprint: of encoder, weights and preprocessing.
+            cells: N.
+            width: D.
+            stamps: image id -> something that changes when the image does.
+            part: the name of the part that is this writer's alone, as `part_name` gives it; the folder itself if empty.
+
+        Raises:
+            DataError: another encoder made the cache, an image has changed, or the disk is too small.
+        """
+        self.folder = Path(folder) / part
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._row_bytes = cells * width * 2
+        elsewhere: set[str] = set()
+        for other in part_folders(Path(folder)):
+            if other != self.folder:
+                elsewhere |= self._done_in(read_part(other), fingerprint, stamps)
+        begun = (self.folder / "index.json").exists()
+        index = read_index(self.folder) if begun else {"images": [], "stamps": []}
+        if begun:
+            refuse_another(self.folder, index, fingerprint)
+            self._refuse_changed(index, stamps)
+        wanted = [image_id for image_id in stamps if image_id not in elsewhere]
+        self.row = {image_id: row for row, image_id in enumerate(index["images"])}
+        new = [image_id for image_id in wanted if image_id not in self.row]
+        for image_id in new:
+            self.row[image_id] = len(self.row)
+        state = np.zeros(len(self.row), np.uint8)
+        if begun:
+            state[: len(index["images"])] = state_of(self.folder, len(index["images"]))
+        self.to_do = sorted((i for i in wanted if state[self.row[i]] == TO_DO), key=self.row.__getitem__)
+        self.new_bytes = len(self.to_do) * self._row_bytes
+        self._refuse_full_disk()
+        self._unreadable: dict[str, str] = read_json_object(self.folder / "unreadable.json") if begun else {}
+        if not begun:  # remains of a cache that lost its index say nothing
+            for name in ("features.f16", "done.u8"):
+                (self.folder / name).unlink(missing_ok=True)
+        self._features = _open_at_least(self.folder / "features.f16", len(self.row) * self._row_bytes)
+        self._marks = _open_at_least(self.folder / "done.u8", len(self.row))
+        if new or not begun:
+            index = {
+                "format_version": FORMAT_VERSION,
+                "fingerprint": fingerprint,
+                "cells": cells,
+                "width": width,
+                "images": list(self.row),
+                "stamps": [*index["stamps"], *(stamps[image_id] for image_id in new)],
+            }
+            _write_json(self.folder / "index.json", index)  # last: what it promises is there
+        self._unmarked: dict[str, int] = {}
+        self._pending = 0
+
+    def write(self, image_ids: Sequence[str], features: npt.NDArray[np.floating[Any]]) -> None:
+        """Write the features [B, N, D] of B images.
+
+        Raises:
+            DataError: a feature is no number or too large for half precision, or the disk is full.
+        """
+        with np.errstate(over="ignore"):
+            half = np.ascontiguousarray(features, np.float16)
+        for image_id, values in zip(image_ids, half, strict=True):
+            if not np.isfinite(values).all():
+                raise DataError(f"The encoder's features of {image_id} do not fit into half precision.")
+            self._put(self._features, self.row[image_id] * self._row_bytes, values.tobytes())
+            self._unmarked[image_id] = DONE
+        self._pending += half.nbytes
+        if self._pending >= SYNC_BYTES:
+            self.sync()
+
+    def leave_out(self, image_id: str, reason: str) -> None:
+        """Record that an image can't be read."""
+        self._unreadable[image_id] = reason
+        self._unmarked[image_id] = UNREADABLE
+
+    def sync(self) -> None:
+        """Bring everything to the disk, and only then mark it as done."""
+        if UNREADABLE in self._unmarked.values():
+            _write_json(self.folder / "unreadable.json", self._unreadable)
+        os.fsync(self._features)
+        for image_id, mark in self._unmarked.items():
+            self._put(self._marks, self.row[image_id], bytes([mark]))
+        os.fsync(self._marks)
+        self._unmarked.clear()
+        self._pending = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep what was written, whatever ended the block."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._features)
+            os.close(self._marks)
+
+    def _put(self, file: int, place: int, values: bytes) -> None:
+        try:
+            written = 0
+            while written < len(values):
+                os.lseek(file, place + written, os.SEEK_SET)
+                written += os.write(file, values[written:])
+        except OSError as error:
+            raise DataError(
+                f"The feature cache {self.folder} can't be written: {error.strerror}.",
+                "Free some space and build again: it goes on where it was.",
+            ) from error
+
+    def _done_in(self, part: Part, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
+        """The images that another part has, also those that it found unreadable."""
+        refuse_another(part.folder, part.index, fingerprint)
+        self._refuse_changed(part.index, stamps)
+        done = (part.state != TO_DO).tolist()
+        return {image_id for image_id, is_done in zip(part.index["images"], done, strict=True) if is_done}
+
+    def _refuse_changed(self, index: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
+        """An image under a known id that is another image now would get the old one's features."""
+        for image_id, stamp in zip(index["images"], index["stamps"], strict=True):
+            if stamps.get(image_id, stamp) != stamp:
+                raise DataError(
+                    f"{image_id} is not the image that the feature cache {self.folder} was built from.",
+                    "Delete that folder or choose another.",
+                )
+
+    def _refuse_full_disk(self) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if self.new_bytes > free:
+            raise DataError(
+                f"The feature cache {self.folder} needs {megabytes(self.new_bytes)} more, and its disk has "
+                f"{megabytes(free)} free.",
+                "Free some space or choose another folder.",
+            )
+
+
+def _open_at_least(file: Path, size: int) -> int:
+    """A file open for writing, its end filled up with zeros that take no space yet."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+    if os.fstat(handle).st_size < size:
+        os.truncate(handle, size)
+    return handle
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all, and onto the disk."""
+    new = file.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as stream:
+        json.dump(values, stream, ensure_ascii=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)

@@ -1,0 +1,94 @@
+"""Flickr8k (Hodosh, Young and Hockenmaier 2013), in both layouts that are passed around.
+
+Kaggle's: `Images/` and `captions.txt` (CSV: image,caption). The original: `Flicker8k_Dataset/` (so spelt) and
+`Flickr8k.token.txt` (image#number, a tab, the caption). Either may come with the official split files
+`Flickr_8k.trainImages.txt`, `Flickr_8k.devImages.txt` and `Flickr_8k.testImages.txt`; without any of them the
+split is ours, by image.
+"""
+
+import re
+from pathlib import Path
+
+from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
+from showtell.data.formats.layout import first_file, image_folder, read_lines
+from showtell.errors import DataError
+
+IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
+CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
+
+
+def load(where: str, *, photos: bool = True) -> Dataset:
+    """The data set in the folder `where`. Raises DataError when its layout is neither of the two."""
+    root = Path(where).expanduser()
+    file = first_file(root, CAPTION_FILES, "file of captions")
+    folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
+    notes: list[str] = []
+    captions = read_csv(file, notes) if file.suffix == ".txt" and file.stem == "captions" else read_tokens(file, notes)
+    splits = _official_splits((root, file.parent), notes)
+    if splits:
+        _note_the_rest(captions, splits, notes)
+    else:
+        splits = split_by_image(captions)
+        notes.append("There are no official split files: images are split 80/10/10, the same way every time.")
+    paths = {name: folder / name for name in splits}
+    return dataset_of_files("flickr8k", captions, splits, paths, notes, photos=photos)
+
+
+def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
+    """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
+    header, *lines = read_lines(file)
+    if header.replace(" ", "").lower() != "image,caption":
+        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
+    captions: dict[str, list[str]] = {}
+    for line in filter(str.strip, lines):
+        # Not the csv module: it would let a caption with one stray quotation mark swallow the lines after it.
+        image, _, caption = line.partition(",")
+        quoted = re.fullmatch(r'\s*"(.*)"\s*', caption)
+        captions.setdefault(image.strip(), []).append(quoted[1].replace('""', '"') if quoted else caption)
+    return _repaired(captions, notes)
+
+
+def read_tokens(file: Path, notes: list[str]) -> dict[str, list[str]]:
+    """Captions by image from `name.jpg#number<tab>caption` lines."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(read_lines(file), start=1):
+        label, tab, caption = line.partition("\t")
+        if not line.strip():
+            continue
+        if not tab or "#" not in label:
+            raise DataError(f"{file}, line {number} is not 'image.jpg#0<tab>caption': {line[:60]!r}.")
+        captions.setdefault(label.rpartition("#")[0], []).append(caption)
+    return _repaired(captions, notes)
+
+
+def _repaired(captions: dict[str, list[str]], notes: list[str]) -> dict[str, list[str]]:
+    """Mend names like `2258277193_586949ec62.jpg.1`, which the published file has for one image."""
+    for name in [name for name in captions if re.search(r"\.jpe?g\.\d+$", name, re.IGNORECASE)]:
+        mended = name.rpartition(".")[0]
+        captions.setdefault(mended, []).extend(captions.pop(name))
+        notes.append(f"The captions of {name} are taken for those of {mended}.")
+    return captions
+
+
+def _official_splits(folders: tuple[Path, ...], notes: list[str]) -> dict[str, Split]:
+    """Image -> split from the split files that are there; empty when none is."""
+    splits: dict[str, Split] = {}
+    absent = []
+    for split in SPLITS:
+        name = f"Flickr_8k.{split}Images.txt"
+        file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if file is None:
+            absent.append(name)
+            continue
+        for image in filter(None, map(str.strip, read_lines(file))):
+            if splits.setdefault(image, split) != split:
+                raise DataError(f"{file} has {image}, which is in the {splits[image]} split too.")
+    if splits and absent:
+        notes.append(f"There is no {' or '.join(absent)}.")
+    return splits
+
+
+def _note_the_rest(captions: dict[str, list[str]], splits: dict[str, Split], notes: list[str]) -> None:
+    rest = captions.keys() - splits.keys()
+    if rest:
+        notes.append(f"Images left out because no split file names them: {len(rest):,}.")

@@ -1,0 +1,304 @@
+"""Hugging Face data sets: `hub:NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME]
+[,revision=COMMIT][,streaming]`.
+
+NAME is org/name on the Hub, or a folder here: of Parquet files, of images with metadata, or as `save_to_disk` writes
+it. Rows with the same id are one image. `caption=` may name several columns (`caption_*`).
+
+Usually `datasets` brings everything to this disk, where images are read in any order. With `streaming` nothing is
+kept: one pass takes the captions (of Parquet files, the other columns stay where they are), and the images of a later
+pass go into the feature cache. A stream has an order of its own, so an encoder can't be trained on it: see `Stream`.
+"""
+
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
+from showtell.data.formats.table import captions_of
+from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.images.storage import read_range, size_and_version
+from showtell.images.tables import COLUMNS
+
+SETTINGS = ("image", "caption", "id", "split", "config", "revision")
+IMAGE_IDS = ("image_id", "img_id", "imgid", "cocoid", "filename", "file_name", "image_name", "__key__", "key")
+NUMBERED = re.compile(r"(caption|sentence|text|description)s?_?\d+")
+READ_AHEAD = 256  # images of a stream that wait for a thread which asked for a later one first
+ROWS = 1000  # read together, of columns without images
+
+Cell = Mapping[str, Any]
+"""An image as it is stored: `bytes`, or the `path` of its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns hold what."""
+
+    image: str
+    captions: tuple[str, ...]
+    image_id: str | None
+    split: str | None
+
+    @property
+    def texts(self) -> list[str]:
+        """All but the image."""
+        return [*self.captions, *filter(None, (self.image_id, self.split))]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The image in a row of a data set on this disk, or of a stream."""
+
+    name: str
+    container: str
+    stamp: str
+    rows: Any = field(repr=False, compare=False)
+    """What has the rows: a `datasets.Dataset` of images alone, or a `Stream`."""
+    column: str
+    number: int
+
+    @property
+    def in_order_only(self) -> bool:
+        """Whether reading in another order than that of the rows is very slow."""
+        return isinstance(self.rows, Stream)
+
+    def read(self) -> bytes:
+        """The image file. Raises DataError when it can't be had now."""
+        try:
+            cell: Cell = self.rows[self.number][self.column]
+        except Exception as error:  # of Arrow, of the network
+            raise DataError(f"{self.name} can't be read: {_one_line(error)}.", "Run the command again.") from error
+        content: bytes | None = cell.get("bytes")
+        if content is not None:
+            return content
+        try:
+            return read_range(str(cell["path"]), 0, size_and_version(str(cell["path"]))[0])
+        except OSError as error:
+            raise DataError(f"{self.name}: {cell['path']} can't be read: {error.strerror}.") from error
+
+
+class Stream:
+    """The rows of a stream by their number, for who asks for them nearly in their order.
+
+    Threads that ask for rows a little out of order find them waiting. Whoever asks for an earlier row lets the stream
+    begin again, and everything before it pass by.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self._all = rows
+        self._rest: Iterator[Mapping[str, Any]] = iter(())
+        self._next = -1  # number of the row that comes next; before the first is asked for, none does
+        self._waiting: dict[int, Mapping[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, number: int) -> Mapping[str, Any]:
+        """A row. Raises what the stream raises, and IndexError when it has become shorter."""
+        with self._lock:
+            if number in self._waiting:
+                return self._waiting.pop(number)
+            if not 0 <= self._next <= number:
+                self._waiting.clear()
+                self._rest, self._next = iter(self._all.skip(number)), number
+            try:
+                while self._next < number:
+                    self._waiting[self._next] = next(self._rest)
+                    self._next += 1
+                    if len(self._waiting) > READ_AHEAD:
+                        del self._waiting[min(self._waiting)]
+                self._next += 1
+                return next(self._rest)
+            except BaseException as error:
+                self._next = -1  # whatever ended it: the next one begins anew
+                if isinstance(error, StopIteration):
+                    raise IndexError("the stream has become shorter") from None
+                raise
+
+
+def load(where: str, *, photos: bool = True) -> Dataset:
+    """The data set.
+
+    Raises:
+        DataError: it can't be had, or has no column of images or of captions.
+        UsageError: a setting is unknown.
+    """
+    name, settings, streaming = parse(where)
+    parts = _opened(name, settings, streaming)
+    columns = find_columns(name, parts, settings)
+    captions: dict[tuple[str, str], list[str]] = {}
+    told: dict[tuple[str, str], str] = {}
+    images: dict[tuple[str, str], Row] = {}
+    captionless = 0
+    for part, rows in parts.items():
+        images_alone = _images_of(rows, columns.image)
+        source = Stream(images_alone) if streaming else images_alone
+        ids = () if streaming or columns.image_id else _paths(images_alone, columns.image)
+        texts = _texts(rows, columns, name, part, settings, streaming)
+        stamps = () if streaming else _lengths(images_alone, columns.image)
+        for number, row in enumerate(texts):
+            path = ids[number] if ids else None
+            image_id = str(row[columns.image_id]) if columns.image_id else path or f"{number:08}"
+            key = (part, image_id)
+            found = [tidy(text) for column in columns.captions for text in captions_of(row[column])]
+            captions.setdefault(key, []).extend(found)
+            captionless += not found
+            if columns.split:
+                told.setdefault(key, str(row[columns.split]))
+            if key not in images:
+                stamp = str(stamps[number] if stamps else number)
+                images[key] = Row(f"{name}, {part}: {image_id}", f"hub:{name}", stamp, source, columns.image, number)
+    keys = [key for key, texts in captions.items() if texts]
+    if not keys:
+        raise DataError(f"{name} has no captions in {', '.join(columns.captions)}.")
+    names = _image_ids(keys)
+    splits, notes = _splits(keys, names, told)
+    if captionless:
+        notes.append(f"Rows without a caption: {captionless:,}.")
+    examples = tuple(Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key]) for key in keys)
+    return Dataset(Path(name).name, examples, notes=tuple(notes))
+
+
+def parse(where: str) -> tuple[str, dict[str, str], bool]:
+    """The data set's name, the settings, and whether it is streamed. Raises UsageError."""
+    name, *rest = where.split(",")
+    settings = dict(setting.partition("=")[::2] for setting in rest if setting != "streaming")
+    for key, value in settings.items():
+        if key not in SETTINGS or not value:
+            known = ", ".join(f"{known}=" for known in SETTINGS)
+            raise UsageError(f"hub:{where} has an unknown setting '{key}'.", f"There are {known} and streaming.")
+    return name, settings, "streaming" in rest
+
+
+def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str]) -> Columns:
+    """The columns that were asked for, or have a well-known name or content. Raises DataError."""
+    features = next(iter(parts.values())).features
+    there = list(features)
+    lower = {column.lower(): column for column in there}
+
+    def one(role: str, known: Iterable[str]) -> str | None:
+        asked = [settings[role]] if role in settings else known
+        return next((lower[column.lower()] for column in asked if column.lower() in lower), None)
+
+    pictures = [column for column in there if _holds_images(features[column])]
+    image = one("image", pictures)
+    if "caption" in settings:
+        captions = [column for column in there if fnmatchcase(column, settings["caption"])]
+    else:
+        first = one("caption", (*COLUMNS["caption"], "txt"))
+        captions = [first] if first else [column for column in there if NUMBERED.fullmatch(column.lower())]
+    for role, found in (("image", image), ("caption", captions)):
+        if not found or (role == "image" and image not in pictures):
+            raise DataError(
+                f"{name} has no {role} column; its columns are {', '.join(there)}.",
+                f"Name it: hub:{name},{role}=COLUMN.",
+            )
+    assert image is not None
+    image_id, split = one("id", IMAGE_IDS), one("split", COLUMNS["split"])
+    for role, found in (("id", image_id), ("split", split)):
+        if role in settings and found is None:
+            raise DataError(f"{name} has no column '{settings[role]}'; its columns are {', '.join(there)}.")
+    return Columns(image, tuple(captions), image_id, split)
+
+
+def _holds_images(feature: Any) -> bool:
+    """Whether a column holds image files: said so, or as their bytes and names."""
+    return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
+
+
+def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: Any) -> dict[str, Any]:
+    """Its parts by name, `datasets.Dataset`s or, streamed, `IterableDataset`s with known columns. Raises DataError."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("Reading Hugging Face data sets", "datasets") from None
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    folder = Path(name).expanduser()
+    try:
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(
+                str(folder) if folder.is_dir() else name,
+                settings.get("config"),
+                revision=settings.get("revision"),
+                streaming=streaming,
+                **options,
+            )
+    except Exception as error:  # of the hub, of the files
+        raise DataError(f"hub:{name} can't be opened: {_one_line(error)}.") from error
+    parts = dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+    if streaming:
+        parts = {part: rows if rows.features else rows._resolve_features() for part, rows in parts.items()}
+    return parts
+
+
+def _images_of(rows: Any, column: str) -> Any:
+    """The images alone, as they are stored: `bytes` and `path`."""
+    import datasets
+
+    return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _texts(
+    rows: Any, columns: Columns, name: str, part: str, settings: Mapping[str, str], streaming: bool
+) -> Iterator[Mapping[str, Any]]:
+    """Each row without its image. Raises DataError when a stream breaks off."""
+    if streaming:
+        with suppress(DataError):  # Parquet files are asked for these columns only, of other files all come
+            rows = _opened(name, settings, streaming, columns=columns.texts)[part]
+    try:
+        for batch in rows.select_columns(columns.texts).iter(ROWS):
+            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+    except OSError as error:
+        raise DataError(f"hub:{name} broke off: {_one_line(error)}.", "Run the command again.") from error
+
+
+def _paths(rows: Any, column: str) -> Sequence[str | None]:
+    """The names of the images' files, as far as they are stored; nothing else is read."""
+    import pyarrow.compute as compute
+
+    found = rows.with_format("arrow")[:].column(column)
+    paths = compute.struct_field(found, "path").to_pylist()
+    return [Path(path).name if path else None for path in paths]
+
+
+def _lengths(rows: Any, column: str) -> Sequence[int]:
+    """The images' sizes in bytes, without reading them."""
+    import pyarrow.compute as compute
+
+    found = rows.with_format("arrow")[:].column(column)
+    lengths = compute.binary_length(compute.struct_field(found, "bytes")).to_pylist()
+    paths = compute.struct_field(found, "path").to_pylist()
+    return [
+        Path(path).stat().st_size if length is None and path and Path(path).is_file() else length or 0
+        for length, path in zip(lengths, paths, strict=True)
+    ]
+
+
+def _image_ids(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What each image is called; with its part before it where two parts use the same names."""
+    unique = max(Counter(image_id for _, image_id in keys).values()) == 1
+    return {(part, image_id): image_id if unique else f"{part}/{image_id}" for part, image_id in keys}
+
+
+def _splits(
+    keys: Sequence[tuple[str, str]], names: Mapping[tuple[str, str], str], told: Mapping[tuple[str, str], str]
+) -> tuple[dict[str, Split], list[str]]:
+    """Image -> split, and what is to be said of it."""
+    for said in ({key: told.get(key, "") for key in keys}, {key: key[0] for key in keys}):
+        known = {names[key]: SPLIT_NAMES.get(word.strip().lower()) for key, word in said.items()}
+        splits = {image_id: split for image_id, split in known.items() if split is not None}
+        if len(splits) == len(keys) and "train" in (found := set(splits.values())) and len(found) > 1:
+            return splits, []
+    note = "Neither a column nor the parts name train, dev and test: images are split 80/10/10, always the same way."
+    return split_by_image(names.values()), [note]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

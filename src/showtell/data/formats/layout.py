@@ -1,0 +1,88 @@
+"""Finding a data set's files on disk, and saying what was looked for when they are not there."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from showtell.errors import DataError
+from showtell.images.decode import SUFFIXES
+
+
+def files_present(paths: Iterable[Path]) -> set[Path]:
+    """Those of the paths that exist; each folder is listed once, far quicker than asking for every file."""
+    wanted: dict[Path, list[Path]] = {}
+    for path in paths:
+        wanted.setdefault(path.parent, []).append(path)
+    present: set[Path] = set()
+    for folder, members in wanted.items():
+        names = names_in(folder)
+        present.update(path for path in members if path.name in names)
+    return present
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file; a line ends where an editor shows it end (unlike `str.splitlines`)."""
+    return read_text(path).removesuffix("\n").split("\n")
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of what is in a folder; none when there is no such folder."""
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} can't be opened: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}).", "Convert it to UTF-8.") from error
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds. Raises DataError."""
+    try:
+        return json.loads(read_text(file))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}.") from error
+
+
+def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:
+    """The first of the folders `names` in `root` that holds images, itself or one folder deeper.
+
+    Where none does, `root`, or if it is `needed`:
+
+    Raises:
+        DataError: the message says what `root` holds instead.
+    """
+    for name in names:
+        for folder in (root / name, *(root / name / inner for inner in names)):
+            if holds_images(folder):
+                return folder
+    if not needed:
+        return root
+    raise not_found(root, "folder of images", names)
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether the folder exists and has an image file directly in it."""
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def first_file(root: Path, names: Sequence[str], what: str) -> Path:
+    """The first of the files `names` that `root` has. Raises DataError."""
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise not_found(root, what, names)
+
+
+def not_found(root: Path, what: str, names: Sequence[str]) -> DataError:
+    """The error for a layout that isn't understood: what was looked for, and what there is."""
+    if not root.is_dir():
+        return DataError(f"{root} is not a folder.", "Name the folder that holds the data set.")
+    there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    found = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") or "nothing"
+    return DataError(f"{root} has no {what}.", f"Looked for {', '.join(names)}; found {found}.")

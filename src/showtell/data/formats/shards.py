@@ -1,0 +1,326 @@
+"""Tar shards as WebDataset and img2dataset write them: `shards:URLS[,caption=FIELD][,split=FIELD]`.
+
+URLS are files or addresses, with braces (`coco-{000..059}.tar`), wildcards, or folders, several joined by `::`. Files
+of a shard that follow each other and share their name up to its first dot are a sample: an image; its captions in
+`.txt`, one a line, or else in a field of `.json`. Splits are a field of `.json`, or named by the shards.
+
+A stream of samples, shuffled as it comes, would give neither one order for one seed nor an exact resume. So a first
+pass lists where each image lies and what its captions are (the list is kept, for each shard, in the cache folder),
+and images are then read where they lie, in any order.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
+from showtell.data.formats.table import captions_of
+from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.files import cache_folder
+from showtell.images.decode import SUFFIXES
+from showtell.images.storage import ByteRange, is_remote, open_file, size_and_version
+from showtell.images.tables import COLUMNS
+
+LIST_FORMAT = 1
+READERS = 8
+SETTINGS = ("caption", "split")
+SAMPLE_FILE = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<extension>[^/]*)")  # as webdataset parts them
+IMAGE_EXTENSIONS = {suffix.removeprefix(".") for suffix in SUFFIXES}
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the list of a shard holds of a sample that can be learnt from."""
+
+    key: str
+    image: str
+    """The name of the image's file."""
+    offset: int
+    length: int
+    captions: list[str]
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A shard's samples, and why others are left out: reason -> keys."""
+
+    samples: list[Sample]
+    left_out: dict[str, list[str]]
+
+
+def load(where: str, *, photos: bool = True) -> Dataset:
+    """The data set in the shards.
+
+    Raises:
+        DataError: a shard is not there or is no tar file, or no sample has an image and a caption.
+        UsageError: a setting is unknown.
+    """
+    pattern, settings = parse(where)
+    shards = expanded(pattern)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="showtell-list") as threads:
+        listings = list(threads.map(lambda shard: listing(shard, settings), shards))
+    ids = _image_ids(shards, listings)
+    splits, notes = _splits(shards, listings, ids)
+    examples = tuple(
+        Example(
+            image_id,
+            splits[image_id],
+            tuple(sample.captions),
+            stored=ByteRange(f"{shard}: {sample.image}", shard, sample.offset, sample.length),
+        )
+        for shard, found in zip(shards, listings, strict=True)
+        for image_id, sample in zip(ids[shard], found.samples, strict=True)
+    )
+    left_out = _left_out(shards, listings)
+    if not examples:
+        raise DataError(
+            f"{shards[0]} has no image with a caption."
+            if len(shards) == 1
+            else f"{len(shards)} shards have no image with a caption.",
+            " ".join(left_out) or "Looked for KEY.jpg with KEY.txt or KEY.json.",
+        )
+    return Dataset("shards", examples, notes=(*left_out, *notes))
+
+
+def parse(where: str) -> tuple[str, dict[str, str]]:
+    """The URLS and the settings after them. Raises UsageError for an unknown setting."""
+    urls = re.sub(r"(,\w+=[^,{}]*)+$", "", where)
+    settings = dict(setting.split("=", 1) for setting in where[len(urls) + 1 :].split(",") if setting)
+    for name, value in settings.items():
+        if name not in SETTINGS or not value:
+            known = ", ".join(f"{known}=FIELD" for known in SETTINGS)
+            raise UsageError(f"shards:{where} has an unknown setting '{name}={value}'.", f"There are {known}.")
+    return urls, settings
+
+
+def expanded(pattern: str) -> list[str]:
+    """The shards that braces, wildcards and folders stand for. Raises DataError when one stands for none."""
+    try:
+        from braceexpand import braceexpand
+    except ImportError:
+        raise MissingExtraError("Reading shards", "shards") from None
+    shards: list[str] = []
+    for part in pattern.split("::"):
+        try:
+            found = list(braceexpand(part))
+        except ValueError:
+            raise UsageError(f"The braces in '{part}' are not balanced.") from None
+        for name in found:
+            shards += [name] if is_remote(name) else _local(str(Path(name.removeprefix("file:")).expanduser()))
+    twice = next((shard for shard, times in Counter(shards).items() if times > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice.")
+    return shards
+
+
+def listing(shard: str, settings: Settings) -> Listing:
+    """A shard's samples, from the cache folder or, the first time, from the shard. Raises DataError."""
+    try:
+        size, version = size_and_version(shard)
+    except OSError as error:
+        raise DataError(f"{shard} can't be opened: {error.strerror or 'there is no such file'}.") from None
+    address = shard if is_remote(shard) else str(Path(shard).resolve())
+    facts = [LIST_FORMAT, address, size, version, *sorted(settings.items())]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    file = cache_folder() / "shards" / f"{Path(shard).stem}-{digest}.json"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return Listing([Sample(**sample) for sample in kept["samples"]], kept["left_out"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: it is made again
+        pass
+    found = read_listing(shard, settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.{os.getpid()}.new")
+    new.write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
+    new.replace(file)
+    return found
+
+
+def read_listing(shard: str, settings: Settings) -> Listing:
+    """A shard's samples, from one pass over it. Raises DataError."""
+    samples: dict[str, Sample] = {}
+    left_out: dict[str, list[str]] = {}
+    try:
+        for key, members in _samples(shard):
+            found = "its name was used before" if key in samples else _sample(key, members, settings)
+            if isinstance(found, Sample):
+                samples[key] = found
+            else:
+                left_out.setdefault(found, []).append(key)
+    except _CutOff as error:
+        left_out["the shard is cut off in or after it"] = [error.key]
+    return Listing(list(samples.values()), left_out)
+
+
+class _CutOff(Exception):
+    """The shard ends too early."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file of a sample; of texts, what they say."""
+
+    name: str
+    extension: str
+    offset: int
+    length: int
+    content: bytes
+
+
+def _samples(shard: str) -> Iterator[tuple[str, list[_Member]]]:
+    """Keys with their files. Raises DataError, and _CutOff at the sample that may be incomplete."""
+    key, members = "", list[_Member]()
+    try:
+        with open_file(shard) as file:
+            for member in _members(shard, file):
+                match = SAMPLE_FILE.fullmatch(member.name)
+                if match is None:
+                    continue
+                if match["key"] != key and members:
+                    yield key, members
+                    members = []
+                key, extension = match["key"], match["extension"].lower()
+                content = b""
+                if extension in ("txt", "json"):
+                    file.seek(member.offset_data)
+                    content = file.read(member.size)
+                members.append(_Member(member.name, extension, member.offset_data, member.size, content))
+    except tarfile.TarError as error:
+        if not key:
+            raise _no_tar(shard, error) from error
+        raise _CutOff(key) from error
+    except OSError as error:
+        raise DataError(f"{shard} can't be read: {error.strerror or error}.") from error
+    if members:
+        yield key, members
+
+
+def _members(shard: str, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The files in a tar file, one after the other."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+            if member.isreg() and not member.issparse():
+                yield member
+
+
+def _sample(key: str, members: Sequence[_Member], settings: Settings) -> Sample | str:
+    """The sample, or why it is left out."""
+    by_extension = {member.extension: member for member in reversed(members)}
+    image = next((member for member in members if member.extension in IMAGE_EXTENSIONS), None)
+    if image is None:
+        return "there is no image"
+    if not image.length:
+        return "the image is empty"
+    fields: Any = {}
+    try:
+        text = by_extension["txt"].content.decode("utf-8-sig") if "txt" in by_extension else ""
+        if "json" in by_extension:
+            fields = json.loads(by_extension["json"].content)
+    except ValueError:
+        return "the text is not UTF-8 or the JSON is damaged"
+    if not isinstance(fields, dict):
+        fields = {"caption": fields}  # a list of captions, or one
+    captions = text.split("\n") if text.strip() and "caption" not in settings else _field_captions(fields, settings)
+    captions = [tidied for caption in captions if (tidied := tidy(caption))]
+    if not captions:
+        return "there is no caption"
+    split = next((fields[name] for name in _names("split", settings) if name in fields), None)
+    return Sample(key, image.name, image.offset, image.length, captions, split if isinstance(split, str) else None)
+
+
+def _field_captions(fields: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The captions in the field that was asked for, or has a well-known name and holds any."""
+    found = (captions_of(fields.get(name)) for name in _names("caption", settings))
+    return next(filter(None, found), [])
+
+
+def _names(role: str, settings: Settings) -> Sequence[str]:
+    return (settings[role],) if role in settings else COLUMNS[role]
+
+
+def _image_ids(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, list[str]]:
+    """Of each shard, its samples' keys; with the shard before them where two shards use the same."""
+    times = Counter(sample.key for found in listings for sample in found.samples)
+    unique = all(count == 1 for count in times.values())
+    common = os.path.commonpath([os.path.dirname(shard) for shard in shards]) + "/"  # noqa: PTH120 (a URL, too)
+    return {
+        shard: [
+            sample.key if unique else f"{shard.removeprefix(common).removesuffix('.tar')}/{sample.key}"
+            for sample in found.samples
+        ]
+        for shard, found in zip(shards, listings, strict=True)
+    }
+
+
+def _splits(
+    shards: Sequence[str], listings: Sequence[Listing], ids: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Split], list[str]]:
+    """Image -> split, and what is to be said of it."""
+    told = {
+        image_id: SPLIT_NAMES.get((sample.split or "").strip().lower())
+        for shard, found in zip(shards, listings, strict=True)
+        for image_id, sample in zip(ids[shard], found.samples, strict=True)
+    }
+    named = {image_id: _split_of_name(shard) for shard in shards for image_id in ids[shard]}
+    for splits in (told, named):
+        known = {image_id: split for image_id, split in splits.items() if split is not None}
+        if len(known) == len(told) and "train" in (parts := set(known.values())) and len(parts) > 1:
+            return known, []
+    note = "Neither samples nor shards name train, dev and test: images are split 80/10/10, always the same way."
+    return split_by_image(told), [note]
+
+
+def _split_of_name(shard: str) -> Split | None:
+    """The split in the name of a shard or of its folder: coco-train-0001.tar, val2017/0001.tar."""
+    folder, name = os.path.split(shard.lower())
+    for words in (re.split(r"[^a-z]+", name), re.split(r"[^a-z]+", os.path.basename(folder))):  # noqa: PTH119
+        found = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _left_out(shards: Sequence[str], listings: Sequence[Listing]) -> list[str]:
+    """A sentence for each reason why samples are left out."""
+    reasons: dict[str, list[str]] = {}
+    for shard, found in zip(shards, listings, strict=True):
+        for reason, keys in found.left_out.items():
+            reasons.setdefault(reason, []).extend(f"{key} in {shard}" for key in keys)
+    return [f"Samples left out because {reason}: {len(keys):,}, such as {keys[0]}." for reason, keys in reasons.items()]
+
+
+def _local(name: str) -> list[str]:
+    """The shards in a folder, those that a wildcard stands for, or the file itself. Raises DataError."""
+    if os.path.isdir(name):  # noqa: PTH112
+        found = sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))  # noqa: PTH118, PTH207
+    elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
+        found = sorted(glob.glob(name))  # noqa: PTH207
+    else:
+        return [name]
+    if not found:
+        raise DataError(f"{name} holds no shards.", "Looked for files that end with .tar.")
+    return found
+
+
+def _no_tar(shard: str, error: Exception) -> DataError:
+    with open_file(shard) as file:
+        compressed = file.read(4)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5")
+    if compressed:
+        return DataError(f"{shard} is compressed.", "Unpack it: images are read in the middle of a shard.")
+    return DataError(f"{shard} is no tar file: {error}.")

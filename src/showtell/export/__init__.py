@@ -1,0 +1,1 @@
+"""A trained model -> ONNX graphs, their weights, and int8 arithmetic."""

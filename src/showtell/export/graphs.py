@@ -1,0 +1,342 @@
+"""A trained model -> ONNX graphs that caption without PyTorch, compared with PyTorch before they are kept.
+
+Three graphs, because ONNX Runtime always runs a whole graph and there are three moments to run one:
+
+    encoder.onnx        once for an image: images -> grid
+    decoder_start.onnx  once for an image: grid, live or cached -> memory and the state before the first word
+    decoder_step.onnx   once for a word: memory, state, last words, parents -> the best next words, the next state
+
+Their weights are stored together, in weights.bin (see `onnx_weights.py`). A step gathers its parents' rows first and
+keeps the vocabulary to itself: only the best words leave it.
+
+Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N cells, D their width.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from showtell.bundle import CARD, DECODER_START, DECODER_STEP, ENCODER, WEIGHTS, Bundle, save_bundle
+from showtell.engines.onnx import OnnxEngine
+from showtell.engines.torch import TorchEngine
+from showtell.errors import MissingExtraError, UsageError
+from showtell.export.int8 import int8_graphs
+from showtell.export.weights import Weights, files_of
+from showtell.models.captioning_model import CaptioningModel
+from showtell.models.encoders import Encoder
+from showtell.search.engine import Proposals
+
+OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
+TOLERANCE = 1e-3
+MOST_MOVED = 0.25  # of the next word's probability, by int8 arithmetic
+COMPARED = 16  # photos, of those that int8's scales are measured on
+EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and none another's
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The differences between ONNX Runtime and PyTorch: the largest ones, unless said otherwise."""
+
+    grid: float
+    """Of the encoder's features, as a share of the largest one."""
+    log_probs: float
+    """Of words' log-probabilities, over the whole vocabulary; what differs in the features counts here, too."""
+    attention: float
+    """Of attention; 0 for a model that has none."""
+    moved: float = 0.0
+    """How much of the next word's probability goes to other words, on average: 0 none, 1 all of it."""
+    rounding: float = 0.0
+    """Of words' log-probabilities once weights, or what they multiply, are rounded; 0 where they are not."""
+    int8: float | None = None
+    """`moved` on photos alone, once products are computed in int8; None where they are not."""
+
+    @property
+    def largest(self) -> float:
+        """The largest that is not rounding's; NaN if any is."""
+        return float(np.max([self.grid, self.log_probs, self.attention]))
+
+
+class StartGraph(nn.Module):
+    """What a decoder does with an image before its first word: grid `[B, N, D]` -> arrays of memory, and of state."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, grid: Tensor) -> tuple[Tensor, ...]:
+        """See `Decoder.memory` and `Decoder.start`."""
+        memory = self.decoder.memory(grid)
+        return (*memory.values(), *self.decoder.start(memory).values())
+
+
+class StepGraph(nn.Module):
+    """`TorchEngine.step`, as one graph; memory and state are the arrays of these names."""
+
+    def __init__(self, decoder: Any, memory: Sequence[str], state: Sequence[str]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.memory, self.state = memory, state
+
+    def forward(
+        self, memory: list[Tensor], state: list[Tensor], tokens: Tensor, parents: Tensor, top: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Ids and log-probabilities `[B, K, top]`, attention `[B, K, N]` if any, and the arrays of the next state."""
+        images = torch.arange(parents.shape[0])[:, None]
+        rows = {name: array[images, parents] for name, array in zip(self.state, state, strict=True)}
+        logits, attention, new = self.decoder.step(dict(zip(self.memory, memory, strict=True)), rows, tokens)
+        log_probs, ids = logits.log_softmax(-1).topk(top.item(), dim=-1)
+        return (ids, log_probs, *([] if attention is None else [attention]), *(new[name] for name in self.state))
+
+
+def export(
+    bundle: Bundle,
+    out: Path,
+    images: NDArray[np.float32] | None = None,
+    weights: Weights = "float32",
+    calibration: NDArray[np.float32] | None = None,
+) -> Differences:
+    """Write a model folder that captions without PyTorch.
+
+    Args:
+        bundle: the trained model.
+        out: the new folder.
+        images: real ones `[B, 3, S, S]`, as `images.prepare` makes them, to compare on beside random ones.
+        weights: how they are stored, those that int8 arithmetic has not made int8 already.
+        calibration: photos, as `images`; given, large products are computed in int8, with scales measured on these.
+
+    Raises:
+        UsageError: `out` holds a trained model, the model can't be exported, or its captions would differ.
+        MissingExtraError: onnx or onnxscript is not installed.
+        BundleError: the folder can't be written.
+    """
+    if (out / WEIGHTS).exists():
+        raise UsageError(f"{out} holds a trained model, and exporting there would remove it.", "Choose a new folder.")
+    if bundle.is_exported:
+        raise UsageError(f"{bundle.path} is exported already.", "Give the folder that 'showtell train' wrote.")
+    engine = TorchEngine.from_bundle(bundle)
+    images = some_images(engine.model, images)
+
+    def differences_of(files: Mapping[str, bytes], images: NDArray[np.float32]) -> Differences:
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            return compare(engine, OnnxEngine(Path(folder)), len(bundle.tokenizer), images)
+
+    graphs = graphs_of(engine.model)
+    files = files_of(graphs)
+    differences = differences_of(files, images)
+    if not differences.largest <= TOLERANCE:  # nor if it is no number
+        raise UsageError(
+            f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
+            "nothing is written."
+        )
+    card = (bundle.path / CARD).read_text(encoding="utf-8")
+    if calibration is not None:
+        with quiet():
+            files = files_of(int8_graphs(graphs, calibration), weights)
+        # Random images are not what the scales were measured for.
+        rounded = differences_of(files, calibration[:COMPARED])
+        if not rounded.moved <= MOST_MOVED:
+            raise UsageError(
+                f"Int8 arithmetic moves {rounded.moved:.0%} of the next word's probability to other words, "
+                f"more than {MOST_MOVED:.0%}; nothing is written.",
+                "Export without --int8; --weights int8 makes the file as small, and computes in float32.",
+            )
+        differences = replace(differences, rounding=rounded.log_probs, int8=rounded.moved)
+    elif weights != "float32":
+        files = files_of(graphs, weights)
+        differences = replace(differences, rounding=differences_of(files, images).log_probs)
+    if weights != "float32" or calibration is not None:
+        card = f"{card.rstrip()}\n\n{rounding_note(weights, differences)}"
+    save_bundle(out, bundle.config, bundle.tokenizer, {}, card, files)
+    return differences
+
+
+def rounding_note(weights: Weights, differences: Differences) -> str:
+    """What a model card says of a model that computes with other numbers than were trained."""
+    if differences.int8 is None:
+        facts = (
+            f"The weights are stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}; "
+            "computing is in float32."
+        )
+    else:
+        facts = (
+            "Convolutions and matrix products are computed in int8, "
+            f"which moves {differences.int8:.1%} of the next word's probability to other words."
+        )
+        if weights != "float32":
+            facts += f" Other weights are stored in {weights}."
+    return f"## Exported\n\n{facts}\nScores above are from before the rounding.\n"
+
+
+# -------------------------------------------------------------------- graphs
+
+
+def graphs_of(model: CaptioningModel) -> dict[str, Any]:
+    """The ONNX models of a model that is ready for inference, by file name.
+
+    Raises:
+        UsageError: something in the model has no counterpart in ONNX.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    encoder = model.encoder
+    return {ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.grid, encoder.width)}
+
+
+def encoder_graph(encoder: Encoder) -> Any:
+    """The ONNX model of an encoder: images `[B, 3, S, S]` -> grid `[B, N, D]`."""
+    size = encoder.preprocessing.size
+    return onnx_model(encoder, {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)}, ({0: "batch"},), ["grid"])
+
+
+def decoder_graphs(decoder: Any, cells: tuple[int, int], feature_width: int) -> dict[str, Any]:
+    """The ONNX models of a decoder, by file name, for grids of so many rows and columns of features."""
+    grid = torch.randn(EXAMPLE_IMAGES, cells[0] * cells[1], feature_width)
+    with torch.no_grad():
+        memory: dict[str, Tensor] = decoder.memory(grid)
+        first: dict[str, Tensor] = decoder.start(memory)
+        state = {name: array.expand(-1, EXAMPLE_ROWS, *array.shape[2:]) for name, array in first.items()}
+        for _ in range(EXAMPLE_WORDS):
+            _, attention, state = decoder.step(memory, state, torch.zeros(EXAMPLE_IMAGES, EXAMPLE_ROWS).long())
+    grows = [axis for array in first.values() for axis, size in enumerate(array.shape) if size == 0]
+    rows = {0: "batch", 1: "rows", **dict.fromkeys(grows, "words")}
+    tokens = torch.zeros(EXAMPLE_IMAGES, EXAMPLE_HYPOTHESES).long()
+    start = onnx_model(
+        StartGraph(decoder),
+        {"grid": grid},
+        ({0: "batch"},),
+        [*(f"memory.{name}" for name in memory), *(f"state.{name}" for name in first)],
+    )
+    step = onnx_model(
+        StepGraph(decoder, list(memory), list(state)),
+        {
+            # Contiguous, as they come from ONNX Runtime: the strides of a view would be inputs, too.
+            "memory": {f"memory.{name}": array.contiguous() for name, array in memory.items()},
+            "state": {f"state.{name}": array.contiguous() for name, array in state.items()},
+            "tokens": tokens,
+            "parents": tokens.clone(),  # the exporter takes one tensor that is given twice for one input
+            "top": torch.tensor(3),
+        },
+        ([{0: "batch"}] * len(memory), [rows] * len(state), *[{0: "batch", 1: "hypotheses"}] * 2, None),
+        ["ids", "log_probs", *([] if attention is None else ["attention"]), *(f"next.{name}" for name in state)],
+    )
+    if getattr(decoder.config, "positions", None) == "learned":
+        entry = step.metadata_props.add()
+        entry.key, entry.value = "max_positions", str(decoder.config.max_positions)
+    return {DECODER_START: start, DECODER_STEP: step}
+
+
+def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ...], outputs: list[str]) -> Any:
+    """The ONNX model of a module.
+
+    Args:
+        module: what is computed.
+        inputs: examples by name; a dict of examples is given to the module as a list.
+        dynamic: for each input the axes whose size may change, and what the size is called.
+        outputs: their names.
+    """
+    try:
+        import onnxscript  # noqa: F401  # the exporter imports it, and says less clearly that it is missing
+    except ImportError:
+        raise MissingExtraError("showtell export", "train,export") from None
+    names = [name for key, value in inputs.items() for name in (value if isinstance(value, dict) else [key])]
+    examples = tuple(list(value.values()) if isinstance(value, dict) else value for value in inputs.values())
+    with quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                examples,
+                input_names=names,
+                output_names=outputs,
+                dynamic_shapes=dynamic,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause: BaseException = error
+            while cause.__cause__:
+                cause = cause.__cause__
+            raise UsageError(
+                f"{type(module).__name__} can't be exported: {str(cause).splitlines()[0]}",
+                "Caption with PyTorch: give the trained model.",
+            ) from error
+    assert program is not None
+    return without_origins(program.model_proto)
+
+
+def without_origins(model: Any) -> Any:
+    """The model without the lines of code that each part came from: a model given away names no folder of its maker."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for part in (*nodes, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what PyTorch and ONNX Runtime say of packages that are not installed, and of their own code."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+# -------------------------------------------------------------------- comparison
+
+
+def some_images(model: CaptioningModel, images: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Random images, and the real ones if there are any."""
+    size = model.encoder.preprocessing.size
+    random = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
+    return random if images is None else np.concatenate([random, images])
+
+
+def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDArray[np.float32]) -> Differences:
+    """Both engines side by side on images `[B, 3, S, S]`: the encoder, then steps with random words and parents."""
+    random = np.random.default_rng(0)
+    with torch.inference_mode():
+        grid = theirs.model.encoder(torch.from_numpy(images)).float().numpy()
+    features = ours.features(images)
+    their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(features)
+    their_state, our_state = theirs.start(their_memory), ours.start(our_memory)
+    log_probs, attention, moved = [0.0], [0.0], []
+    tokens, parents = np.ones((len(images), 1), np.int64), None
+    for hypotheses in (3, 5, 5, 2, 4, 1, 3):
+        expected, their_state = theirs.step(their_memory, their_state, tokens, parents, vocabulary)
+        found, our_state = ours.step(our_memory, our_state, tokens, parents, vocabulary)
+        log_probs.append(largest(by_word(found) - by_word(expected)))
+        moved.append(float(np.abs(np.exp(by_word(found)) - np.exp(by_word(expected))).sum(axis=2).mean()) / 2)
+        if expected.attention is not None and found.attention is not None:
+            attention.append(largest(found.attention - expected.attention))
+        parents = random.integers(0, tokens.shape[1], size=(len(images), hypotheses))
+        tokens = random.integers(0, vocabulary, size=(len(images), hypotheses))
+    of_grid = largest(features - grid) / largest(grid)
+    return Differences(of_grid, float(np.max(log_probs)), float(np.max(attention)), float(np.mean(moved)))
+
+
+def largest(array: NDArray[np.floating[Any]]) -> float:
+    """The largest absolute value; NaN if there is one."""
+    return float(np.abs(array).max())
+
+
+def by_word(proposals: Proposals) -> NDArray[np.float32]:
+    """Log-probabilities `[B, K, V]` in the vocabulary's order, from proposals of the whole vocabulary."""
+    log_probs = np.empty_like(proposals.log_probs)
+    np.put_along_axis(log_probs, proposals.ids, proposals.log_probs, axis=2)
+    return log_probs

@@ -1,0 +1,161 @@
+"""Parquet tables of images (as Hugging Face data sets are): what each row is called, and its file's bytes.
+
+Rows are listed without reading an image, and then read one after the other, a few at a time, so that memory does not
+depend on the size of a row group.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
+
+# What each column is called where the spec doesn't say, the likeliest name first; capitals don't matter.
+COLUMNS = {
+    "image": (
+        *(
+            "image",
+            "image_path",
+            "file_name",
+            "filename",
+            "filepath",
+            "file_path",
+            "image_file",
+            "image_name",
+        ),
+        *("path", "file", "img", "img_path", "photo", "picture", "image_id"),
+    ),
+    "caption": (
+        *("caption", "captions", "text", "texts", "sentence", "sentences", "description", "descriptions"),
+        *("comment", "comments", "title", "alt_text", "alt"),
+    ),
+    "split": ("split", "partition", "subset", "set", "fold"),
+}
+
+ROWS_READ_TOGETHER = 16
+BUFFER = 2**20  # bytes of a column that are read at a time
+
+
+def table_rows(table: str, column: str | None, content: BinaryIO | None = None) -> tuple[str, list[str]]:
+    """The column of a table that holds images, and what each row's image is called.
+
+    A row's name is the path beside its bytes (as Hugging Face data sets have it) where these are all there and all
+    different, else the row's number from 0.
+
+    Args:
+        table: a Parquet file.
+        column: what the column is called; None to find it.
+        content: the file, where it is open already.
+
+    Raises:
+        DataError: it is not Parquet, or has no column of images.
+        UsageError: there is no such column, or several without a usual name and none was asked for.
+        MissingExtraError: pyarrow is not installed.
+    """
+    file = _opened(table, content)
+    try:
+        found = _image_column(table, file.schema_arrow, column)
+        rows = file.metadata.num_rows
+        if f"{found}.path" in _leaves(file):
+            batches = file.iter_batches(batch_size=65_536, columns=[f"{found}.path"], use_threads=False)
+            paths = [row["path"] if row else "" for batch in batches for row in batch.column(0).to_pylist()]
+            if all(paths) and len(set(paths)) == rows:
+                return found, paths
+        return found, [str(row) for row in range(rows)]
+    finally:
+        file.close()
+
+
+def row_groups(table: str, content: BinaryIO | None = None) -> list[int]:
+    """How many rows each of a table's groups of rows has. Raises as above."""
+    file = _opened(table, content)
+    try:
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    finally:
+        file.close()
+
+
+def read_rows(
+    table: str, column: str, rows: Sequence[int], content: BinaryIO | None = None
+) -> Iterator[bytes | ImageError]:
+    """The images of some of a table's rows, given in rising order; what else the groups of rows hold is passed over.
+
+    Yields:
+        A file's bytes for each row, or why there are none.
+    """
+    wanted = iter(rows)
+    row = next(wanted, None)
+    try:
+        file = _opened(table, content)
+        leaves = [leaf for leaf in (f"{column}.bytes", column) if leaf in _leaves(file)][:1]
+        first = 0  # row of the group
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            if row is None:
+                return
+            if row < end:
+                for batch in file.iter_batches(ROWS_READ_TOGETHER, [group], leaves, use_threads=False):
+                    while row is not None and row < first + len(batch):
+                        yield _bytes_of(batch.column(0)[row - first].as_py(), table, row)
+                        row = next(wanted, None)
+                    first += len(batch)
+                    if row is None or row >= end:
+                        break
+            first = end
+    except Exception as error:  # pyarrow's errors have no common class; the rows that are left all fail
+        reason = error.problem if isinstance(error, DataError) else f"{table} is damaged: {_line(error)}."
+        while row is not None:
+            yield ImageError(f"Row {row}: {reason}")
+            row = next(wanted, None)
+
+
+def _bytes_of(cell: Any, table: str, row: int) -> bytes | ImageError:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    return data if data else ImageError(f"{table}, row {row}: the image is missing.")
+
+
+def _image_column(table: str, schema: Any, asked: str | None) -> str:
+    import pyarrow.types as types
+
+    def holds_files(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(field.name == "bytes" and holds_files(field.type) for field in kind)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+    able: list[str] = [field.name for field in schema if holds_files(field.type)]
+    if asked is not None:
+        if asked not in able:
+            raise UsageError(f"{table} has no column '{asked}' of image files.", _listed(able, schema))
+        return asked
+    usual = [name for name in able if name.lower() in COLUMNS["image"]]
+    if not able:
+        raise DataError(f"{table} has no column of image files (bytes).", _listed(able, schema))
+    if len(able) > 1 and len(usual) != 1:
+        raise UsageError(f"{table} has {len(able)} columns of image files.", f"Say --column: {', '.join(able)}.")
+    return (usual or able)[0]
+
+
+def _listed(able: list[str], schema: Any) -> str:
+    if able:
+        return f"There is {', '.join(able)}."
+    return f"Its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}."
+
+
+def _leaves(file: Any) -> list[str]:
+    """The columns as they are stored, fields of structs apart: 'image.bytes', 'image.path'."""
+    return [file.schema.column(number).path for number in range(len(file.schema))]
+
+
+def _opened(table: str, content: BinaryIO | None) -> Any:
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise MissingExtraError("Reading Parquet", "tables") from None
+    try:
+        return ParquetFile(content or table, buffer_size=BUFFER, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{table} is not Parquet: {_line(error)}.") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,228 @@
+"""The page of `showtell compare --html`: what the table says, drawn, and the photos where two systems differ most.
+
+The page holds its style and photos itself and forbids the browser requests.
+"""
+
+import importlib.resources
+from html import escape
+
+from PIL import Image
+
+from showtell import __version__
+from showtell.errors import ImageError
+from showtell.images.decode import read_image
+from showtell.metrics.comparison import Comparison, Contrast
+from showtell.metrics.significance import Difference
+from showtell.pages.overlay import jpeg_uri
+
+PHOTO = 480  # pixels of the longer side
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def comparison_page(found: Comparison) -> str:
+    """The comparison as one HTML document."""
+    style = importlib.resources.files("showtell.pages").joinpath("page.css").read_text("utf-8")
+    style += importlib.resources.files("showtell.pages").joinpath("comparison.css").read_text("utf-8")
+    first, second = map(escape, found.names)
+    sections = {"Scores": _scores(found), "Images": _images(found), "Method": _method(found)}
+    links = "".join(f'<li><a href="#{title.lower()}">{title}</a></li>' for title in sections)
+    body = "\n".join(
+        f'<section id="{title.lower()}" aria-labelledby="{title.lower()}-title">\n'
+        f'<h2 id="{title.lower()}-title">{title}</h2>\n{content}\n</section>'
+        for title, content in sections.items()
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="color-scheme" content="light dark">
+<title>{first} and {second}: comparison</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">Comparison of two systems</p>
+<h1><small>A</small> <span class="a">{first}</span> <small>and B</small> <span class="b">{second}</span></h1>
+{_summary(found)}
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+<footer><p>Written by showtell {__version__}. This page holds all that it shows and loads nothing.</p></footer>
+</body>
+</html>
+"""
+
+
+def verdict(difference: Difference, confidence: float) -> str:
+    """What the tests say of one metric, as a sentence."""
+    if difference.difference == 0:
+        return f"Both have the same {difference.metric}."
+    better = "B" if difference.difference > 0 else "A"
+    gap = f"{better}’s {difference.metric} is higher by {abs(difference.difference):.3f}"
+    if clear(difference, confidence):
+        return f"{gap}, which is more than the choice of images explains."
+    return f"{gap}, but another choice of images could turn it around."
+
+
+def clear(difference: Difference, confidence: float) -> bool:
+    """Whether the interval and both tests say that the systems differ."""
+    low, high = difference.interval
+    return (low > 0 or high < 0) and max(difference.p_bootstrap, difference.p_randomisation) < 1 - confidence
+
+
+def _summary(found: Comparison) -> str:
+    main = next(d for d in found.differences if d.metric == found.ranked_by)
+    a, b, same = found.wins
+    figures = {
+        f"{found.ranked_by} of A": f"{main.first:.3f}",
+        f"{found.ranked_by} of B": f"{main.second:.3f}",
+        "images": f"{found.images:,}",
+        "better by A": f"{a:,}",
+        "better by B": f"{b:,}",
+        "equal": f"{same:,}",
+    }
+    items = "".join(f"<div><dt>{label}</dt><dd>{figure}</dd></div>" for label, figure in figures.items())
+    return f'<p class="lead">{verdict(main, found.confidence)}</p>\n<dl class="figures">{items}</dl>'
+
+
+def _scores(found: Comparison) -> str:
+    """The intervals as a chart, and all numbers as a table."""
+    percent = f"{100 * found.confidence:g} %"
+    headings = ("metric", "A", "B", "B − A", f"{percent} interval", "p, bootstrap", "p, swaps")
+    heads = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    rows = "\n".join(_row(difference, found.confidence) for difference in found.differences)
+    missing = "".join(_note(f"{name} is missing: {reason}") for name, reason in found.missing.items())
+    chart = interval_chart(found.differences)
+    return f"""<figure class="chart"><figcaption>B − A, in percent of A<span>Dots are the difference, lines its
+{percent} interval; a line that crosses zero may be chance</span></figcaption>{chart}</figure>
+<div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
+<table>
+<thead><tr>{heads}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</div>
+{missing}"""
+
+
+def _row(difference: Difference, confidence: float) -> str:
+    low, high = difference.interval
+    cells = (
+        f"{difference.first:.4f}",
+        f"{difference.second:.4f}",
+        _signed(difference.difference),
+        f"{_signed(low)} to {_signed(high)}",
+        f"{difference.p_bootstrap:.4f}",
+        f"{difference.p_randomisation:.4f}",
+    )
+    start, mark = ('<tr class="best">', "<span>clear</span>") if clear(difference, confidence) else ("<tr>", "")
+    return f'{start}<th scope="row">{difference.metric}{mark}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
+
+
+def interval_chart(differences: list[Difference]) -> str:
+    """A dot and a line for each metric, to one scale: percent of the first system's score."""
+    drawn = [d for d in differences if d.first > 0]
+    if not drawn:
+        return _note("A scores 0: there is no percentage to draw.")
+    parts = {d.metric: [100 * x / d.first for x in (d.interval[0], d.difference, d.interval[1])] for d in drawn}
+    most = max(1e-9, *(abs(x) for values in parts.values() for x in values))
+    left, right, height = 72, 350, 26
+    middle = (left + right) / 2
+
+    def place(percent: float) -> float:
+        return middle + percent / most * (right - left) / 2
+
+    rows = []
+    for n, (metric, (low, value, high)) in enumerate(parts.items()):
+        y = height * n + 18
+        kind = "line-1" if value > 0 else "line-0"
+        rows.append(
+            f'<text x="0" y="{y + 4}">{metric}</text><g class="{kind}">'
+            f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{place(value):.1f}" cy="{y}" r="3.5"/></g>'
+            f'<text x="{right + 66}" y="{y + 4}" text-anchor="end">{_signed(value, 1)} %</text>'
+        )
+    bottom = height * len(parts) + 10
+    told = "; ".join(
+        f"{metric} {_signed(value, 1)} % ({_signed(low, 1)} to {_signed(high, 1)})"
+        for metric, (low, value, high) in parts.items()
+    )
+    ticks = "".join(
+        f'<text x="{place(at):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(at, 1) if at else "0"}</text>'
+        for at in (-most, 0, most)
+    )
+    return (
+        f'<svg class="intervals" viewBox="0 0 {right + 66} {bottom + 26}" role="img" aria-label="{escape(told)}">'
+        f'<line class="best" x1="{middle}" x2="{middle}" y1="4" y2="{bottom}"/>{"".join(rows)}{ticks}</svg>'
+    )
+
+
+def _images(found: Comparison) -> str:
+    if not found.contrasts:
+        return _note("There is no image to show.")
+    note = f"Where the two differ most, by the {found.ranked_by} of the image."
+    return _note(note) + "\n".join(_article(contrast) for contrast in found.contrasts)
+
+
+def _article(contrast: Contrast) -> str:
+    photo = photo_of(contrast)
+    image = f'<img src="{photo}" alt="Photo {escape(contrast.image_id)}" loading="lazy">' if photo else ""
+    references = "".join(f"<li>{escape(reference)}</li>" for reference in contrast.references)
+    return f"""<article class="sample told{"" if photo else " bare"}">{image}<div>
+<h3 class="image-id">{escape(contrast.image_id)}</h3>
+{_said("A", contrast.first, contrast.first_score, better=contrast.first_score > contrast.second_score)}
+{_said("B", contrast.second, contrast.second_score, better=contrast.second_score > contrast.first_score)}
+<p class="label">People say</p><ul class="references">{references}</ul>
+</div></article>"""
+
+
+def _said(letter: str, caption: str, score: float, *, better: bool) -> str:
+    shown = escape(caption) or "<i>nothing</i>"
+    mark = " <b>better</b>" if better else ""
+    return (
+        f'<div class="said {letter.lower()}"><p class="caption"><span>{letter}</span> {shown}</p>'
+        f'<p class="facts">{score:.3f}{mark}</p></div>'
+    )
+
+
+def photo_of(contrast: Contrast) -> str | None:
+    """The photo as a data URL of a few KB; None where its file is not there or can't be read."""
+    if contrast.path is None or not contrast.path.is_file():
+        return None
+    try:
+        image = Image.fromarray(read_image(contrast.path, at_least=PHOTO))
+    except ImageError:
+        return None
+    image.thumbnail((PHOTO, PHOTO))
+    return jpeg_uri(image)
+
+
+def _method(found: Comparison) -> str:
+    """How the numbers were made, and what was left out."""
+    low, high = (1 - found.confidence) / 2, (1 + found.confidence) / 2
+    left_out = "".join(
+        _note(f"{len(images):,} images {why}; they are not compared.") for why, images in found.left_out.items()
+    )
+    signatures = escape("\n".join(f"{letter} {mark}" for letter, mark in zip("AB", found.signatures, strict=True)))
+    return f"""<p class="note">The interval: {found.draws:,} sets of {found.images:,} images are drawn with
+replacement, both systems are scored anew on each (CIDEr’s n-grams weigh what they do in the whole set), and the
+interval holds the differences from the {100 * low:g} % to the {100 * high:g} % quantile.
+p, bootstrap: how many of these sets lie as far from their mean as the observed difference lies from zero (Koehn 2004).
+p, swaps: how many of {found.draws:,} random swaps of the two captions of each image give a difference as large
+(approximate randomisation, Noreen 1989). Seed {found.seed}. No correction is made for looking at several metrics.</p>
+{left_out}<pre tabindex="0"><code>{signatures}</code></pre>"""
+
+
+def _signed(value: float, digits: int = 4) -> str:
+    """With its sign, by a true minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'

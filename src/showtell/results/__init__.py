@@ -1,0 +1,1 @@
+"""Where captions go: files and their journal, photo metadata, alternative text."""

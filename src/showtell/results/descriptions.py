@@ -1,0 +1,100 @@
+"""``showtell caption --write-metadata``: each photo's best caption becomes the description in its file."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from showtell.errors import ImageError, UsageError, one_line
+from showtell.images.sources import Input
+
+if TYPE_CHECKING:
+    from showtell.captioner import Caption
+
+METADATA = "Descriptions in the photos"
+
+WriteMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--write-metadata",
+        help="Put the best caption into each JPEG, PNG and WebP file: XMP, IPTC. Pixels are not touched.",
+        rich_help_panel=METADATA,
+    ),
+]
+ReplaceDescription = Annotated[
+    bool,
+    typer.Option(
+        "--replace-description", help="Also where a photo has a description already.", rich_help_panel=METADATA
+    ),
+]
+KeepOriginal = Annotated[
+    bool,
+    typer.Option(
+        "--keep-original/--no-original",
+        help="Leave each photo as it was beside the new one: PHOTO_original.",
+        rich_help_panel=METADATA,
+    ),
+]
+
+
+class Descriptions:
+    """Takes the captions of one photo after the other, and counts what became of them."""
+
+    def __init__(self, *, replace: bool, keep_original: bool) -> None:
+        self._replace = replace
+        self._keep_original = keep_original
+        self.written = self.had_one = self.failed = 0
+
+    def add(self, image: Input, captions: "Sequence[Caption]") -> None:
+        """Describe the photo by the best of its captions; one that can't be described is told of."""
+        try:
+            if self._describe(image, captions[0].text):
+                self.written += 1
+            else:
+                self.had_one += 1
+        except ImageError as error:
+            print(f"showtell: {one_line(str(error))}", file=sys.stderr)
+            self.failed += 1
+
+    def summary(self) -> str:
+        """How many photos were described, and why others were not."""
+        said = f"{self.written:,} described"
+        if self.had_one:
+            said += f", {self.had_one:,} had a description already (--replace-description writes over it)"
+        if self.failed:
+            said += f", {self.failed:,} could not be described"
+        return f"{said}."
+
+    def _describe(self, image: Input, text: str) -> bool:
+        from showtell.results.metadata import describe_photo
+
+        if image.path is None:
+            raise ImageError(f"{image.name} is no file of its own, and can't be given a description.")
+        return describe_photo(image.path, text, replace=self._replace, keep_original=self._keep_original)
+
+
+@contextmanager
+def open_descriptions(*, wanted: bool, replace: bool, keep_original: bool) -> Iterator[Descriptions | None]:
+    """What describes the photos if that is `wanted`; at the end, also after Ctrl-C, it says how many.
+
+    Raises:
+        UsageError: an option says how, and nothing is to be written.
+        MissingExtraError: exiv2 is not installed.
+    """
+    if not wanted:
+        if replace or not keep_original:
+            raise UsageError(
+                "--replace-description and --no-original say how to write metadata.", "Add --write-metadata."
+            )
+        yield None
+        return
+    from showtell.results.metadata.xmp import exiv2_library
+
+    exiv2_library()  # that it is missing is better known now than after the first batch
+    descriptions = Descriptions(replace=replace, keep_original=keep_original)
+    try:
+        yield descriptions
+    finally:
+        print(f"showtell: {descriptions.summary()}", file=sys.stderr)

@@ -1,0 +1,140 @@
+"""A caption as the description of a photo, in the file itself: XMP, and in a JPEG IPTC too.
+
+The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: writing whole files, it writes EXIF, colour
+profiles and comments anew, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet into the
+file, whose other bytes stay what they are, pixels first.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from PIL import Image
+
+from showtell.errors import ImageError
+from showtell.files import replace_file
+from showtell.results.metadata import iptc, jpeg, png, webp, xmp
+
+# exiftool keeps originals by this name, too, and its -restore_original and -delete_original find them.
+ORIGINAL = "{name}_original"
+
+IMAGE_DESCRIPTION = 0x010E  # EXIF
+# What cameras write there by themselves.
+NO_DESCRIPTIONS = frozenset(
+    ("OLYMPUS DIGITAL CAMERA", "KONICA MINOLTA DIGITAL CAMERA", "MINOLTA DIGITAL CAMERA", "SONY DSC", "DIGITAL CAMERA")
+)
+
+Result = TypeVar("Result")
+
+
+class Container(Protocol):
+    """What the modules `jpeg`, `png` and `webp` have in common."""
+
+    @property
+    def SIGNATURE(self) -> re.Pattern[bytes]:
+        """How a file of the format begins."""
+        ...
+
+    def xmp_of(self, photo: bytes) -> bytes | None:
+        """The XMP packet in a file of the format."""
+        ...
+
+    def with_xmp(self, photo: bytes, packet: bytes) -> bytes:
+        """The file with this XMP packet in place of its own."""
+        ...
+
+
+def describe_photo(path: Path, description: str, *, replace: bool = False, keep_original: bool = True) -> bool:
+    """Put a description into a photo: into XMP as dc:description, in a JPEG into IPTC as Caption-Abstract too.
+
+    Args:
+        path: a JPEG, PNG or WebP file.
+        description: one line of text.
+        replace: also when the photo has a description; without, that one stays.
+        keep_original: leave the photo as it was beside the new one, as `NAME_original`.
+
+    Returns:
+        Whether the description was written; if not, the photo has one in XMP, IPTC or EXIF.
+
+    Raises:
+        ImageError: the file is of another format, can't be written, or holds metadata that can't be read.
+        MissingExtraError: exiv2 is not installed.
+    """
+    try:
+        photo = path.read_bytes()
+        if not replace and description_of(photo, str(path)):
+            return False
+        described = with_description(photo, description, str(path))
+        replace_file(path, described, keep_as=ORIGINAL.format(name=path.resolve().name) if keep_original else None)
+    except OSError as error:
+        raise ImageError(f"{path} can't be given a description: {error.strerror}.") from None
+    return True
+
+
+def description_of(photo: bytes, name: str = "The photo") -> str:
+    """The description in a photo's XMP, else IPTC, else EXIF; empty if there is none.
+
+    Raises:
+        ImageError: the photo is of another format, or its metadata can't be read.
+        MissingExtraError: exiv2 is not installed.
+    """
+    return _sound(_description_of, photo, name)
+
+
+def with_description(photo: bytes, description: str, name: str = "The photo") -> bytes:
+    """The photo with another description, and nothing else changed.
+
+    Raises:
+        ImageError: the photo is of another format, or its metadata can't be read or hold the description.
+        MissingExtraError: exiv2 is not installed.
+    """
+
+    def edited(photo: bytes) -> bytes:
+        container = _container(photo)
+        packet = xmp.with_description(container.xmp_of(photo), description)
+        photo = container.with_xmp(photo, packet)
+        if container is jpeg:
+            photo = jpeg.with_photoshop(photo, iptc.with_caption(jpeg.photoshop_of(photo), description))
+        return photo
+
+    return _sound(edited, photo, name)
+
+
+def _description_of(photo: bytes) -> str:
+    container = _container(photo)
+    packet = container.xmp_of(photo)
+    return (
+        (xmp.description_of(packet) if packet else "")
+        or (iptc.caption_of(jpeg.photoshop_of(photo)) if container is jpeg else "")
+        or _exif_description(photo)
+    )
+
+
+def _exif_description(photo: bytes) -> str:
+    """What EXIF calls the image's description; damaged EXIF says nothing."""
+    try:
+        with Image.open(io.BytesIO(photo)) as image:
+            text = image.getexif().get(IMAGE_DESCRIPTION, "")
+    except Exception:  # whatever damaged EXIF does to its reader: it then says nothing, and the photo is described
+        return ""
+    text = text.replace("\0", " ").strip() if isinstance(text, str) else ""
+    return "" if text.upper() in NO_DESCRIPTIONS else text
+
+
+def _container(photo: bytes) -> Container:
+    """The module that knows the photo's format."""
+    containers: tuple[Container, ...] = (jpeg, png, webp)
+    for container in containers:
+        if container.SIGNATURE.match(photo):
+            return container
+    raise ValueError("is neither JPEG, PNG nor WebP; descriptions are written into these only")
+
+
+def _sound(work: Callable[[bytes], Result], photo: bytes, name: str) -> Result:
+    """Do the work, and say of which photo it is that something is wrong."""
+    try:
+        return work(photo)
+    except ValueError as error:
+        raise ImageError(f"{name} {error}.") from None

@@ -1,0 +1,1 @@
+"""Builds feature caches with an encoder, in one process or several."""

@@ -1,0 +1,211 @@
+"""Builds feature caches: images are read by threads while the encoder works on those before them."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from showtell.data.dataset import Example
+from showtell.data.features.cache import FeatureCache
+from showtell.data.features.writer import CacheWriter
+from showtell.errors import ImageError
+from showtell.files import cache_folder
+from showtell.images.decode import Preprocessing, normalise, resize
+from showtell.models.encoders import Encoder, folded
+from showtell.training import processes
+
+BATCH_SIZE = 16
+BATCHES_AHEAD = 3
+READING_THREADS = 4
+
+Square = npt.NDArray[np.uint8]
+
+
+def cached_features(
+    name: str,
+    examples: Sequence[Example],
+    encoder: Encoder,
+    folder: Path | None = None,
+    watch: Callable[[int, int, int], None] = lambda done, images, size: None,
+) -> FeatureCache:
+    """The features of these images, computed now as far as they are not in the cache, each process its share of them.
+
+    Args:
+        name: of the data set; part of the folder's name.
+        examples: the images.
+        encoder: as it is now: its weights are part of the cache's fingerprint.
+        folder: of the cache; one for this encoder and these images in the user's cache folder when None.
+        watch: told how many of how many images are computed, and how many bytes they take: before the first and
+            after each.
+
+    Raises:
+        DataError: the folder's cache is of another encoder or other images, or the disk is too small.
+        UsageError: not all processes can see the folder.
+    """
+    folder = folder or default_folder(name, examples, encoder)
+    for turn in (processes.is_main(), not processes.is_main()):  # the main process makes the files, all fill them
+        with processes.agreed():
+            if turn:
+                if not processes.is_main():
+                    processes.refuse_another_disk(folder / "index.json", "--features")
+                writer = writer_for(examples, encoder, folder)
+    unreadable: dict[str, str] = {}
+    with writer:
+        images, done = len(writer.to_do), count(1)
+        watch(0, images, writer.new_bytes)
+        with processes.agreed():
+            fill(
+                writer,
+                examples,
+                encoder,
+                advance=lambda: watch(min(images, next(done) * processes.count()), images, writer.new_bytes),
+                share=processes.share(),
+                # One file holds the reasons: the others tell theirs to the main process, which writes it.
+                leave_out=writer.leave_out if processes.is_main() else unreadable.__setitem__,
+            )
+        for of_process in processes.everyones(unreadable):
+            for image_id, reason in of_process.items() if processes.is_main() else ():
+                writer.leave_out(image_id, reason)
+    processes.wait()
+    return FeatureCache.open(folder)
+
+
+def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part: str = "") -> CacheWriter:
+    """A writer that knows which images are to do; nothing is computed yet.
+
+    Args:
+        examples: the images.
+        encoder: as `cached_features`.
+        folder: of the cache.
+        part: of the cache, if several processes build it.
+
+    Raises:
+        DataError: as `cached_features`.
+    """
+    rows, columns = encoder.grid
+    stamps = {example.image_id: stamp(example) for example in examples}
+    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
+
+
+def share(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
+    """The images of builder `part`, 1 to `parts`: neighbours, as they lie together on the disk."""
+    return examples[(part - 1) * len(examples) // parts : part * len(examples) // parts]
+
+
+def fill(
+    writer: CacheWriter,
+    examples: Sequence[Example],
+    encoder: Encoder,
+    *,
+    batch_size: int = BATCH_SIZE,
+    advance: Callable[[], None] = lambda: None,
+    share: slice = slice(None),
+    leave_out: Callable[[str, str], None] | None = None,
+) -> None:
+    """Compute what is to do, or a share of it. Images that can't be read are recorded and left out.
+
+    Args:
+        writer: of the cache.
+        examples: all images.
+        encoder: what computes.
+        batch_size: images that are encoded together.
+        advance: called after each image.
+        share: which of the images that are to do are computed here.
+        leave_out: told of the images that can't be read, and why; the writer when None.
+    """
+    if not writer.to_do[share]:
+        return
+    leave_out = leave_out or writer.leave_out
+    by_id = {example.image_id: example for example in examples}
+    device = next(encoder.parameters()).device
+    fast = folded(encoder)
+    for batch in batches_read([by_id[i] for i in writer.to_do[share]], encoder.preprocessing, batch_size):
+        read = {image_id: square for image_id, square in batch if not isinstance(square, ImageError)}
+        for image_id, square in batch:
+            if isinstance(square, ImageError):
+                leave_out(image_id, str(square))
+        if read:
+            images = torch.from_numpy(normalise(np.stack(list(read.values())), encoder.preprocessing))
+            with torch.inference_mode():
+                features = fast(images.to(device))  # [B, N, D]
+            writer.write(list(read), features.float().cpu().numpy())
+        for _ in batch:
+            advance()
+
+
+def batches_read(
+    examples: Sequence[Example], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[list[tuple[str, Square | ImageError]]]:
+    """Image ids with their squares [S, S, 3], or with why they have none; a few batches are read ahead."""
+
+    def square(example: Example) -> Square | ImageError:
+        try:
+            return resize(example.read(at_least=preprocessing.shorter_side), preprocessing)
+        except ImageError as error:
+            return error
+
+    remaining = iter(examples)
+    ahead: list[list[tuple[str, Future[Square | ImageError]]]] = []
+    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
+        try:
+            while True:
+                while len(ahead) < BATCHES_AHEAD and (batch := list(islice(remaining, batch_size))):
+                    ahead.append([(example.image_id, threads.submit(square, example)) for example in batch])
+                if not ahead:
+                    return
+                yield [(image_id, future.result()) for image_id, future in ahead.pop(0)]
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """A name for what decides an image's features: the network, its weights, the preprocessing, the grid.
+
+    Where the weights came from does not count, nor which version of a library described the network.
+    """
+    config = encoder.config.model_dump(mode="json", exclude={"name", "weights", "preprocessing", "stages"})
+    for key in ("transformers_version", "_name_or_path"):
+        (config.get("architecture") or {}).pop(key, None)
+    digest = hashlib.sha256()
+    digest.update(json.dumps([config, encoder.preprocessing.model_dump(mode="json")], sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    rows, columns = encoder.grid
+    size = encoder.preprocessing.size
+    return f"{short_name(encoder)}-{size}px-{rows}x{columns}x{encoder.width}-{digest.hexdigest()[:16]}"
+
+
+def short_name(encoder: Encoder) -> str:
+    """The encoder's name without the folders before it, fit for a file name."""
+    return Path(encoder.config.name.replace(":", "-")).name
+
+
+def stamp(example: Example) -> str:
+    """Something that changes when the image does, and not when it is copied: its size, or what is drawn."""
+    if example.path is not None:
+        try:
+            return str(example.path.stat().st_size)
+        except OSError:  # gone since the data set was read: reading it will say so
+            return "missing"
+    if example.stored is not None:
+        return example.stored.stamp
+    return f"{zlib.crc32(repr(example.scene).encode()):08x}"
+
+
+def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> Path:
+    """A folder in the user's cache folder for these images and this encoder."""
+    images = hashlib.sha256()
+    for example in examples:
+        if example.mirrored:  # they are added to the folder of their originals
+            continue
+        images.update(f"{example.image_id} {example.container} {stamp(example)}\n".encode())
+    return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"

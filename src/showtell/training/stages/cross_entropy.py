@@ -1,0 +1,78 @@
+"""The cross-entropy stage: the model learns to say each next word of people's captions, the words before it given."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from showtell.models.captioning_model import CaptioningModel
+from showtell.tokenizer import Tokenizer
+from showtell.training.batches import Batch, Ids
+from showtell.training.stages.losses import choice_terms, loss_terms, with_own_words
+from showtell.training.stages.stage import Loss, Objective, Stage
+from showtell.training.stages.teachers import Teachers
+
+
+class CrossEntropy(Stage):
+    """A stage that learns people's captions."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over the vocabulary")
+    doubly_stochastic: float = Field(0.0, ge=0, description="weight of the attention penalty (Xu et al., equation 14)")
+    reinforce: float = Field(1.0, ge=0, description="hard attention: weight of the choices' rewards (section 4.1)")
+    entropy: float = Field(0.01, ge=0, description="hard attention: weight of the choices' entropy (section 4.1)")
+    scheduled_sampling: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the words replaced by the model's own, reached at the last epoch",
+    )
+    teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
+    distillation: float = Field(0.5, gt=0, le=1, description="share of the teachers' mean in the target, if any")
+
+    def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
+        """The loss of what people said, or nearly, and of what the teachers expect: see `terms`."""
+        teachers = Teachers(self.teachers, tokenizer) if self.teachers else None
+
+        def losses(model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
+            for images in self.parts(batch):
+                part = batch.images(images)
+                yield Loss(self.terms(model, inputs[images], part, done, teachers), part)
+
+        return losses
+
+    def terms(
+        self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float, teachers: Teachers | None = None
+    ) -> dict[str, Tensor]:
+        """The loss terms of a batch, or the share of them of a part of one.
+
+        Args:
+            model: in training mode.
+            inputs: the images or their grids, as `CaptioningModel.forward` takes them.
+            batch: the captions.
+            done: how much of the stage has passed, 0..1.
+            teachers: whose probabilities are learnt too.
+        """
+        tokens = batch.tokens
+        if self.scheduled_sampling:
+            with torch.no_grad():
+                first = model(inputs, tokens, batch.packing)
+            tokens = with_own_words(batch, first.logits, self.scheduled_sampling * done)
+        forced = model(inputs, tokens, batch.packing)
+        terms = loss_terms(
+            forced, batch, label_smoothing=self.label_smoothing, doubly_stochastic=self.doubly_stochastic
+        )
+        if teachers is not None:
+            expected = teachers.probabilities(model, inputs, batch)
+            terms["words"] = (1 - self.distillation) * terms["words"]
+            summed = F.cross_entropy(forced.logits[batch.real], expected, reduction="sum")
+            terms["teachers"] = self.distillation * summed / batch.step_words
+        if forced.choices is None:
+            return terms
+        baseline = model.decoder.baseline
+        return terms | choice_terms(
+            forced, forced.choices, batch, baseline, reinforce=self.reinforce, entropy=self.entropy
+        )

@@ -1,0 +1,227 @@
+"""The self-critical stage: the model says K captions of an image, and learns from how much each beats the others.
+
+REINFORCE with CIDEr-D as the reward (Rennie et al. 2017, "Self-critical sequence training for image captioning"). The
+baseline of a sample is the mean reward of the image's K - 1 other samples (Luo 2020, "A better variant of self-critical
+sequence training"). What is minimised is, over all words of the samples,
+
+    mean of -(reward - baseline) log p(word | words before it, image)
+
+Samples are drawn without gradients by the search that users run, then scored with one teacher-forced pass, packed like
+any other batch, in which people's captions may run along (`cross_entropy`).
+
+They are drawn in evaluation mode: what is rewarded is what the model says when it is used. Drawn with dropout they are
+worse captions, each word from other weights, and still no samples of the policy that the scoring pass computes, whose
+dropout is another. There dropout does what it does in cross-entropy, where people's captions come from elsewhere too.
+
+`<end>` is a word of samples, of references and of document frequencies: a sample that breaks off lacks a word.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from showtell.engines.torch import TorchEngine
+from showtell.metrics.bleu import bleu_statistics, smoothed_bleu_4
+from showtell.metrics.cider_reward import CiderReward
+from showtell.models.captioning_model import CaptioningModel
+from showtell.search import SearchOptions, search
+from showtell.tokenizer import Tokenizer
+from showtell.training import processes
+from showtell.training.batches import Batch, Ids, batch_of, words_of
+from showtell.training.stages.stage import Loss, Objective, Stage
+
+Floats = NDArray[np.float64]
+NEVER_SAID = [Tokenizer.pad, Tokenizer.start, Tokenizer.unk]
+
+
+class SelfCritical(Stage):
+    """A stage that rewards the model's own captions; for a model that says sensible ones already."""
+
+    kind: Literal["self_critical"] = "self_critical"
+    epochs: int = Field(10, gt=0, description="passes over the training images, at most")
+    captions_per_image: int = Field(
+        1, gt=0, description="people's captions of an image that run along for cross_entropy; a random choice"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="of the decoder, at its highest")
+    samples: int = Field(5, ge=2, description="K, captions drawn of each image")
+    temperature: float = Field(1.0, gt=0, description="below 1 draws likely words more often than the model says them")
+    max_words: int = Field(20, gt=0, description="longer samples are cut, and lack their <end>")
+    bleu4: float = Field(
+        0.0, ge=0, description="weight of BLEU-4 (0..1, smoothed) beside CIDEr-D (0..10) in the reward"
+    )
+    normalise: bool = Field(True, description="divide the batch's advantages by their standard deviation")
+    cross_entropy: float = Field(0.1, ge=0, description="weight of the loss of people's captions beside the samples'")
+
+    def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
+        """See `PolicyGradient`."""
+        return PolicyGradient(self, captions, tokenizer)
+
+    def captions_computed(self, captions: int) -> int:
+        """The samples, and people's captions if they run along."""
+        return self.samples + (super().captions_computed(captions) if self.cross_entropy else 0)
+
+
+class PolicyGradient:
+    """The loss of the stage, and the references that its rewards are measured against."""
+
+    def __init__(self, stage: SelfCritical, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> None:
+        self.stage = stage
+        self.tokenizer = tokenizer
+        self.captions = captions
+        self.cider = CiderReward(captions, pad=tokenizer.pad, start=tokenizer.start, end=tokenizer.end)
+
+    def __call__(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
+        """The terms of a batch, part by part; of its captions those that `cross_entropy` weighs are used.
+
+        The samples of the whole step, of all parts and processes, are drawn before the first of them is learnt from:
+        advantages are divided by the standard deviation over all.
+
+        Args:
+            model: in training mode.
+            inputs: the images or their grids, as `CaptioningModel.forward` takes them.
+            batch: which images, and people's captions of them.
+            done: how much of the stage has passed; it changes nothing here.
+        """
+        parts = self.stage.parts(batch)
+        with torch.set_grad_enabled(len(parts) == 1):  # in one part the grid is computed once, to draw and to learn
+            grid = model.encoder(inputs) if inputs.ndim == 4 and parts else inputs
+        samples = self.draw(model, grid.detach().float(), batch.rows)
+        own_scores = self.rewards(batch.rows, samples) if samples else {}
+        shares = processes.everyones((samples, own_scores))
+        step_samples = [of_image for share, _ in shares for of_image in share]
+        scores = {name: np.concatenate([found[name] for _, found in shares if found]) for name in shares[0][1]}
+        reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
+        first = sum(len(share) for share, _ in shares[: processes.rank()])
+        gains = advantages(reward, normalise=self.stage.normalise)[first : first + len(samples)]
+        references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
+        measures = measures_of(step_samples, reward, scores)
+        for part in parts:
+            mixed, gain, drawn = mixed_batch(batch.rows[part], samples[part], gains[part], references[part])
+            mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
+            logits = model(grid if len(parts) == 1 else inputs[part], mixed.tokens, mixed.packing).logits
+            said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
+            said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
+            losses = gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")
+            terms = {"words": losses.sum() / words_of(step_samples)}
+            if self.stage.cross_entropy:
+                given = mixed.real & ~drawn
+                summed = F.cross_entropy(logits[given], mixed.targets[given], reduction="sum")
+                terms["references"] = self.stage.cross_entropy * summed / batch.step_words
+            yield Loss(terms, mixed, measures)
+
+    def draw(self, model: CaptioningModel, grid: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
+        """K samples of each image `[B, N, D]`, each `<start>`, its words, and `<end>` unless it was cut.
+
+        They follow from the main process's random state, which a resumed run restores, and from the images' numbers:
+        they are the same for any number of processes.
+        """
+        seed = processes.everyones(int(torch.randint(2**62, ())))[0]
+        if not len(rows):
+            return []
+        options = SearchOptions(
+            sample=True,
+            num=self.stage.samples,
+            temperature=self.stage.temperature,
+            min_words=0,
+            max_words=self.stage.max_words,
+            seed=seed,
+        )
+        model.eval()
+        engine = TorchEngine(model, grid.device)
+        memory = engine.memory_of(grid.cpu().numpy())
+        found = search(engine, memory, options, self.tokenizer, image_numbers=rows.tolist())
+        model.train()
+        return [[(self.tokenizer.start, *sample.tokens) for sample in of_image] for of_image in found]
+
+    def rewards(self, rows: NDArray[np.int64], samples: Sequence[Sequence[Ids]]) -> dict[str, Floats]:
+        """What each metric says of the samples `[B, K]`, `<end>` being a word."""
+        longest = max(len(ids) for of_image in samples for ids in of_image)
+        ids = np.full((len(samples), self.stage.samples, longest), self.tokenizer.pad)
+        for b, of_image in enumerate(samples):
+            for k, sample in enumerate(of_image):
+                ids[b, k, : len(sample)] = sample
+        scores = {"CIDEr": self.cider(rows, ids)}
+        if self.stage.bleu4:
+            candidates = [_text(sample) for of_image in samples for sample in of_image]
+            gold = [[_text(caption) for caption in self.captions[row]] for row in rows]
+            each = [of_image for of_image in gold for _ in range(self.stage.samples)]
+            scores["BLEU-4"] = smoothed_bleu_4(bleu_statistics(candidates, each)).reshape(ids.shape[:2])
+        return scores
+
+
+def advantages(rewards: Floats, *, normalise: bool) -> Floats:
+    """How much each sample's reward `[B, K]` is above the mean of the image's others, the leave-one-out baseline.
+
+    Args:
+        rewards: of K >= 2 samples an image.
+        normalise: divide by the standard deviation over the batch.
+    """
+    samples = rewards.shape[1]
+    above: Floats = (rewards - rewards.mean(1, keepdims=True)) * (samples / (samples - 1))
+    return above / max(float(above.std()), 1e-8) if normalise else above
+
+
+def measures_of(samples: Sequence[Sequence[Ids]], reward: Floats, scores: Mapping[str, Floats]) -> dict[str, float]:
+    """What the log tells of a batch's samples; the mean baseline is the mean reward."""
+    unfinished = np.array([[ids[-1] != Tokenizer.end for ids in of_image] for of_image in samples])
+    tokens = np.array([[len(ids) - 1 for ids in of_image] for of_image in samples])
+    return {
+        "reward": float(reward.mean()),
+        "advantage_std": float(advantages(reward, normalise=False).std()),
+        **{f"sample_{name}": float(score.mean()) for name, score in scores.items()},
+        "sample_words": float((tokens - ~unfinished).mean()),
+        "unfinished": float(unfinished.mean()),
+    }
+
+
+def captions_of(batch: Batch) -> list[list[Ids]]:
+    """The captions that a batch holds, as ids from `<start>` to `<end>`."""
+    targets = batch.packing.unpack(batch.targets, fill=Tokenizer.pad)  # [B, K, T]
+    return [
+        [
+            (Tokenizer.start, *(word for word in caption if word != Tokenizer.pad))
+            for caption in of_image
+            if any(caption)
+        ]
+        for of_image in targets.tolist()
+    ]
+
+
+def mixed_batch(
+    rows: NDArray[np.int64], samples: Sequence[Sequence[Ids]], gains: Floats, references: Sequence[Sequence[Ids]]
+) -> tuple[Batch, Tensor, Tensor]:
+    """Samples and references of the same images in one batch, for one forward pass.
+
+    Args:
+        rows: the images' numbers, `[B]`.
+        samples: K captions an image.
+        gains: what each sample is worth, `[B, K]`.
+        references: of each image, any number.
+
+    Returns:
+        The batch; float32 `[B, P]`, the gain of the sample that a position belongs to; and bool `[B, P]`, whether it
+        belongs to one and holds a word.
+    """
+    captions, worth = [], []
+    for of_image, worth_of, given in zip(samples, gains.tolist(), references, strict=True):
+        pairs = [*zip(of_image, worth_of, strict=True), *((ids, np.nan) for ids in given)]
+        pairs.sort(key=lambda pair: len(pair[0]), reverse=True)  # `batch_of` keeps this order
+        captions.append([ids for ids, _ in pairs])
+        worth.append([gain for _, gain in pairs])
+    batch = batch_of(rows, captions)
+    of_caption = torch.full(batch.tokens.shape[:2], torch.nan)
+    for b, of_image in enumerate(worth):
+        of_caption[b, : len(of_image)] = torch.tensor(of_image)
+    gain = of_caption[:, batch.packing.captions]
+    return batch, gain, batch.real & ~gain.isnan()
+
+
+def _text(ids: Ids) -> str:
+    """A caption as the metrics over strings take it: a word an id, `<end>` among them."""
+    return " ".join(str(id) for id in ids if id not in (Tokenizer.pad, Tokenizer.start))

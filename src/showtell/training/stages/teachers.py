@@ -1,0 +1,80 @@
+"""Distillation (Hinton et al. 2015): beside people's words, a student learns what trained models together expect there.
+
+Several models are wrong about different things, so the mean of their probabilities is better than any of them; it is
+also a target that says which other words would do, which matters where photos are few and each has five captions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from showtell.bundle import load_bundle
+from showtell.engines.torch import model_of
+from showtell.errors import UsageError
+from showtell.models.captioning_model import CaptioningModel
+from showtell.models.encoders import Encoder, folded
+from showtell.tokenizer import Tokenizer
+from showtell.training.batches import Batch
+from showtell.training.features.build import fingerprint
+
+
+class Teachers:
+    """Trained models that say one thing together. Those with the same encoder share its work.
+
+    Args:
+        folders: of models or training runs.
+        tokenizer: the student's, whose words they must have.
+
+    Raises:
+        BundleError: there is no model, or it is an exported one.
+        UsageError: a teacher has other words.
+    """
+
+    def __init__(self, folders: Sequence[str], tokenizer: Tokenizer) -> None:
+        self._encoders: dict[str, Encoder] = {}
+        self._models: list[tuple[str, CaptioningModel]] = []
+        self._see_alike = False
+        for folder in folders:
+            bundle = load_bundle(folder)
+            if bundle.tokenizer.to_json() != tokenizer.to_json():
+                raise UsageError(f"The teacher {folder} has other words.", "Train it on the same captions.")
+            model = model_of(bundle)
+            looks = fingerprint(model.encoder)
+            self._encoders.setdefault(looks, folded(model.encoder))
+            self._models.append((looks, model.eval().requires_grad_(False)))
+
+    @torch.no_grad()
+    def probabilities(self, student: CaptioningModel, inputs: Tensor, batch: Batch) -> Tensor:
+        """The teachers' mean probabilities of the words to come, `[W, V]`, at the batch's W real positions.
+
+        Args:
+            student: the model that learns.
+            inputs: images `[B, 3, S, S]`, which each teacher's encoder sees, or grids `[B, N, D]` of the student's.
+            batch: people's captions.
+
+        Raises:
+            UsageError: there are grids only, and a teacher sees with another encoder than the student.
+        """
+        if inputs.ndim == 3 and not self._see_alike:
+            self._refuse_unless_alike(student)
+        grids = {looks: self._grid(looks, inputs) for looks in self._encoders}
+        each = [
+            model.to(inputs.device)(grids[looks], batch.tokens, batch.packing).logits[batch.real].float().softmax(-1)
+            for looks, model in self._models
+        ]
+        return torch.stack(each).mean(0)
+
+    def _grid(self, looks: str, inputs: Tensor) -> Tensor:
+        if inputs.ndim == 3:
+            return inputs
+        grid: Tensor = self._encoders[looks].to(inputs.device)(inputs)
+        return grid
+
+    def _refuse_unless_alike(self, student: CaptioningModel) -> None:
+        if set(self._encoders) != {fingerprint(student.encoder)}:
+            raise UsageError(
+                "A teacher has another encoder than the student, whose cached features it can't use.",
+                "Train on live photos (encoder_stages over 0), or leave it out of teachers.",
+            )
+        self._see_alike = True
