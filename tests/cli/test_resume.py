@@ -15,6 +15,7 @@ import pytest
 from showtell import captioner as captioner_module
 from showtell.cli import main
 from showtell.cli.journal import journal_of
+from showtell.engines import exported
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,8 +45,8 @@ class NeighbourlyEngine(FakeEngine):
 
 
 def use_engine(monkeypatch) -> None:
-    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, threads: NeighbourlyEngine(bundle.tokenizer))
-    monkeypatch.setattr(captioner_module, "CORES", 2)
+    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, *_: NeighbourlyEngine(bundle.tokenizer))
+    monkeypatch.setattr(exported, "CORES", 2)
 
 
 @pytest.fixture
@@ -73,10 +74,11 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 from showtell import captioner
+from showtell.engines import exported
 from tests.cli.test_resume import NeighbourlyEngine
 NeighbourlyEngine.delay = 0.1
-captioner._engine = lambda bundle, threads: NeighbourlyEngine(bundle.tokenizer)
-captioner.CORES = 2
+captioner._engine = lambda bundle, *_: NeighbourlyEngine(bundle.tokenizer)
+exported.CORES = 2
 from showtell.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -185,7 +187,7 @@ def interrupt_after(monkeypatch, batches: int) -> None:
         return encode(self, images)
 
     monkeypatch.setattr(NeighbourlyEngine, "encode", interrupt)
-    monkeypatch.setattr(captioner_module, "CORES", 1)
+    monkeypatch.setattr(exported, "CORES", 1)
 
 
 @pytest.mark.parametrize("format", ["coco", "parquet"])
