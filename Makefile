@@ -25,5 +25,5 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,demo,encoders,tables,heif,meteor,export,serve,metadata,alt,hub,bulk,shards,datasets,dev]'
+	$(PIP) --editable '.[train,demo,encoders,tables,heif,meteor,export,openvino,serve,metadata,alt,hub,bulk,shards,datasets,dev]'
 	touch $@

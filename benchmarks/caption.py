@@ -6,14 +6,17 @@
 Every measurement is a process of its own, the systems take turns, and each figure is the median of the repeats. Photos
 are the given ones, or random textures: resized to 224 pixels, and enlarged to 12 megapixels. Cold start is the life of
 a process that captions one photo; images a second leave it out. Memory is the peak of the process (VmHWM). The floor
-is the encoder's operations at the speed of a large matrix product on the same cores, measured in turn with the rest.
+is the encoder's operations at the speed of a large matrix product on the same cores, in float32 and in bfloat16,
+measured in turn with the rest.
 
-    onnx             the exported model as `showtell caption` runs it: a batch on each core
-    onnx int8        the same, exported with --int8
-    onnx together    the exported model, a batch at a time, each operation on all cores
-    pytorch          the model in PyTorch, a batch at a time
-    pytorch single   the plain loop: one image after the other
-    blip             transformers' BLIP-base (384 pixels) with random weights, a beam of 3, ten words, 8 at a time
+    onnx               float32, the exported model as `showtell caption --engine onnx` runs it: a batch on each core
+    onnx int8          int8, the same, exported with --int8
+    onnx together      float32, the exported model, a batch at a time, each operation on all cores
+    openvino           bfloat16 where the processor has it, as onnx
+    openvino-float32   float32, as onnx
+    pytorch            float32, the model in PyTorch, a batch at a time
+    pytorch single     float32, the plain loop: one image after the other
+    blip               float32, transformers' BLIP-base (384 pixels), random weights, beam 3, ten words, 8 at a time
 """
 
 import argparse
@@ -33,7 +36,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SYSTEMS = ("onnx", "onnx int8", "onnx together", "pytorch", "pytorch single", "blip")
+SYSTEMS = ("onnx", "onnx int8", "onnx together", "openvino", "openvino-float32", "pytorch", "pytorch single", "blip")
+OPENVINO = ("openvino", "openvino-float32")
+A_BATCH_A_CORE = ("onnx", "onnx int8", *OPENVINO)
 SMALL, LARGE = (224, 224), (4000, 3000)
 SLOW = {"pytorch single": 5, "blip": 50}  # these caption only so many times fewer images
 FEW = 100  # images after which memory is read a first time
@@ -60,10 +65,11 @@ def main() -> None:
         make_photos(folder / "small", SMALL, options.count, sources, grain=0 if sources else 12)
         make_photos(folder / "large", LARGE, few, sources, grain=options.grain)
         models = dict.fromkeys(SYSTEMS, options.model)
-        models["onnx"] = models["onnx together"] = options.exported or str(folder / "exported")
+        exported = options.exported or str(folder / "exported")
+        models |= dict.fromkeys(("onnx", "onnx together", *OPENVINO), exported)
         models["onnx int8"] = str(folder / "int8")
         if options.exported is None:
-            command("export", options.model, "--out", models["onnx"])
+            command("export", options.model, "--out", exported)
         if "onnx int8" in options.systems:
             command("export", options.model, "--out", models["onnx int8"], "--int8", "--photos", str(folder / "small"))
         taken: dict[str, list[Figures]] = {system: [] for system in (*options.systems, "floor")}
@@ -80,8 +86,8 @@ def measured(system: str, model: str, folder: Path, count: int, large: int) -> F
     fewer = SLOW.get(system, 1)
     photo = str(next((folder / "small").iterdir()))
     begin = time.perf_counter()
-    if system in ("onnx", "onnx int8", "pytorch"):
-        command("caption", photo, "--model", model)
+    if system in (*A_BATCH_A_CORE, "pytorch"):
+        command("caption", photo, "--model", model, "--engine", engine_of(system))
     else:
         child(system, model, folder / "small", 1)
     figures = {"cold": time.perf_counter() - begin}
@@ -101,18 +107,19 @@ def report(figures: dict[str, Figures], count: int, large: int, megabytes: float
         f"{cores} cores, {count:,} photos of 224 x 224 and {large:,} of 4000 x 3000 pixels, {megabytes:.1f} MB a file"
     )
     of_large = "   12 Mpixel: images/s, MB" if large else ""
-    print(f"system           cold start, s   images/s   x single   x floor    peak MB (after {FEW}){of_large}")
+    print(f"system             cold start, s   images/s   x single   x floor    peak MB (after {FEW}){of_large}")
     single = figures.get("pytorch single", {}).get("speed", float("nan"))
     for system, of_system in figures.items():
         speed = of_system["speed"]
         print(
-            f"{system:16}{of_system['cold']:14.2f}{speed:11.1f}{speed / single:11.1f}{1 / (speed * seconds):10.2f}"
+            f"{system:18}{of_system['cold']:14.2f}{speed:11.1f}{speed / single:11.1f}{1 / (speed * seconds):10.2f}"
             f"{of_system['peak']:11.0f} ({of_system['few']:.0f})"
             + (f"{of_system['large speed']:21.1f}{of_system['large peak']:9.0f}" if large else "")
         )
     print(
         f"floor: the encoder's {floor['flops'] / 1e9:.2f} GFLOP an image at {floor['speed'] / 1e9:.0f} GFLOP/s "
-        f"are {1 / seconds:.0f} images/s"
+        f"are {1 / seconds:.0f} images/s; in bfloat16, at {floor['bfloat16'] / 1e9:.0f} GFLOP/s, "
+        f"{floor['bfloat16'] / floor['flops']:.0f}"
     )
 
 
@@ -177,13 +184,18 @@ def ours(system: str, model: str, photos: Iterator[Path]) -> Iterator[Any]:
     """None when the model is there, then the captions of one photo after the other."""
     from showtell import load
 
-    captioner = load(model, threads=1 if system in ("onnx", "onnx int8") else None)
+    captioner = load(model, threads=1 if system in A_BATCH_A_CORE else None, engine=engine_of(system))
     yield None
     if system == "pytorch single":
         for photo in photos:
             yield captioner(photo, attention=False)
     else:
         yield from captioner.stream(photos)
+
+
+def engine_of(system: str) -> Any:
+    """The engine that runs a system's model."""
+    return system if system in OPENVINO else "onnx" if system.startswith("onnx") else "auto"
 
 
 def blip(photos: Iterator[Path]) -> Iterator[Any]:
@@ -215,7 +227,11 @@ def floor_of(model: str) -> Figures:
     size = captioner.config.preprocessing.size
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         captioner.engine.model.encoder(torch.zeros(1, 3, size, size))  # type: ignore[attr-defined]
-    return {"flops": float(counter.get_total_flops()), "speed": product_speed()}
+    return {
+        "flops": float(counter.get_total_flops()),
+        "speed": product_speed(),
+        "bfloat16": product_speed(torch.bfloat16),
+    }
 
 
 def peak_megabytes() -> float:

@@ -86,7 +86,7 @@ def save_fake_model(folder: Path, **changes) -> Path:
 def use_fake_engine(monkeypatch) -> None:
     """Let `showtell.load` put `FakeEngine` behind any model folder."""
 
-    def engine(bundle: Bundle, threads: int | None = None) -> FakeEngine:
+    def engine(bundle: Bundle, threads: int | None, name: str) -> FakeEngine:
         return FakeEngine(bundle.tokenizer)
 
     monkeypatch.setattr(captioner_module, "_engine", engine)

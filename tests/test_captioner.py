@@ -16,6 +16,7 @@ from showtell import bundle as bundle_module
 from showtell import captioner as captioner_module
 from showtell.bundle import save_bundle
 from showtell.captioner import Caption, Captioner, load
+from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, ImageError, MissingExtraError, UsageError
 from showtell.search import Hypothesis
@@ -158,7 +159,7 @@ def test_streaming_reads_only_a_window_ahead(captioner):
 
 def side_by_side(monkeypatch, cores=2) -> Captioner:
     """A captioner whose engine leaves the other cores free."""
-    monkeypatch.setattr(captioner_module, "CORES", cores)
+    monkeypatch.setattr(exported, "CORES", cores)
     captioner = make_captioner()
     captioner.engine.threads = 1
     return captioner
@@ -230,13 +231,13 @@ def test_an_error_of_the_engine_ends_the_stream(monkeypatch):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("showtell-caption")]
 
 
-def test_load_passes_the_number_of_threads_on(tmp_path, monkeypatch):
+def test_load_passes_threads_and_engine_on(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, threads: asked.append(threads))
+    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, threads, engine: asked.append((threads, engine)))
     folder = save_fake_model(tmp_path / "model")
     load(folder, threads=1)
-    load(folder)
-    assert asked == [1, None]
+    load(folder, engine="onnx")
+    assert asked == [(1, "auto"), (None, "onnx")]
 
 
 def test_images_are_read_on_other_threads(captioner):

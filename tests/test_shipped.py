@@ -23,7 +23,7 @@ from shipping import ship as shipping
 from showtell import bundle
 from showtell.bundle import load_bundle, shipped_models
 from showtell.cli import main
-from showtell.engines.onnx import OnnxEngine
+from showtell.engines.exported import ExportedEngine
 from showtell.errors import BundleError, UsageError
 from showtell.export.graphs import Differences
 from tests.fake_model import CAPTIONS, picture, save_fake_model
@@ -94,7 +94,7 @@ def captions_on(card: str) -> dict[str, str]:
 def test_it_is_found_by_name_and_without_one(shipped, photo):
     expected = [caption.text for caption in showtell.load(shipped)(photo)]
     for captioner in (showtell.load(), showtell.load("flickr8k")):
-        assert isinstance(captioner.engine, OnnxEngine)
+        assert isinstance(captioner.engine, ExportedEngine)
         assert captioner.config.name == "flickr8k"
         assert [caption.text for caption in captioner(photo)] == expected
     assert len(showtell.load(["flickr8k", "flickr8k"]).engine.engines) == 2
@@ -293,7 +293,7 @@ def test_the_shipped_models_card_is_its_own():
 
 @has_one
 def test_the_shipped_model_says_what_its_card_says():
-    captioner = showtell.load()
+    captioner = showtell.load(engine="onnx")
     card = (bundle.SHIPPED / "flickr8k" / "README.md").read_text()
     assert {photo.stem: captioner(photo)[0].text for photo in packaged_photos()} == captions_on(card)
 
@@ -305,7 +305,19 @@ def test_the_shipped_models_scores_are_reproduced(tmp_path):
     if not folder:
         pytest.skip("SHOWTELL_TEST_DATA is not set: the folder that holds flickr8k/")
     data = f"flickr8k:{Path(folder) / 'flickr8k'}"
-    command = ["evaluate", "--model", "flickr8k", "--data", data, "--split", "dev", "-o", str(tmp_path / "r.json")]
+    command = [
+        "evaluate",
+        "--model",
+        "flickr8k",
+        "--data",
+        data,
+        "--split",
+        "dev",
+        "--engine",
+        "onnx",
+        "-o",
+        str(tmp_path / "r.json"),
+    ]
     assert main(command) == 0
     scores = json.loads((tmp_path / "r.json").read_text())["scores"]
     assert scores == pytest.approx(load_bundle("flickr8k").config.scores, abs=1e-3)

@@ -510,7 +510,7 @@ def test_a_closed_pipe_ends_quietly(place):
 import sys
 from tests.fake_model import *
 from showtell import captioner
-captioner._engine = lambda bundle, threads: FakeEngine(bundle.tokenizer)
+captioner._engine = lambda bundle, *_: FakeEngine(bundle.tokenizer)
 from showtell.cli import main
 sys.exit(main(["caption", "-m", "m", "--list", "list"]))
 """

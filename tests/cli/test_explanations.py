@@ -133,7 +133,7 @@ class BlindEngine(FakeEngine):
 
 
 def test_a_model_without_attention_says_so(place, capsys, monkeypatch):
-    monkeypatch.setattr("showtell.captioner._engine", lambda bundle, threads: BlindEngine(bundle.tokenizer))
+    monkeypatch.setattr("showtell.captioner._engine", lambda bundle, *_: BlindEngine(bundle.tokenizer))
     code, _, error = run(capsys, "photos")
     assert (code, error) == (0, "showtell: fake has no attention to show; why holds photos and captions.\n")
     assert [path.name for path in Path("why").iterdir()] == ["index.html"]

@@ -14,6 +14,7 @@ import pytest
 
 from showtell import captioner as captioner_module
 from showtell.cli import main
+from showtell.engines import exported
 from showtell.results.journal import journal_of
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
@@ -44,8 +45,8 @@ class NeighbourlyEngine(FakeEngine):
 
 
 def use_engine(monkeypatch) -> None:
-    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, threads: NeighbourlyEngine(bundle.tokenizer))
-    monkeypatch.setattr(captioner_module, "CORES", 2)
+    monkeypatch.setattr(captioner_module, "_engine", lambda bundle, *_: NeighbourlyEngine(bundle.tokenizer))
+    monkeypatch.setattr(exported, "CORES", 2)
 
 
 @pytest.fixture
@@ -73,10 +74,11 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 from showtell import captioner
+from showtell.engines import exported
 from tests.cli.test_resume import NeighbourlyEngine
 NeighbourlyEngine.delay = 0.1
-captioner._engine = lambda bundle, threads: NeighbourlyEngine(bundle.tokenizer)
-captioner.CORES = 2
+captioner._engine = lambda bundle, *_: NeighbourlyEngine(bundle.tokenizer)
+exported.CORES = 2
 from showtell.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -185,7 +187,7 @@ def interrupt_after(monkeypatch, batches: int) -> None:
         return encode(self, images)
 
     monkeypatch.setattr(NeighbourlyEngine, "encode", interrupt)
-    monkeypatch.setattr(captioner_module, "CORES", 1)
+    monkeypatch.setattr(exported, "CORES", 1)
 
 
 @pytest.mark.parametrize("format", ["coco", "parquet"])
@@ -260,7 +262,7 @@ def test_a_device_has_no_journal(place, capfd, name):
 
 def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
     """So 100,000 photos are a second, not a minute; in a fixed order."""
-    from showtell.images.sources import find_inputs
+    from showtell.images.decode.sources import find_inputs
 
     monkeypatch.chdir(tmp_path)
     for folder in ("b", "a"):

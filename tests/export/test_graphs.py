@@ -50,7 +50,7 @@ def test_the_folder_is_a_model_without_pytorch_weights(trained, exported):
 
 
 def test_it_captions_as_pytorch_does(trained, exported, photo):
-    ours, theirs = load(exported), load(trained)
+    ours, theirs = load(exported, engine="onnx"), load(trained)
     assert isinstance(ours.engine, OnnxEngine)
     assert not isinstance(theirs.engine, OnnxEngine)
     for options in ({}, {"beam": 1}, {"sample": True, "num": 4, "seed": 1}):

@@ -14,7 +14,7 @@ from typing import Any
 
 from showtell.bulk.captioning import PartCaptioner
 from showtell.bulk.results import Results
-from showtell.captioner import load
+from showtell.captioner import EngineName, load
 from showtell.errors import MissingExtraError, ShowtellError, UsageError
 from showtell.search.options import SearchOptions
 
@@ -43,6 +43,7 @@ class Work:
     made_with: Mapping[str, Any]
     batch_size: int
     threads: int
+    engine: EngineName
 
 
 def workers_of_cluster(asked: int | None, threads: int) -> int:
@@ -123,7 +124,7 @@ class Worker:
 
         files: ModelFiles = ray.get(models)
         with tempfile.TemporaryDirectory(prefix="showtell-") as folder:
-            captioner = load(_unpacked(files, Path(folder)), threads=work.threads)
+            captioner = load(_unpacked(files, Path(folder)), threads=work.threads, engine=work.engine)
         self.caption = PartCaptioner(
             captioner, work.options, Results(work.where), work.made_with, work.folder, work.batch_size
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from showtell.bundle import default_model, load_bundle
-from showtell.captioner import load
+from showtell.captioner import EngineName, load
 from showtell.cli.progress import progress_bar
 from showtell.errors import DataError, Interrupted, UsageError, one_line
 
@@ -20,11 +20,22 @@ if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for
 
 CLUSTER = "On a cluster"
 
-EngineName = Literal["local", "ray"]
-Engine = Annotated[
+EngineOrCluster = Annotated[
+    Literal["auto", "onnx", "openvino", "openvino-float32", "ray", "local"],  # "local" is an older name of "auto"
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="What runs an exported model: onnx, openvino, openvino-float32; auto: openvino where it is installed "
+        "and the processor has bfloat16; or ray: a cluster.",
+    ),
+]
+WorkerEngine = Annotated[
     EngineName,
     typer.Option(
-        "--engine", metavar="ENGINE", help="local (this process), or ray (a cluster).", rich_help_panel=CLUSTER
+        "--worker-engine",
+        metavar="ENGINE",
+        help="As --engine; onnx says the same words on every machine.",
+        rich_help_panel=CLUSTER,
     ),
 ]
 Out = Annotated[
@@ -62,6 +73,7 @@ def caption_on_cluster(
     threads: int,
     part_size: int,
     batch_size: int,
+    engine: EngineName,
 ) -> None:
     """Caption everything that `names` stand for into the folder `out`."""
     from showtell.bulk.cluster import Work, model_files, workers_of_cluster
@@ -75,12 +87,13 @@ def caption_on_cluster(
     if begun is not None and not resume:
         raise UsageError(f"{out} holds captions.", "Say --resume to go on, or choose another --out.")
     workers = workers_of_cluster(workers, threads)
-    captioner = load(models, threads=1)
+    captioner = load(models, threads=1, engine=engine)
     options = captioner.options(**search)
     used: Sequence[str | Path] = models or [default_model()]
     files = model_files([load_bundle(model).path for model in used])
     made_with = {
         "model": f"{captioner.config.name} {_fingerprint(files)}",
+        "engine": engine,
         **asdict(options),
         "inputs": _shown(names),
         "column": column,
@@ -98,7 +111,8 @@ def caption_on_cluster(
     lines = results.lines()
     over = results.done()
     left = {number: place for number, place in enumerate(lines) if number not in over}
-    work = Work(out if "://" in out else str(Path(out).resolve()), folder, options, made_with, batch_size, threads)
+    where = out if "://" in out else str(Path(out).resolve())
+    work = Work(where, folder, options, made_with, batch_size, threads, engine)
     done, failed = _captioned(files, work, left, workers, all_parts=len(lines))
     results.tidy()
     print(f"showtell: {done:,} captioned, {failed:,} failed.", file=sys.stderr)

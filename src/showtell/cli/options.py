@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
+from showtell.captioner import EngineName
+
 SEARCH, SAMPLING = "Search", "Sampling"
 
 Model = Annotated[
@@ -22,6 +24,15 @@ Model = Annotated[
 BatchSize = Annotated[
     int,
     typer.Option("--batch-size", min=1, metavar="N", help="Images captioned together; changes speed only."),
+]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="What runs an exported model: onnx, openvino, openvino-float32; auto: openvino where it is installed "
+        "and the processor has bfloat16.",
+    ),
 ]
 
 

@@ -1,1 +1,1 @@
-"""What answers search's one question: ONNX Runtime and PyTorch."""
+"""What answers search's one question: ONNX Runtime, OpenVINO and PyTorch."""

@@ -31,6 +31,12 @@ class EnsembleEngine:
         return None if None in of_members else max(number for number in of_members if number is not None)
 
     @property
+    def arithmetic(self) -> str | None:
+        """What captions may differ by: the members' engines, where they say."""
+        of_members = {getattr(engine, "arithmetic", None) for engine in self.engines}
+        return " + ".join(sorted(each for each in of_members if each)) or None
+
+    @property
     def memory_of(self) -> Callable[[FloatArray], dict[str, Any]] | None:
         """What makes memory of cached features `[B, N, D]`; None where a member can't."""
         makers = [getattr(engine, "memory_of", None) for engine in self.engines]

@@ -1,30 +1,18 @@
-"""Search's one question, answered by ONNX Runtime: captions without PyTorch.
+"""ONNX Runtime, the engine that comes with the package."""
 
-The graphs are written by `export.py`. Their inputs and outputs are named by what they are: "memory.NAME",
-"state.NAME" and, for the state after a step, "next.NAME". In this engine the arrays of memory and state keep
-those names, so a step feeds the graph what it was given. Memory also carries the first state, which the
-graph that makes it knows already.
-"""
-
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER, Bundle
-from showtell.errors import BundleError, UsageError
-from showtell.search.engine import Proposals, select
-
-ENCODED_TOGETHER = 4  # images; with 16 the activations leave the processor's cache, and it takes 1.3 times as long
-
-Arrays = Mapping[str, NDArray[Any]]
+from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER
+from showtell.engines.exported import Arrays, ExportedEngine
+from showtell.errors import BundleError
 
 
-class OnnxEngine:
-    """Holds the sessions of a model's three graphs; memory and state are NumPy arrays, passed in and out.
+class OnnxEngine(ExportedEngine):
+    """An exported model, run by ONNX Runtime in float32, or in int8 where the graphs say so.
 
     Args:
         folder: holds the graphs and their weights.
@@ -35,75 +23,31 @@ class OnnxEngine:
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.threads = threads
-        self.encoder, self.starter, self.stepper = (
-            _session(folder / name, threads) for name in (ENCODER, DECODER_START, DECODER_STEP)
+        encoder, starter, stepper = (Graph(folder / name, threads) for name in (ENCODER, DECODER_START, DECODER_STEP))
+        inputs = stepper.session.get_inputs()
+        super().__init__(
+            encoder,
+            starter,
+            stepper,
+            growing={value.name: value.shape.index("words") for value in inputs if "words" in value.shape},
+            max_words=int(stepper.session.get_modelmeta().custom_metadata_map.get("max_positions", 2**31)),
+            threads=threads,
+            arithmetic="onnx",
         )
-        self.memory_names = [output.name for output in self.starter.get_outputs()]
-        self.step_names = [output.name for output in self.stepper.get_outputs()]
-        self.max_words = int(self.stepper.get_modelmeta().custom_metadata_map.get("max_positions", 2**31))
-        self.growing = {  # the arrays that grow by a row with each word, and the axis on which they do
-            value.name: value.shape.index("words") for value in self.stepper.get_inputs() if "words" in value.shape
-        }
 
-    @classmethod
-    def from_bundle(cls, bundle: Bundle, threads: int | None = None) -> "OnnxEngine":
-        """The engine of an exported model on disk."""
-        return cls(bundle.path, threads)
 
-    def features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images `[B, 3, S, S]` as `images.prepare` makes them -> the encoder's grid `[B, N, D]`."""
-        batches = [images[first : first + ENCODED_TOGETHER] for first in range(0, len(images), ENCODED_TOGETHER)]
-        return np.concatenate([self.encoder.run(None, {"images": batch})[0] for batch in batches])
+class Graph:
+    """A graph, run by ONNX Runtime."""
 
-    def encode(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Images `[B, 3, S, S]` -> memory."""
-        return self.memory_of(self.features(images))
+    def __init__(self, path: Path, threads: int | None) -> None:
+        self.session = _session(path, threads)
+        self.inputs = [value.name for value in self.session.get_inputs()]
+        self.outputs = [value.name for value in self.session.get_outputs()]
 
-    def memory_of(self, grid: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
-        """Cached features `[B, N, D]` -> memory: `encode` without the encoder."""
-        arrays = self.starter.run(None, {"grid": np.asarray(grid, np.float32)})
-        return dict(zip(self.memory_names, arrays, strict=True))
-
-    def start(self, memory: Arrays, attention: bool = False) -> dict[str, NDArray[Any]]:
-        """The state before the first word, one row an image; attention comes with every step, asked for or not."""
-        return {name: array for name, array in memory.items() if name.startswith("state.")}
-
-    def step(
-        self,
-        memory: Arrays,
-        state: Arrays,
-        tokens: NDArray[np.int64],
-        parents: NDArray[np.int64] | None,
-        top: int,
-    ) -> tuple[Proposals, dict[str, NDArray[Any]]]:
-        """One word more for each hypothesis: the `top` likeliest next words of each, and the new state.
-
-        Raises:
-            UsageError: the caption is longer than the model has positions for.
-        """
-        for name, axis in self.growing.items():
-            if state[name].shape[axis] >= self.max_words:
-                raise UsageError(
-                    f"This model has positions for captions of {self.max_words} words and no more.",
-                    "Lower max_words.",
-                )
-        if parents is None:
-            parents = np.tile(np.arange(tokens.shape[1]), (len(tokens), 1))
-        feed = {**memory, **state, "tokens": tokens, "parents": parents, "top": np.array(top)}
-        answer = dict(zip(self.step_names, self.stepper.run(None, feed), strict=True))
-        proposals = Proposals(answer.pop("ids"), answer.pop("log_probs"), answer.pop("attention", None))
-        return proposals, {name.replace("next", "state", 1): array for name, array in answer.items()}
-
-    def select(
-        self, memory: Arrays, state: Arrays, images: NDArray[np.int64]
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-        """The given images of the batch; the others leave."""
-        return select(memory, images), select(state, images)
-
-    def batch_size(self, memory: Arrays) -> int:
-        """B."""
-        return len(next(iter(memory.values())))
+    def __call__(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        """See `exported.Graph`."""
+        arrays = self.session.run(None, {name: feed[name] for name in self.inputs})
+        return dict(zip(self.outputs, arrays, strict=True))
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

@@ -78,11 +78,12 @@ def caption(
     replace_description: ReplaceDescription = False,
     keep_original: KeepOriginal = True,
     batch_size: shared.BatchSize = 16,
-    engine: cluster.Engine = "local",
+    engine: cluster.EngineOrCluster = "auto",
     out: cluster.Out = None,
     workers: cluster.Workers = None,
     threads: cluster.Threads = 1,
     part_size: cluster.PartSize = 1000,
+    worker_engine: cluster.WorkerEngine = "onnx",
     **search: Unpack[shared.CaptionFlags],
 ) -> None:
     """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
@@ -107,6 +108,7 @@ def caption(
             threads=threads,
             part_size=part_size,
             batch_size=batch_size,
+            engine=worker_engine,
         )
         return
     if out or workers:
@@ -117,7 +119,7 @@ def caption(
     if resume and explain:
         raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
     images, problems = find_inputs(names, column)
-    captioner = load(model, threads=1)
+    captioner = load(model, threads=1, engine="auto" if engine == "local" else engine)
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
         raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
@@ -144,9 +146,13 @@ def caption(
 
 
 def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
-    """The model, by its name and the hash of what it says of itself, and the search options."""
+    """The model, by its name and the hash of what it says of itself, its engine, and the search options."""
     said = captioner.config.model_dump_json() + captioner.tokenizer.to_json()
-    return {"model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}", **asdict(options)}
+    return {
+        "model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}",
+        "engine": getattr(captioner.engine, "arithmetic", None),
+        **asdict(options),
+    }
 
 
 def caption_all(

@@ -42,12 +42,13 @@ def evaluate(
         typer.Option("--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."),
     ] = None,
     batch_size: shared.BatchSize = 16,
+    engine: shared.Engine = "auto",
     **search: Unpack[shared.SearchFlags],
 ) -> None:
     """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
     if output is not None:
         check_writable(output)
-    captioner = load(model)
+    captioner = load(model, engine=engine)
     search_options = {**search, "num": 1}
     options = captioner.options(**search_options)
     dataset = load_data(data)
@@ -72,6 +73,7 @@ def evaluate(
             "model": captioner.config.name,
             "data": data,
             "split": split,
+            "engine": getattr(captioner.engine, "arithmetic", None),
             "search": asdict(options),
             "images": len(scored.image_ids),
             "scores": scored.scores,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from showtell.bundle import default_model
-from showtell.captioner import Captioner, load
+from showtell.captioner import Captioner, EngineName, load
+from showtell.cli.options import Engine
 from showtell.errors import MissingExtraError
 
 LIMITS, SPEED = "Limits", "Speed"
@@ -57,6 +58,7 @@ def serve(
             rich_help_panel=SPEED,
         ),
     ] = 1,
+    engine: Engine = "auto",
     queue: Annotated[
         int,
         typer.Option("--queue", min=1, metavar="N", help="Images that may wait for a model.", rich_help_panel=LIMITS),
@@ -95,7 +97,7 @@ def serve(
         fetch_urls=fetch_urls,
         token=token,
     )
-    captioners = load_by_name(models, threads)
+    captioners = load_by_name(models, threads, engine)
 
     def announce(url: str) -> None:
         print(f"showtell serves {', '.join(captioners)} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
@@ -106,11 +108,11 @@ def serve(
     run(captioners, settings, host=host, port=port, examples=offered, announce=announce)
 
 
-def load_by_name(models: list[str] | None, threads: int) -> dict[str, Captioner]:
+def load_by_name(models: list[str] | None, threads: int, engine: EngineName) -> dict[str, Captioner]:
     """Models by their names; a name that comes again gets a number."""
     captioners: dict[str, Captioner] = {}
     wanted: list[str | Path] = [*models] if models else [default_model()]
-    for captioner in [load(model, threads=threads) for model in wanted]:
+    for captioner in [load(model, threads=threads, engine=engine) for model in wanted]:
         name, number = captioner.config.name, 1
         while name in captioners:
             number += 1

@@ -1,10 +1,12 @@
-"""The ONNX Runtime engine, held to the contract of every engine, and word for word to PyTorch's captions."""
+"""ONNX Runtime and OpenVINO, held to the contract of every engine, and word for word to PyTorch's captions."""
 
 import numpy as np
 import pytest
 import torch
 
+from showtell.engines.exported import ExportedEngine
 from showtell.engines.onnx import OnnxEngine
+from showtell.engines.openvino import OpenVinoEngine
 from showtell.engines.torch import TorchEngine
 from showtell.errors import UsageError
 from showtell.export.graphs import ENCODER, decoder_graphs, encoder_graph
@@ -20,6 +22,7 @@ from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, 
 SMALL_ENCODER = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
 EXPORTED = {**DECODERS, "transformer, learned": TransformerConfig(**TRANSFORMER, encode_size=4, positions="learned")}
 INT8_TOLERANCE = 0.2  # of log-probabilities: a value close to one half may be rounded either way
+BFLOAT16_TOLERANCE = 0.2  # as above
 SEARCHES = {
     "greedy": SearchOptions(beam=1),
     "beam": SearchOptions(beam=5, num=5),
@@ -54,24 +57,48 @@ def model_and_graphs(request, encoder):
     return model, decoder_graphs(model.decoder, model.encoder.grid, model.encoder.width)
 
 
-def onnx_engine(graphs, folder) -> OnnxEngine:
-    for name, content in files_of(graphs).items():
-        (folder / name).write_bytes(content)
+def onnx_runtime(folder) -> ExportedEngine:
     return OnnxEngine(folder, threads=1)
 
 
-@pytest.fixture(scope="module")
-def engines(model_and_graphs, encoder, tmp_path_factory) -> tuple[TorchEngine, OnnxEngine]:
-    """The model in PyTorch and in ONNX Runtime."""
-    model, graphs = model_and_graphs
-    return TorchEngine(model), onnx_engine({ENCODER: encoder[1], **graphs}, tmp_path_factory.mktemp("exported"))
+def openvino(folder) -> ExportedEngine:
+    return OpenVinoEngine(folder, threads=1, precision="float32")
+
+
+def in_bfloat16(folder) -> ExportedEngine:
+    return OpenVinoEngine(folder, threads=1, precision="bfloat16")
+
+
+def written(graphs, folder):
+    for name, content in files_of(graphs).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOWTELL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
-def int8_engine(model_and_graphs, encoder, tmp_path_factory) -> OnnxEngine:
-    """The model with int8 arithmetic."""
+def folder(model_and_graphs, encoder, tmp_path_factory):
+    """The exported model."""
+    return written({ENCODER: encoder[1], **model_and_graphs[1]}, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module", params=[onnx_runtime, openvino], ids=["onnx", "openvino"])
+def engines(request, model_and_graphs, folder) -> tuple[TorchEngine, ExportedEngine]:
+    """The model in PyTorch, and exported."""
+    return TorchEngine(model_and_graphs[0]), request.param(folder)
+
+
+@pytest.fixture(scope="module")
+def int8_folder(model_and_graphs, encoder, tmp_path_factory):
+    """The exported model with int8 arithmetic."""
     graphs = {name: int8_products(graph) for name, graph in model_and_graphs[1].items()}
-    return onnx_engine({ENCODER: encoder[2], **graphs}, tmp_path_factory.mktemp("int8"))
+    return written({ENCODER: encoder[2], **graphs}, tmp_path_factory.mktemp("int8"))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +110,14 @@ def test_contract(engines, images):
     check_engine(engines[1], images[:4], vocabulary_size=V)
 
 
-def test_contract_in_int8(int8_engine, images):
+def test_contract_in_int8(int8_folder, images):
     """What differs by 1e-7 in float32 may be rounded to another integer here; weights this loud show it the more."""
-    check_engine(int8_engine, images[:4], vocabulary_size=V, tolerance=INT8_TOLERANCE)
+    check_engine(onnx_runtime(int8_folder), images[:4], vocabulary_size=V, tolerance=INT8_TOLERANCE)
+
+
+def test_contract_in_bfloat16(folder, images):
+    """Words' log-probabilities are normalised in float32, and an image's do not depend on the others."""
+    check_engine(in_bfloat16(folder), images[:4], vocabulary_size=V, tolerance=BFLOAT16_TOLERANCE)
 
 
 def test_captions_are_pytorchs_word_for_word(engines, images):
@@ -116,7 +148,7 @@ def test_the_encoder_is_pytorchs(engines, images):
 
 
 def test_only_learned_positions_have_an_end(engines, images):
-    """ONNX Runtime's own words for it are an index out of bounds in a node."""
+    """The engines' own words for it are an index out of bounds in a node."""
     torch_engine, engine = engines
 
     def say_65_words() -> None:

@@ -1,0 +1,115 @@
+"""The OpenVINO engine: who chooses it, and its cache, which may break and must not matter."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import showtell
+from showtell import captioner as captioner_module
+from showtell.bundle import load_bundle
+from showtell.cli import main
+from showtell.engines import openvino as openvino_module
+from showtell.engines.onnx import OnnxEngine
+from showtell.engines.openvino import OpenVinoEngine
+from showtell.errors import MissingExtraError, UsageError
+from showtell.export.graphs import export
+from tests.fake_model import picture
+from tests.tiny_model import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An exported model."""
+    folder = tmp_path_factory.mktemp("models")
+    export(load_bundle(save_tiny_model(folder / "trained", attention=True)), folder / "exported")
+    return folder / "exported"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def words(model, engine="openvino-float32"):
+    return [caption.text for caption in showtell.load(model, engine=engine)(picture("red", 64), num=3)]
+
+
+@pytest.mark.parametrize(("has", "engine"), [(True, OpenVinoEngine), (False, OnnxEngine)])
+def test_auto_takes_it_where_it_is_faster(model, monkeypatch, has, engine):
+    monkeypatch.setattr(openvino_module, "has_bfloat16", lambda: has)
+    assert isinstance(showtell.load(model).engine, engine)
+    assert isinstance(showtell.load(model, engine="onnx").engine, OnnxEngine)
+    assert showtell.load(model, engine="openvino-float32").engine.arithmetic == "openvino float32"
+
+
+def test_without_the_package(model, monkeypatch):
+    monkeypatch.setattr(captioner_module, "find_spec", lambda name: None)
+    assert isinstance(showtell.load(model).engine, OnnxEngine)
+    with pytest.raises(MissingExtraError, match=r"The engine openvino needs .* pip install 'showtell\[openvino\]'"):
+        showtell.load(model, engine="openvino")
+
+
+def test_engines_are_for_exported_models(model):
+    with pytest.raises(UsageError, match=r"trained is not exported, and PyTorch runs it\. Run 'showtell export' first"):
+        showtell.load(model.parent / "trained", engine="onnx")
+    with pytest.raises(UsageError, match=r"There is no engine 'fast'\. There are: auto, onnx, openvino"):
+        showtell.load(model, engine="fast")
+
+
+def test_what_it_cannot_read_onnx_runtime_runs(tmp_path, monkeypatch):
+    """Int8 convolutions."""
+    monkeypatch.setattr(openvino_module, "has_bfloat16", lambda: True)
+    photos = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    try:
+        export(load_bundle(save_tiny_model(tmp_path / "trained")), tmp_path / "int8", calibration=photos)
+    except UsageError:
+        pytest.skip("int8 moves this model's words too far")
+    assert isinstance(showtell.load(tmp_path / "int8").engine, OnnxEngine)
+
+
+def test_compiled_graphs_are_kept(model, cache):
+    first = words(model)
+    assert first == words(model) == words(model, "onnx")
+    assert len(list(cache.rglob("*.blob"))) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "cut off"])
+def test_a_damaged_cache_does_not_matter(model, cache, content):
+    expected = words(model)
+    for blob in cache.rglob("*.blob"):
+        blob.chmod(0o600)
+        blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2] if content is None else content)
+    assert words(model) == expected
+
+
+def test_nor_does_one_that_cannot_be_written(model, cache):
+    cache.write_text("a file, where a folder should be")
+    assert words(model) == words(model, "onnx")
+
+
+def test_searches_at_once(model):
+    """Making a request while another one ran stopped both for ever."""
+    captioner = showtell.load(model, threads=1, engine="openvino-float32")
+    photos = [picture(colour, 64) for colour in ("red", "green", "blue", "white")]
+    expected = [[caption.text for caption in captions] for captions in captioner(photos)]
+    found = []
+
+    def search():
+        for _ in range(5):
+            found.append([[caption.text for caption in captions] for captions in captioner(photos)])
+
+    threads = [threading.Thread(target=search, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [expected] * 20
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino", "local"])
+def test_the_command_line(model, tmp_path, capsys, engine):
+    picture("red", 64).save(tmp_path / "red.png")
+    assert main(["caption", "-m", str(model), str(tmp_path / "red.png"), "--engine", engine]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/red.png\t")
