@@ -5,12 +5,14 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from showtell.models.adaptive_attention import AdaptiveAttentionConfig
 from showtell.models.att2in import Att2inConfig
+from showtell.models.attention_decoder import AttentionDecoder
 from showtell.models.captioning_model import DECODERS, DecoderConfig, build_decoder
 from showtell.models.packing import Packing
-from showtell.models.show_and_tell import ShowAndTellConfig
+from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.models.transformer import TransformerConfig
 from showtell.models.up_down import UpDownConfig
@@ -135,9 +137,24 @@ def test_mixed_precision_is_nearly_the_same(decoder: Any, batch: tuple[Tensor, T
     grid, tokens = batch
     exact = decoder(decoder.memory(grid), tokens)
     with torch.autocast("cpu", torch.bfloat16):
-        memory = decoder.memory(grid)
-        mixed = decoder(memory, tokens)
-        decoder.step(memory, decoder.start(memory), tokens[:, :1, 0])
+        mixed = decoder(decoder.memory(grid), tokens)
     if getattr(decoder.config, "attention", None) != "hard":  # which of two like cells is chosen may change
         torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)
     mixed.float().square().mean().backward()
+    assert {p.grad.dtype for p in decoder.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_mixed_precision_keeps_float32_where_it_must(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """Cells of an LSTM, attention and losses: the sums over steps, cells and words that bfloat16 would round."""
+    grid, tokens = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = decoder.memory(grid)
+        start = decoder.start(memory)
+        logits, attention, state = decoder.step(memory, start, tokens[:, :1, 0])
+        forced = decoder.forced(memory, tokens, Packing.full(K, T))
+        loss = F.cross_entropy(forced.logits.flatten(0, 1), tokens[:, :, :T].reshape(-1))
+    assert logits.dtype == torch.bfloat16, "the products are what is meant to be fast"
+    cells = [of[name] for of in (start, state) for name in of if name.rstrip("12") == "c"]
+    found = [*cells, loss, *(each for each in (attention, forced.attention) if each is not None)]
+    assert {each.dtype for each in found} == {torch.float32}
+    assert bool(cells) == isinstance(decoder, ShowAndTell | AttentionDecoder)

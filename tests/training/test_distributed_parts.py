@@ -22,6 +22,7 @@ from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.training import processes
 from showtell.training.batches import Batch, batch_of, epoch_of_batches
 from showtell.training.features.build import cached_features
+from showtell.training.precision import has_bfloat16
 from showtell.training.stages.cross_entropy import CrossEntropy
 
 V = 12
@@ -235,12 +236,62 @@ def test_contradictions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         processes.join()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UsageError, match=r"says DEEPSPEED.*launch without it"):
-        processes.accelerator("no")
+        processes.accelerator("float32")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(UsageError, match=r"--mixed_precision bf16.*--set precision=bf16"):
-        processes.accelerator("no")
+        processes.accelerator("float32")
     with pytest.raises(UsageError, match=r"Process 0 of 1 can't see .*nowhere.*Give --out a folder on a disk"):
         processes.refuse_another_disk(tmp_path / "nowhere", "--out")
+
+
+@pytest.mark.parametrize("launched", ["no", "bf16"])
+@pytest.mark.parametrize(("everywhere", "mixed"), [(True, "bf16"), (False, "no")])
+def test_auto_is_what_the_hardware_has(
+    launched: str, everywhere: bool, mixed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a launcher says is held against what `auto` comes to here."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    monkeypatch.setattr(processes, "has_bfloat16", lambda cpu: everywhere)
+    monkeypatch.setattr("accelerate.Accelerator", lambda mixed_precision, cpu: mixed_precision)
+    if launched == "bf16" and not everywhere:
+        with pytest.raises(UsageError, match=r"--mixed_precision bf16, and the recipe precision: auto.*precision=bf16"):
+            processes.accelerator("auto")
+    else:
+        assert processes.accelerator("auto") == mixed
+
+
+def test_fp16_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"fp16 is for GPUs\. Leave it out"):
+        processes.accelerator("fp16")
+
+
+@pytest.mark.parametrize(
+    ("machine", "onednn", "avx512", "mps", "expected"),
+    [
+        ("x86_64", True, True, False, True),  # Zen 4, Cooper Lake; with AMX too
+        ("AMD64", True, True, False, True),  # the same on Windows
+        ("x86_64", True, False, False, False),  # AVX-512 alone: emulated
+        ("x86_64", False, True, False, False),  # ONEDNN_MAX_CPU_ISA=AVX2
+        ("aarch64", True, False, False, True),  # Graviton 3
+        ("aarch64", False, False, False, False),
+        ("arm64", True, False, True, False),  # a Mac, whose GPU the run uses
+    ],
+)
+def test_bfloat16_is_in_hardware(
+    machine: str, onednn: bool, avx512: bool, mps: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert has_bfloat16(cpu=True) is expected
+
+
+def test_without_onednn_there_is_no_fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_bfloat16(cpu=True)
 
 
 def test_errors_of_one_process_alone_are_raised() -> None:

@@ -55,6 +55,7 @@ def test_settings_change_parts(minimal: Path) -> None:
         ("decoder={name: transformer, width: 9}", "'decoder': width 9 must be a multiple of twice heads 8"),
         ("stages.0.epochs=0", "'stages.0.epochs': input should be greater than 0, given 0"),
         ("stages.0.epochs=many", "'stages.0.epochs'"),
+        ("precision=fp8", "'precision': input should be 'auto', 'float32', 'bf16' or 'fp16', given \"fp8\""),
         ("search.beam=0", "beam"),
         ("stages.1.epochs=3", "no part"),
         ("stages.0=", "stages.0"),
@@ -65,6 +66,13 @@ def test_mistakes_are_named(minimal: Path, setting: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_recipe(minimal, [setting])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["no", "'no'", "float32"])
+def test_no_mixed_precision_has_two_names(minimal: Path, value: str) -> None:
+    """YAML takes `no` without quotes for false; checkpoints from before `auto` hold it as a string."""
+    assert load_recipe(minimal, [f"precision={value}"]).precision == "float32"
+    assert load_recipe(minimal).precision == "auto"
 
 
 def test_an_attention_penalty_without_attention_is_refused(minimal: Path) -> None:

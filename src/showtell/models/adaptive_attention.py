@@ -66,7 +66,7 @@ class AdaptiveAttention(AttentionDecoder):
         gates = word_gates + memory["image_gates"] + from_hidden(state["h"])
         gates, sentinel_gate = gates.split((4 * self.config.hidden_width, self.config.hidden_width), dim=-1)
         h, c = lstm(gates, state["c"])
-        sentinel = sentinel_gate.sigmoid() * c.tanh()  # equations 9 and 10
+        sentinel = sentinel_gate.sigmoid() * c.tanh().type_as(h)  # equations 9 and 10
         query = query_of(h)
         scores = additive_scores(memory["keys"], query, self.score.weight[0])  # equation 6, [B, K, N]
         sentinel_key = sentinel_key_of(sentinel) + self.sentinel_key.bias

@@ -63,7 +63,7 @@ class Att2in(AttentionDecoder):
         one_from_image, other_from_image = from_context(context).chunk(2, dim=-1)
         g = (one + one_from_image).maximum(other + other_from_image)  # phi, the maxout
         c = f.sigmoid() * state["c"] + i.sigmoid() * g
-        h = o.sigmoid() * c.tanh()
+        h = o.sigmoid() * c.tanh().type_as(o)
         return Look({"h": h, "c": c}, alpha, (h,))
 
     def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:

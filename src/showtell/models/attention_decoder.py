@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, cat, nn
 
+from showtell.models.dropout import Dropout
 from showtell.models.packing import Forced, Packing
 from showtell.models.recurrence import RecurrentLinear
 
@@ -75,13 +76,13 @@ class AttentionDecoder(nn.Module, ABC):
         super().__init__()
         self.hidden_width = config.hidden_width
         self.normalise = nn.LayerNorm(feature_width) if config.normalise else nn.Identity()
-        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.feature_dropout = Dropout(config.feature_dropout)
         self.embedding = nn.Embedding(vocabulary, config.embedding_width)
         self.key = nn.Linear(cell_width, config.attention_width)
         self.score = nn.Linear(config.attention_width, 1, bias=False)
         self.gates_from_word = nn.Linear(config.embedding_width, gates_width)
         self.output = nn.Linear(output_width, vocabulary)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for weight in (self.embedding.weight, self.output.weight):
             nn.init.uniform_(weight, -0.1, 0.1)
         nn.init.zeros_(self.output.bias)
@@ -95,7 +96,7 @@ class AttentionDecoder(nn.Module, ABC):
     def start(self, memory: Arrays) -> Arrays:
         """The state before the first word: h and c, zeros `[B, 1, H]`; some papers have another."""
         zeros = memory["keys"].new_zeros(memory["keys"].shape[0], 1, self.hidden_width)
-        return {"h": zeros, "c": zeros}
+        return {"h": zeros, "c": zeros.float()}
 
     @abstractmethod
     def products(self) -> tuple[RecurrentLinear, ...]:

@@ -86,11 +86,14 @@ def additive_scores(keys: Tensor, query: Tensor, score: Tensor) -> Tensor:
         score: `[A]`.
 
     Returns:
-        `[B, K, N]`.
+        `[B, K, N]`, float32 also of bfloat16: softmax wants them exact, and a processor adds float32 faster.
     """
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    keys, query, score = (2 * keys).to(wide), (2 * query).to(wide), score.to(wide)
     # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch leaves float32 tanh to MKL, which is 4 times as slow on an AMD processor.
-    halves = torch.sigmoid((2 * keys)[:, None] + (2 * query)[:, :, None])  # [B, K, N, A]
-    return halves @ (2 * score) - score.sum()
+    halves = torch.sigmoid(keys[:, None] + query[:, :, None])  # [B, K, N, A]
+    with torch.autocast(keys.device.type, enabled=False):
+        return torch.nn.functional.linear(halves, 2 * score[None])[..., 0] - score.sum()
 
 
 def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,14 +101,14 @@ def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         gates: input, forget and output gate and the new content, before their non-linearities, `[..., 4H]`.
-        c: the cell before, `[..., H]`.
+        c: the cell before, `[..., H]`; float32 also where the gates are bfloat16, as it is a sum over all steps.
 
     Returns:
-        The hidden state h and the cell c after it, each `[..., H]`.
+        The hidden state h, of the gates' type, and the cell c after it, each `[..., H]`.
     """
     i, f, o, g = gates.chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+    return o.sigmoid() * c.tanh().type_as(o), c
 
 
 def reset_lstm(from_hidden: Tensor, bias: Tensor) -> None:

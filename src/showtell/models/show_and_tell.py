@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from showtell.models.dropout import Dropout
 from showtell.models.packing import Forced, Packing
 from showtell.models.recurrence import RecurrentLinear, lstm, reset_lstm
 
@@ -79,7 +80,7 @@ class ShowAndTell(nn.Module):
         widths = [words] + [hidden] * (config.layers - 1)
         self.layers = cast(list[LSTMLayer], nn.ModuleList(LSTMLayer(width, hidden) for width in widths))
         self.output = nn.Linear(hidden, vocabulary)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for weight in (self.embedding.weight, self.output.weight):
             nn.init.uniform_(weight, -0.1, 0.1)
         nn.init.zeros_(self.output.bias)
@@ -94,7 +95,7 @@ class ShowAndTell(nn.Module):
         """The state before `<start>`: the LSTM has read the image as its first word (equation 10)."""
         image = self.dropout(memory["image"])[:, None]  # [B, 1, E]
         zeros = image.new_zeros(image.shape[0], 1, self.config.layers, self.config.hidden_width)
-        return self.read(image, {"h": zeros, "c": zeros}, (1,))[1]
+        return self.read(image, {"h": zeros, "c": zeros.float()}, (1,))[1]
 
     # ---------------------------------------------------------------- words
 

@@ -82,7 +82,7 @@ class ShowAttendAndTell(AttentionDecoder):
         if self.config.initial_state == "zeros":
             return super().start(memory)
         mean = memory["grid"].mean(1, keepdim=True)  # [B, 1, D]
-        return {"h": torch.tanh(self.initial_h(mean)), "c": torch.tanh(self.initial_c(mean))}
+        return {"h": torch.tanh(self.initial_h(mean)), "c": torch.tanh(self.initial_c(mean).float())}
 
     def products(self) -> tuple[RecurrentLinear, ...]:
         """From the hidden state, and from the context vector."""

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from showtell.errors import UsageError
+from showtell.models.dropout import Dropout
 from showtell.models.packing import Forced, Packing
 
 Arrays = dict[str, Tensor]
@@ -72,7 +73,7 @@ class SubLayer(nn.Module):
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def before(self, x: Tensor) -> Tensor:
         """What the sub-layer reads."""
@@ -97,7 +98,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Conv1d(config.width, config.feed_forward_width, config.kernel, padding="same"),
             activation(config),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Conv1d(config.feed_forward_width, config.width, config.kernel, padding="same"),
         )
 
@@ -128,7 +129,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(config.width, config.feed_forward_width),
             activation(config),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.feed_forward_width, config.width),
         )
 
@@ -179,7 +180,7 @@ class Transformer(nn.Module):
         self.decoder_layers = cast(list[DecoderLayer], decoder_layers)
         self.decoder_norm = self.last_norm()
         self.output_bias = nn.Parameter(torch.zeros(vocabulary))  # the weight is the embedding's (section 3.4)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.reset_parameters()
 
     def last_norm(self) -> nn.Module:
@@ -282,9 +283,9 @@ class Transformer(nn.Module):
             image_key = memory[f"{n}.image_key"]
             x, query = layer.look(x, words.transpose(1, 2), image_key, memory[f"{n}.image_value"])
         # The last layer's weights once more, unfused. [B, heads, K, M] -> [B, K, M]
-        alpha = (query @ image_key.mT / math.sqrt(query.shape[-1])).softmax(-1).mean(1)
+        alpha = (query @ image_key.mT / math.sqrt(query.shape[-1])).float().softmax(-1).mean(1)
         # A resized cell is the mean of cells of the grid, which share its weight.
-        return self.logits(x), alpha @ memory["cells"] if "cells" in memory else alpha, longer
+        return self.logits(x), (alpha @ memory["cells"]).float() if "cells" in memory else alpha, longer
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
         """Logits after every word of K captions an image, the words given; fused attention returns no weights.

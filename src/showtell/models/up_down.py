@@ -58,7 +58,7 @@ class UpDown(AttentionDecoder):
     def start(self, memory: Arrays) -> Arrays:
         """Both LSTMs before the first word: zeros, `[B, 1, H]`."""
         zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
-        return dict.fromkeys(("h1", "c1", "h2", "c2"), zeros)
+        return {"h1": zeros, "c1": zeros.float(), "h2": zeros, "c2": zeros.float()}
 
     def products(self) -> tuple[RecurrentLinear, ...]:
         """From both hidden states; the query, from h1; and from what was seen, the language LSTM's gates."""

@@ -22,6 +22,7 @@ import torch
 from torch import distributed, nn
 
 from showtell.errors import ShowtellError, UsageError
+from showtell.training.precision import has_bfloat16
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,15 +56,18 @@ def join() -> None:
 
 
 def accelerator(precision: str) -> "Accelerator":
-    """What knows the device and computes in this precision.
+    """What knows the device and computes in a recipe's precision; `auto` is bf16 only if all processes have it.
 
     Raises:
         UsageError: the launcher was told something that contradicts, or that does not go together with it.
     """
     from accelerate import Accelerator
 
+    mixed = {"float32": "no"}.get(precision, precision)
+    if precision == "auto":
+        mixed = "bf16" if all(everyones(has_bfloat16(_on_cpu()))) else "no"
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched not in ("no", precision):
+    if launched not in ("no", mixed):
         raise UsageError(
             f"The launcher says --mixed_precision {launched}, and the recipe precision: {precision}.",
             f"Say it in the recipe alone: --set precision={launched}",
@@ -74,7 +78,9 @@ def accelerator(precision: str) -> "Accelerator":
                 f"The launcher says {kind}, which divides a model over processes.",
                 "showtell's models are small: launch without it, and each process holds the model.",
             )
-    return Accelerator(mixed_precision=precision, cpu=count() > 1 and _on_cpu())
+    if mixed == "fp16" and _on_cpu():
+        raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto is what is fastest here.")
+    return Accelerator(mixed_precision=mixed, cpu=count() > 1 and _on_cpu())
 
 
 def leave() -> None:

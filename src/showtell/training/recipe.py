@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from showtell.errors import UsageError
 from showtell.models.attention_decoder import AttentionDecoderConfig
@@ -45,9 +45,18 @@ class Recipe(BaseModel):
     validation_images: int | None = Field(
         None, gt=0, description="images of the dev split to caption each epoch; all if none"
     )
-    precision: str = Field("no", pattern="^(no|bf16|fp16)$", description="mixed precision of accelerate")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        "auto",
+        description="of products: auto is bf16 where the processor or GPU has it in hardware, else float32 (or no)",
+    )
     checkpoint_seconds: float = Field(120, ge=0, description="between two checkpoints; one is also written each epoch")
     seed: int = Field(0, ge=0, description="decides every random choice of the run")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_is_float32(cls, value: Any) -> Any:
+        """The name from before `auto`; YAML reads it as false when it has no quotes."""
+        return "float32" if value is False or value == "no" else value
 
     @model_validator(mode="after")
     def _features_stay_true(self) -> Self:

@@ -147,9 +147,10 @@ def set_up(
             )
         # Read again, a recipe from before a key existed has its default.
         begun = parse_recipe(progress.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
-        if begun != settings:
-            keys = [key for key in settings if settings[key] != begun[key]]
+        # The weights are float32 in every precision, so a run may go on in another one.
+        if keys := [key for key in settings if settings[key] != begun[key] and key != "precision"]:
             raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+    with processes.agreed():
         accelerator = processes.accelerator(recipe.precision)
         set_seed(recipe.seed)
         train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
