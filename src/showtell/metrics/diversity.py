@@ -21,7 +21,7 @@ REPEATED = 3  # words
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied some captions are; numbers without a unit are fractions of the captions, 0 to 1."""
+    """How varied some captions are; from `unique` on, fractions of the captions, 0 to 1."""
 
     captions: int
     vocabulary: int

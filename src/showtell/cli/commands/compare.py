@@ -8,18 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
-from showtell.cli.scores import (
-    Metric,
-    OrderIndependent,
-    Ref,
-    Spice,
-    Split,
-    asked_metrics,
-    first_few,
-    missing_though_asked,
-    plain_table,
-)
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
 from showtell.metrics import Report, score, signature
@@ -36,10 +26,10 @@ app = typer.Typer()
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Captions of the first system.", show_default=False)],
     second: Annotated[str, typer.Argument(metavar="B", help="Captions of the second system.", show_default=False)],
-    ref: Ref,
-    split: Split = None,
-    metric: Metric = None,
-    spice: Spice = False,
+    ref: scores.Ref,
+    split: scores.Split = None,
+    metric: scores.Metric = None,
+    spice: scores.Spice = False,
     draws: Annotated[int, typer.Option("--draws", metavar="N", help="Resampled sets, and random swaps.")] = 2000,
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="C", help="Of the intervals, between 0 and 1.")
@@ -50,12 +40,12 @@ def compare(
     ] = 10,
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page, photos included.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
-    order_independent: OrderIndependent = False,
+    order_independent: scores.OrderIndependent = False,
 ) -> None:
     """Compare two systems: confidence intervals, two tests of significance, the images where they differ most."""
     if page is not None:
         check_writable(page)
-    metrics = asked_metrics(metric, spice)
+    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     sides = [matched(read_predictions(file), references) for file in (first, second)]
     both = [image_id for image_id in references.captions if all(image_id in side.captions for side in sides)]
@@ -87,7 +77,7 @@ def compare(
         print(json.dumps(facts(found), indent=1, ensure_ascii=False))
     else:
         print_comparison(found)
-    if missing_though_asked(reports[0], metric):
+    if scores.missing_though_asked(reports[0], metric):
         raise typer.Exit(1)
 
 
@@ -170,7 +160,9 @@ def print_comparison(found: Comparison) -> None:
     for letter, name in zip("AB", found.names, strict=True):
         console.print(f"{letter}: {name}")
     console.print(f"{found.images:,} images, {found.references:,} references\n")
-    table = plain_table("metric", "A", "B", "B - A", f"{100 * found.confidence:g} % interval", "bootstrap p", "swaps p")
+    table = scores.plain_table(
+        "metric", "A", "B", "B - A", f"{100 * found.confidence:g} % interval", "bootstrap p", "swaps p"
+    )
     for d in found.differences:
         printed = metric_of(d.metric).printed
         interval = " .. ".join(printed(end, "+") for end in d.interval)
@@ -190,7 +182,10 @@ def print_comparison(found: Comparison) -> None:
     for letter, mark in zip("AB", found.signatures, strict=True):
         console.print(f"{letter} {mark}")
     for why, images in found.left_out.items():
-        print(f"showtell: {len(images):,} images {why}; they are not compared: {first_few(images)}", file=sys.stderr)
+        print(
+            f"showtell: {len(images):,} images {why}; they are not compared: {scores.first_few(images)}",
+            file=sys.stderr,
+        )
 
 
 def facts(found: Comparison) -> dict[str, Any]:

@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
-from showtell.cli.scores import (
-    Metric,
-    OrderIndependent,
-    Ref,
-    Spice,
-    Split,
-    asked_metrics,
-    diversity_table,
-    first_few,
-    missing_though_asked,
-    plain_table,
-)
 from showtell.data import Predictions, matched, read_predictions, read_references
 from showtell.errors import UsageError
 from showtell.metrics import METRICS, Diversity, Report, diversity, signature
@@ -46,10 +35,10 @@ def score(
             show_default=False,
         ),
     ],
-    ref: Ref,
-    split: Split = None,
-    metric: Metric = None,
-    spice: Spice = False,
+    ref: scores.Ref,
+    split: scores.Split = None,
+    metric: scores.Metric = None,
+    spice: scores.Spice = False,
     train: Annotated[
         str | None,
         typer.Option("--train", metavar="REF", help="Training captions: how many of PRED are copied from them?"),
@@ -59,14 +48,14 @@ def score(
         typer.Option("--per-image", metavar="FILE", help="Write each image's scores, to a .csv or .jsonl file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
-    order_independent: OrderIndependent = False,
+    order_independent: scores.OrderIndependent = False,
 ) -> None:
     """Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr, as the official COCO code does, without Java."""
     if per_image is not None:
         if per_image.suffix.lower() not in (".csv", ".jsonl"):
             raise UsageError(f"{per_image} is of no kind that --per-image writes.", "Name a .csv or .jsonl file.")
         check_writable(per_image)
-    metrics = asked_metrics(metric, spice)
+    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
     training = training_captions(train) if train else None
@@ -88,7 +77,7 @@ def score(
     else:
         print_report(report, system, people, mark)
         tell_unmatched(report, predictions, pred)
-    if missing_though_asked(report, metric):
+    if scores.missing_though_asked(report, metric):
         raise typer.Exit(1)
 
 
@@ -117,13 +106,13 @@ def print_report(report: Report, system: Diversity, people: Diversity, mark: str
     for name, reason in report.missing.items():
         console.print(f"{name} is missing: {reason}")
     console.print()
-    console.print(diversity_table(system, people))
+    console.print(scores.diversity_table(system, people))
     console.print(f"\n{mark}")
 
 
 def scores_table(report: Report) -> "Table":
     """A row a score, of those too that can't be had."""
-    table = plain_table("metric", "score")
+    table = scores.plain_table("metric", "score")
     for metric in METRICS.values():
         for name in metric.names:
             if name in report.scores:
@@ -140,7 +129,9 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
         ("in PRED have no references", report.without_references),
     ):
         if ids:
-            print(f"showtell: {len(ids):,} images {what}; they are not scored: {first_few(ids)}", file=sys.stderr)
+            print(
+                f"showtell: {len(ids):,} images {what}; they are not scored: {scores.first_few(ids)}", file=sys.stderr
+            )
     if predictions.spare:
         print(
             f"showtell: {pred} has {predictions.spare:,} further captions of its images; the first counts.",
