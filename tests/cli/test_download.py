@@ -182,7 +182,7 @@ def test_without_a_name_all_are_listed(capsys):
 def test_the_table_is_well_formed(name):
     """A digest with a slip of the pen would be found after 13 GB."""
     entry: Published = PUBLISHED[name]
-    assert entry.spec.partition(":")[0] in data.FORMATS
+    assert entry.spec.partition(":")[0] in data.DATA_FORMATS
     assert "{folder}" in entry.spec
     for archive in entry.archives:
         algorithm, _, digest = archive.file.digest.partition(":")

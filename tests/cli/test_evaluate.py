@@ -1,7 +1,7 @@
 """`showtell evaluate`: the captions of a split, their scores, and the file that both go into."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 from showtell.cli import main
 from showtell.data.features.writer import CacheWriter
 from showtell.errors import MissingExtraError
-from showtell.metrics import report as report_module
+from showtell.metrics import METRICS
+from showtell.metrics.meteor import METEOR
 from showtell.metrics.report import score
 from showtell.search.options import SearchOptions
 from tests.fake_model import picture, save_fake_model, use_fake_engine
@@ -93,10 +94,10 @@ def test_captions_that_break_off_or_are_copied_are_counted(place, capsys):
 def test_a_metric_that_can_not_be_had_is_told(place, capsys, monkeypatch):
     """A file of scores without METEOR would look as if nobody had asked for it."""
 
-    def no_meteor(*_, **__):
+    def no_meteor(progress):
         raise MissingExtraError("METEOR", "meteor")
 
-    monkeypatch.setattr(report_module, "meteor_statistics", no_meteor)
+    monkeypatch.setitem(METRICS, "METEOR", replace(METEOR, prepare=no_meteor))
     code, out, _ = run(capsys, "-o", "results.json")
     assert code == 0
     assert "  METEOR   missing: METEOR needs packages that are not installed." in out

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 
 from showtell.cli import main
 from showtell.errors import MissingExtraError
-from showtell.metrics import report as report_module
-from showtell.metrics import score
+from showtell.metrics import METRICS, score
+from showtell.metrics.meteor import METEOR
 
 PEOPLE = {"1": ["A dog runs.", "a dog is running"], "2": ["two red cars"], "3": ["a house"]}
 SAID = {"1": "a dog runs", "2": "two cars with a", "x.jpg": "a man"}
@@ -29,10 +30,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put("pred.json", [{"image_id": int(i) if i.isdigit() else i, "caption": c} for i, c in SAID.items()])
     put("ref.json", PEOPLE)
 
-    def no_meteor(*_: object, **__: object) -> None:
+    def no_meteor(progress: object) -> None:
         raise MissingExtraError("METEOR", "meteor")
 
-    monkeypatch.setattr(report_module, "meteor_statistics", no_meteor)
+    monkeypatch.setitem(METRICS, "METEOR", replace(METEOR, prepare=no_meteor))
     return tmp_path
 
 
@@ -169,12 +170,12 @@ def test_building_meteors_index_is_told_once(
 ) -> None:
     """Half a minute of silence looks like a hang; stdout stays what a script expects."""
 
-    def built(candidates: list[str], references: object, *, progress: Callable[[float], None]) -> np.ndarray:
-        for share in (0.1, 0.5, 1.0):
-            progress(share)
-        return np.ones((len(candidates), 7))
+    def build(progress: Callable[[float], None]) -> None:
+        for fraction in (0.1, 0.5, 1.0):
+            progress(fraction)
 
-    monkeypatch.setattr(report_module, "meteor_statistics", built)
+    ones = replace(METEOR, prepare=build, statistics=lambda candidates, _: np.ones((len(candidates), 7)))
+    monkeypatch.setitem(METRICS, "METEOR", ones)
     code, out, error = run(capsys, "pred.json", "ref.json", "--metric", "METEOR", "--json")
     assert code == 0
     assert json.loads(out)["missing"] == {}

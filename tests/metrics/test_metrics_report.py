@@ -1,11 +1,12 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.metrics import report as report_module
-from showtell.metrics import score
+from showtell.metrics import METRICS, score
+from showtell.metrics.meteor import METEOR
 
 
 def test_scores_and_lists_what_does_not_match() -> None:
@@ -41,10 +42,10 @@ def test_unknown_metric() -> None:
 def test_a_metric_that_can_not_be_computed_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with a column less than asked for looks complete."""
 
-    def fails(*_: object, **__: object) -> None:
+    def fails(progress: object) -> None:
         raise MissingExtraError("METEOR", "meteor")
 
-    monkeypatch.setattr(report_module, "meteor_statistics", fails)
+    monkeypatch.setitem(METRICS, "METEOR", replace(METEOR, prepare=fails))
     report = score({"1": "a dog"}, {"1": ["a dog"]})
     assert "METEOR" not in report.scores
     assert report.scores["BLEU-1"] == pytest.approx(1, abs=1e-8)

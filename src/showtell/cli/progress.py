@@ -1,8 +1,15 @@
-"""Progress on stderr: bars are for people only, and nothing of them reaches a pipe or a log file."""
+"""What stderr tells while a command works. Bars are for people only: none reaches a pipe or a log file."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+
+from showtell.errors import ShowtellError, one_line
+
+
+def print_failure(error: ShowtellError) -> None:
+    """Tell of one input that failed, while the others go on."""
+    print(f"showtell: {one_line(str(error))}", file=sys.stderr)
 
 
 @contextmanager
@@ -56,17 +63,17 @@ def byte_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def meteor_progress() -> Iterator[Callable[[float], None]]:
-    """Tell that METEOR's data are built, which takes half a minute, once; yields what to call with the share done."""
+    """Tell that METEOR's data are built, which takes half a minute, once; yields what `score` calls."""
     percent = 0
     with ExitStack() as shown:
         advance: Callable[[], None] | None = None
 
-        def progress(share: float) -> None:
+        def progress(fraction: float) -> None:
             nonlocal advance, percent
             if advance is None:
                 print("showtell: building METEOR's index in the cache folder, once for all.", file=sys.stderr)
                 advance = shown.enter_context(progress_bar("percent", 100))
-            while percent < int(100 * share):
+            while percent < int(100 * fraction):
                 percent += 1
                 advance()
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from showtell import data
 from showtell.data.dataset import SPLIT_NAMES, Dataset
-from showtell.data.formats import coco, karpathy, table
+from showtell.data.formats import DATA_FORMATS, coco, karpathy, load, table
 from showtell.data.formats.layout import read_json, read_lines
 from showtell.errors import DataError, UsageError
 from showtell.images.decode import SUFFIXES
@@ -42,20 +41,20 @@ class Predictions:
     """Further captions of images that have one; they are left out."""
 
 
-def read_references(where: str | Path, split: str | None = None) -> References:
+def read_references(source: str | Path, split: str | None = None) -> References:
     """The references that a file or a SPEC such as `flickr8k:DIR` names; all, or those of one split.
 
     Raises:
         DataError: the file is not there or holds something else, or there is no such split.
         UsageError: it is no file and no SPEC, or it has no splits.
     """
-    kind, _, rest = str(where).partition(":")
+    kind, _, rest = str(source).partition(":")
     if kind == "table" and rest:
         file, asked = table.parse(rest)
         return _of_rows(file, _rows(file), asked, split)
-    if kind in data.FORMATS and rest:
-        return _of_dataset(data.load(str(where), photos=False), split)
-    file = _file(where)
+    if kind in DATA_FORMATS and rest:
+        return _of_dataset(load(str(source), photos=False), split)
+    file = _file(source)
     if file.suffix.lower() != ".json":
         return _of_rows(file, _rows(file), {}, split)
     content = read_json(file)
@@ -75,7 +74,7 @@ def read_references(where: str | Path, split: str | None = None) -> References:
     raise _not_references(file)
 
 
-def read_predictions(where: str | Path) -> Predictions:
+def read_predictions(source: str | Path) -> Predictions:
     """The predictions in a file, or in the columns that `table:FILE,image=COLUMN,caption=COLUMN` names.
 
     Where an image has several captions, as `showtell caption --num` writes them, the first counts: the best.
@@ -84,8 +83,8 @@ def read_predictions(where: str | Path) -> Predictions:
         DataError: the file is not there or holds something else.
         UsageError: it names no file.
     """
-    kind, _, rest = str(where).partition(":")
-    file, asked = table.parse(rest) if kind == "table" and rest else (_file(where), {})
+    kind, _, rest = str(source).partition(":")
+    file, asked = table.parse(rest) if kind == "table" and rest else (_file(source), {})
     rows: Any
     decoding = None
     if file.suffix.lower() == ".json":
@@ -230,14 +229,14 @@ def _decoding(search: object) -> str | None:
     return ",".join(["sample"] * sampled + options)
 
 
-def _file(where: str | Path) -> Path:
-    file = Path(where).expanduser()
+def _file(name: str | Path) -> Path:
+    file = Path(name).expanduser()
     if file.is_dir():
         forms = ", ".join(f"{name}:{file}" for name in ("flickr8k", "flickr30k", "coco"))
         raise UsageError(f"{file} is a folder.", f"Name a file, or say what it holds: {forms}.")
     if not file.is_file():
         raise DataError(
-            f"{file} is not a file.", f"Data sets are named {', '.join(f'{name}:' for name in data.FORMATS)}."
+            f"{file} is not a file.", f"Data sets are named {', '.join(f'{name}:' for name in DATA_FORMATS)}."
         )
     return file
 

@@ -30,7 +30,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 RADII = {"big": 0.20, "small": 0.13}
-"""Half of a thing's width, as a share of the canvas's side: 90 and 58 of 224 pixels across."""
+"""Half of a thing's width, as a fraction of the canvas's side: 90 and 58 of 224 pixels across."""
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 WAYS_TO_SAY = {
     "left of": ("left of", "to the left of"),
@@ -41,7 +41,7 @@ WAYS_TO_SAY = {
 LEADS = ("there is ", "the picture shows ")
 
 Spot = tuple[float, float, float]
-"""A middle (x, y) and a radius, as shares of the canvas's side."""
+"""A middle (x, y) and a radius, as fractions of the canvas's side."""
 
 # Along an axis two things are level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
 LEVEL, APART = 0.09, 0.23
@@ -60,7 +60,7 @@ _RELATION = re.compile(f" (?:that is )?({'|'.join(sorted(_MEANING, key=len, reve
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn thing; places and lengths are shares of the canvas's side, x to the right and y downwards."""
+    """One drawn thing; places and lengths are fractions of the canvas's side, x to the right and y downwards."""
 
     shape: str
     colour: str

@@ -8,14 +8,16 @@ from showtell.metrics.bleu import bleu
 from showtell.metrics.cider import cider_d
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.meteor import meteor
-from showtell.metrics.report import ALL_METRICS, METRICS, Report, score, signature
+from showtell.metrics.metric import Metric
+from showtell.metrics.report import Report, score, signature
 from showtell.metrics.rouge import rouge_l
 from showtell.metrics.spice import spice
+from showtell.metrics.table import METRICS
 
 __all__ = [
-    "ALL_METRICS",
     "METRICS",
     "Diversity",
+    "Metric",
     "Report",
     "bleu",
     "cider_d",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from showtell.metrics.metric import Metric
 from showtell.metrics.ngrams import Collection, Counts, Ints, collect, find
 
 TINY = 1e-15  # added to matches, so that no match at all is not log 0
@@ -90,3 +91,12 @@ def _closest_length(counted: Collection, images: int) -> Ints:
     order = np.lexsort((length, distance, counted.image_of))
     first = np.searchsorted(counted.image_of[order], np.arange(images))
     return length[order][first]
+
+
+BLEU = Metric(
+    "BLEU",
+    signature="BLEU",
+    statistics=lambda candidates, references: bleu_statistics(candidates, references).astype(np.float64),
+    from_sums=lambda sums, images: bleu_scores(sums),
+    several=tuple(f"BLEU-{n}" for n in range(1, ORDERS + 1)),
+)

@@ -7,18 +7,16 @@ difference in length, and words are not stemmed.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from showtell.metrics.metric import Floats, Metric
 from showtell.metrics.ngrams import Counts, Ints, collect, find
 
 ORDERS = 4
 SIGMA = 6.0  # width of the length penalty, in words
 SCALE = 10.0
 
-Floats = NDArray[np.float64]
 
-
-def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, NDArray[np.float64]]:
+def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, Floats]:
     """CIDEr-D of tokenised captions, in 0..10.
 
     How much an n-gram weighs depends on how many images of this very set have it in a reference, so the score
@@ -68,3 +66,10 @@ def _cosine(candidate: Counts, reference: Counts, idf: Floats, image_of: Ints, i
     norm = np.sqrt(np.bincount(reference.caption, weights=theirs**2, minlength=len(image_of)))
     norm *= np.sqrt(np.bincount(candidate.caption, weights=ours**2, minlength=images))[image_of]
     return np.divide(dot, norm, out=np.zeros_like(norm), where=norm != 0)
+
+
+CIDER = Metric(
+    "CIDEr",
+    signature="CIDEr-D",
+    statistics=lambda candidates, references: cider_d(candidates, references)[1][:, None],
+)

@@ -21,7 +21,7 @@ REPEATED = 3  # words
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied some captions are; shares are of the captions, 0 to 1."""
+    """How varied some captions are; from `unique` on, fractions of the captions, 0 to 1."""
 
     captions: int
     vocabulary: int
@@ -29,7 +29,7 @@ class Diversity:
     mean_length: float
     """Words a caption."""
     unique: float
-    """Distinct captions, as a share of all."""
+    """Distinct captions."""
     dangling: float
     """Captions that end in a word that can't end one: "a man with a"."""
     repeated_words: float

@@ -15,10 +15,10 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from showtell.errors import DataError, MissingExtraError
-from showtell.metrics.meteor_data import MeteorData, Progress, load_meteor_data
+from showtell.metrics.meteor_data import MeteorData, load_meteor_data
+from showtell.metrics.metric import Floats, FractionDone, Metric
 
 # Recall's weight, the penalty's power and size, content words' weight.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -26,8 +26,6 @@ WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact, stem, synonym and paraphrase matches
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
 STEMMER = "2.2"  # later ones stem "evening", "universal" and 150 other words in another way
-
-Floats = NDArray[np.float64]
 
 
 def meteor(
@@ -54,22 +52,16 @@ def meteor(
 
 
 def meteor_statistics(
-    candidates: Sequence[str],
-    references: Sequence[Sequence[str]],
-    data: MeteorData | None = None,
-    progress: Progress | None = None,
+    candidates: Sequence[str], references: Sequence[Sequence[str]], data: MeteorData | None = None
 ) -> Floats:
-    """What METEOR adds up over images, `[B, 7]`: the `Statistics` of each image with its best reference.
-
-    `progress` is told the share done, 0 to 1, when the data are being built.
-    """
+    """What METEOR adds up over images, `[B, 7]`: the `Statistics` of each image with its best reference."""
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
     if not all(references):
         raise ValueError("an image has no references")
     check_stemmer()  # before the data are built, which takes its time
     texts = [*candidates, *(r for of_image in references for r in of_image)]
-    aligner = Aligner(texts, data or load_meteor_data(progress=progress))
+    aligner = Aligner(texts, data or load_meteor_data())
     statistics = np.array(
         [aligner.statistics(c, r) for c, of_image in zip(candidates, references, strict=True) for r in of_image],
         dtype=np.float64,
@@ -81,6 +73,12 @@ def meteor_statistics(
         best.append(begin + int(scores[begin : begin + len(of_image)].argmax()))  # the first of equal ones
         begin += len(of_image)
     return statistics[best]
+
+
+def prepare(progress: FractionDone) -> None:
+    """Have the stemmer and the data, which are built once for all. Raises as `meteor` does."""
+    check_stemmer()
+    load_meteor_data(progress=progress)
 
 
 def check_stemmer() -> None:
@@ -398,3 +396,14 @@ def _without_stop(word: str, following: str) -> str:
     if stem in KEEPS_ITS_STOP or re.match("[a-z]", following) or (stem == "pp" and following[:1].isdigit()):
         return word
     return f"{stem} ."
+
+
+METEOR = Metric(
+    "METEOR",
+    signature="METEOR-1.5",
+    statistics=meteor_statistics,
+    from_sums=lambda sums, images: meteor_scores(sums)[..., None],
+    needs="English and showtell[meteor]",
+    prepare=prepare,
+    quick=False,  # it would take longer than the captions
+)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from showtell.errors import DataError, MissingExtraError
 from showtell.files import cache_folder
+from showtell.metrics.metric import FractionDone
 
 LONGEST = 7  # words of a phrase
 FOLDER = "meteor-1.5-1"  # of the cache; the last number changes when the arrays do
@@ -37,8 +38,6 @@ SUFFIXES = [
     ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""),
     ("est", ""), ("er", "e"), ("est", "e"),
 ]  # fmt: skip
-
-Progress = Callable[[float], None]
 
 
 class MeteorData:
@@ -131,12 +130,12 @@ class MeteorData:
         return dict(found)
 
 
-def load_meteor_data(folder: Path | None = None, progress: Progress | None = None) -> MeteorData:
+def load_meteor_data(folder: Path | None = None, progress: FractionDone = lambda fraction: None) -> MeteorData:
     """The data from the cache folder; built there first, in about half a minute, when they are not there yet.
 
     Args:
         folder: where the index is or goes; the user's cache folder by default.
-        progress: called with the share done, 0 to 1, while the index is being built.
+        progress: called while the index is being built.
 
     Raises:
         MissingExtraError: there is no index yet, and pycocoevalcap is not installed.
@@ -144,7 +143,7 @@ def load_meteor_data(folder: Path | None = None, progress: Progress | None = Non
     """
     folder = folder or cache_folder() / FOLDER
     if not folder.is_dir():
-        build_index(folder, progress or (lambda share: None))
+        build_index(folder, progress)
     return _opened(folder)
 
 
@@ -153,7 +152,7 @@ def _opened(folder: Path) -> MeteorData:
     return MeteorData(folder)
 
 
-def build_index(folder: Path, progress: Progress) -> None:
+def build_index(folder: Path, progress: FractionDone) -> None:
     """Read pycocoevalcap's METEOR files and write the index; the folder is there whole or not at all."""
     table, texts = _source_files()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -198,13 +197,13 @@ def _source_files() -> tuple[Path, dict[str, bytes]]:
 
 
 def paraphrase_arrays(
-    lines: Iterator[str], progress: Progress
+    lines: Iterator[str], progress: FractionDone
 ) -> tuple[Mapping[str, NDArray[np.uint32] | NDArray[np.uint64]], list[str]]:
     """The table as arrays, and its words, numbered from 1.
 
     Args:
         lines: probability, phrase, paraphrase, and so on.
-        progress: called with the share done.
+        progress: called as the work goes on.
 
     Returns:
         ``keys`` [nodes with a parent], ``begin`` [all nodes + 2] and ``targets`` [pairs]: node n has the

@@ -1,31 +1,14 @@
 """From captions as people write them to scores: tokenise, score, and say what could not be scored."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-from numpy.typing import NDArray
-
 from showtell import __version__
-from showtell.errors import DataError, ShowtellError, UsageError
-from showtell.metrics.bleu import ORDERS, bleu_scores, bleu_statistics
-from showtell.metrics.cider import cider_d
-from showtell.metrics.meteor import meteor_scores, meteor_statistics
-from showtell.metrics.meteor_data import Progress
+from showtell.errors import DataError, ShowtellError
+from showtell.metrics.metric import Floats, FractionDone
 from showtell.metrics.ptb import tokenise
-from showtell.metrics.rouge import rouge_l
-from showtell.metrics.spice import spice
-
-METRICS = ("BLEU", "METEOR", "ROUGE_L", "CIDEr")
-ALL_METRICS = (*METRICS, "SPICE")
-"""SPICE is computed only where it is asked for: it is a Java program."""
-
-VERSIONS = {"BLEU": "BLEU", "METEOR": "METEOR-1.5", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D", "SPICE": "SPICE-1.0"}
-"""What each is called in a signature."""
-
-Floats = NDArray[np.float64]
+from showtell.metrics.table import METRICS, find_metrics
 
 
 @dataclass(frozen=True)
@@ -37,7 +20,7 @@ class Report:
     per_image: dict[str, Floats]
     """The same for each image, `[B]` in the order of `image_ids`."""
     statistics: dict[str, Floats]
-    """What BLEU and METEOR add up over images before they divide, `[B, ...]`; the others are means."""
+    """Metric -> what it sums over images, `[B, F]`; of the metrics that were computed."""
     image_ids: tuple[str, ...]
     """The images that were scored, in the order of the references."""
     candidates: tuple[str, ...]
@@ -58,26 +41,25 @@ def score(
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     *,
-    metrics: Collection[str] = METRICS,
+    metrics: Iterable[str] | None = None,
     order_independent: bool = False,
-    progress: Progress | None = None,
+    progress: FractionDone = lambda fraction: None,
 ) -> Report:
     """Score one caption an image against the image's references.
 
     Args:
         predictions: image id -> caption.
         references: image id -> its captions by people, one at least. Images are scored in this order.
-        metrics: some of `ALL_METRICS`. Without METEOR it takes a tenth of the time.
+        metrics: names of `METRICS`; by default all but SPICE. Without METEOR it takes a tenth of the time.
         order_independent: give a caption the same tokens wherever it stands (see `ptb.tokenise`), as the
             official code does not.
-        progress: told the share done, 0 to 1, when METEOR's data are built, once for all.
+        progress: called when METEOR's data are built, once for all.
 
     Raises:
         UsageError: there is no metric of that name.
         DataError: no image has both a prediction and references, or an image's list of references is empty.
     """
-    if unknown := sorted(set(metrics) - set(ALL_METRICS)):
-        raise UsageError(f"There is no metric {unknown[0]}.", f"Choose from: {', '.join(ALL_METRICS)}.")
+    wanted = find_metrics(metrics)
     image_ids = tuple(i for i in references if i in predictions)
     if not image_ids:
         raise DataError(
@@ -95,23 +77,16 @@ def score(
     per_image: dict[str, Floats] = {}
     statistics: dict[str, Floats] = {}
     missing: dict[str, str] = {}
-    if "BLEU" in metrics:
-        statistics["BLEU"] = bleu_statistics(candidates, gold).astype(np.float64)
-        names = [f"BLEU-{n}" for n in range(1, ORDERS + 1)]
-        scores |= zip(names, bleu_scores(statistics["BLEU"].sum(0)).tolist(), strict=True)
-        per_image |= zip(names, bleu_scores(statistics["BLEU"]).T, strict=True)
-    if "METEOR" in metrics:
-        with _or_missing("METEOR", missing):
-            statistics["METEOR"] = meteor_statistics(candidates, gold, progress=progress)
-            scores["METEOR"] = float(meteor_scores(statistics["METEOR"].sum(0)))
-            per_image["METEOR"] = meteor_scores(statistics["METEOR"])
-    if "ROUGE_L" in metrics:
-        scores["ROUGE_L"], per_image["ROUGE_L"] = rouge_l(candidates, gold)
-    if "CIDEr" in metrics:
-        scores["CIDEr"], per_image["CIDEr"] = cider_d(candidates, gold)
-    if "SPICE" in metrics:
-        with _or_missing("SPICE", missing):
-            scores["SPICE"], per_image["SPICE"] = spice(candidates, gold)
+    for metric in wanted:
+        try:
+            metric.prepare(progress)
+            of_images = metric.statistics(candidates, gold)
+        except (ShowtellError, OSError) as error:  # the others go on
+            missing[metric.name] = str(error)
+            continue
+        statistics[metric.name] = of_images
+        scores |= zip(metric.names, metric.from_sums(of_images.sum(0), len(of_images)).tolist(), strict=True)
+        per_image |= zip(metric.names, metric.from_sums(of_images, 1).T, strict=True)
     return Report(
         scores=scores,
         per_image=per_image,
@@ -126,15 +101,6 @@ def score(
     )
 
 
-@contextmanager
-def _or_missing(metric: str, missing: dict[str, str]) -> Iterator[None]:
-    """Record why a metric that needs more than this package can't be had; the others go on."""
-    try:
-        yield
-    except (ShowtellError, OSError) as error:
-        missing[metric] = str(error)
-
-
 def signature(report: Report, decoding: str | None = None) -> str:
     """What another must do to get the same scores, on one line without a space, as sacrebleu has it.
 
@@ -142,10 +108,9 @@ def signature(report: Report, decoding: str | None = None) -> str:
         report: the scores.
         decoding: how the captions were searched for, if that is known: "beam=3,max_words=20".
     """
-    computed = dict.fromkeys(metric.partition("-")[0] for metric in report.scores)
     counts = [len(of_image) for of_image in report.references]
     parts = {
-        "metrics": ",".join(VERSIONS[metric] for metric in computed),
+        "metrics": ",".join(METRICS[name].signature for name in report.statistics),
         "images": len(report.image_ids),
         "nrefs": "-".join(map(str, sorted({min(counts), max(counts)}))),
         "tok": "ptb-each-alone" if report.order_independent else "ptb",

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from showtell.metrics.metric import Floats, Metric
 
 BETA = 1.2  # weight of recall against precision
 
 
-def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, NDArray[np.float64]]:
+def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, Floats]:
     """ROUGE-L of tokenised captions, in 0..1.
 
     Args:
@@ -48,12 +49,19 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     One row of the usual table is kept as the bits of one integer, a zero bit where the row goes up by one
     (Hyyrö 2004), so a row is four operations whatever its length.
     """
-    where: dict[str, int] = {}
+    places: dict[str, int] = {}
     for place, word in enumerate(first):
-        where[word] = where.get(word, 0) | 1 << place
+        places[word] = places.get(word, 0) | 1 << place
     full = (1 << len(first)) - 1
     row = full
     for word in second:
-        hits = row & where.get(word, 0)
+        hits = row & places.get(word, 0)
         row = (row + hits | row - hits) & full
     return len(first) - row.bit_count()
+
+
+ROUGE_L = Metric(
+    "ROUGE_L",
+    signature="ROUGE-L",
+    statistics=lambda candidates, references: rouge_l(candidates, references)[1][:, None],
+)

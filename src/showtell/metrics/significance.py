@@ -7,20 +7,18 @@ METEOR are computed anew on each draw, from what they add up over images. CIDEr 
 the whole set.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from showtell.errors import DataError, UsageError
-from showtell.metrics.bleu import bleu_scores
-from showtell.metrics.meteor import meteor_scores
+from showtell.metrics.metric import Floats, Metric
 from showtell.metrics.report import Report
+from showtell.metrics.table import METRICS, RANKED_BY
 
 AT_ONCE = 500  # draws, which bounds the memory: AT_ONCE x images numbers
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Difference:
     interval: tuple[float, float]
     """Confidence interval of second - first, by the bootstrap."""
     p_bootstrap: float
-    """Share of resampled sets whose difference is as far from the mean one as the observed is from 0."""
+    """Fraction of the resampled sets whose difference is as far from the mean one as the observed is from 0."""
     p_randomisation: float
-    """Share of random swaps with a difference as large as the observed, in either direction."""
+    """Fraction of the random swaps with a difference as large as the observed, in either direction."""
 
     @property
     def difference(self) -> float:
@@ -70,20 +68,21 @@ def compare(
         raise UsageError(f"draws is {draws}.", "At least one is needed; 1,000 or more give useful p-values.")
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence}.", "It must lie between 0 and 1, for example 0.95.")
-    metrics = [metric for metric in first.scores if metric in second.scores]
+    both = first.statistics.keys() & second.statistics.keys()
+    metrics = [metric for name, metric in METRICS.items() if name in both]
     resampled = _differences(first, second, metrics, _resamples(len(first.image_ids), draws, seed))
     swapped = _differences(first, second, metrics, _swaps(len(first.image_ids), draws, seed))
     tail = (1 - confidence) / 2
     found = []
-    for column, metric in enumerate(metrics):
-        observed = abs(second.scores[metric] - first.scores[metric]) - 1e-12  # rounding must not make a tie a win
+    for column, name in enumerate(name for metric in metrics for name in metric.names):
+        observed = abs(second.scores[name] - first.scores[name]) - 1e-12  # rounding must not make a tie a win
         bootstrap = resampled[:, column]
         low, high = np.quantile(bootstrap, [tail, 1 - tail])
         found.append(
             Difference(
-                metric=metric,
-                first=first.scores[metric],
-                second=second.scores[metric],
+                metric=name,
+                first=first.scores[name],
+                second=second.scores[name],
                 interval=(float(low), float(high)),
                 p_bootstrap=_p(np.abs(bootstrap - bootstrap.mean()) >= observed),
                 p_randomisation=_p(np.abs(swapped[:, column]) >= observed),
@@ -92,9 +91,9 @@ def compare(
     return found
 
 
-def most_different(first: Report, second: Report, metric: str = "CIDEr", count: int = 10) -> list[tuple[str, float]]:
+def most_different(first: Report, second: Report, score: str = RANKED_BY, count: int = 10) -> list[tuple[str, float]]:
     """The images where the systems differ most, the largest first: (image id, second's score - first's)."""
-    difference = second.per_image[metric] - first.per_image[metric]
+    difference = second.per_image[score] - first.per_image[score]
     order = np.argsort(-np.abs(difference), kind="stable")[:count]
     return [(first.image_ids[n], float(difference[n])) for n in order]
 
@@ -121,33 +120,17 @@ def _swaps(images: int, draws: int, seed: int) -> Iterator[tuple[Floats, Floats]
         yield own, 1 - own
 
 
-def _differences(first: Report, second: Report, metrics: list[str], weights: Iterator[tuple[Floats, Floats]]) -> Floats:
-    """Second - first of each draw and metric `[draws, metrics]`."""
-    rows = []
+def _differences(
+    first: Report, second: Report, metrics: Sequence[Metric], weights: Iterator[tuple[Floats, Floats]]
+) -> Floats:
+    """Second - first of each draw and score `[draws, scores]`."""
+    images = len(first.image_ids)
+    draws = []
     for own, other in weights:
-        columns: dict[str, Floats] = {}
-        for family, names, scores in _families(metrics):
-            a, b = _summands(first, family), _summands(second, family)
-            difference = scores(own @ b + other @ a, len(b)) - scores(own @ a + other @ b, len(a))
-            columns |= zip(names, difference.T, strict=True)
-        rows.append(np.stack([columns[metric] for metric in metrics], axis=1))
-    return np.concatenate(rows)
-
-
-def _families(metrics: list[str]) -> list[tuple[str, list[str], Callable[[Floats, int], Floats]]]:
-    """Metrics that share statistics, and how sums of these become scores `[draws, names]`."""
-    bleu = [metric for metric in metrics if metric.startswith("BLEU")]
-    families: list[tuple[str, list[str], Callable[[Floats, int], Floats]]] = []
-    if bleu:
-        families.append(("BLEU", [f"BLEU-{n}" for n in range(1, 5)], lambda sums, _: bleu_scores(sums)))
-    for metric in metrics:
-        if metric == "METEOR":
-            families.append((metric, [metric], lambda sums, _: meteor_scores(sums)[:, None]))
-        elif metric not in bleu:
-            families.append((metric, [metric], lambda sums, images: sums / images))
-    return families
-
-
-def _summands(report: Report, family: str) -> Floats:
-    """What is added up over images, `[B, ...]`."""
-    return report.statistics[family] if family in report.statistics else report.per_image[family][:, None]
+        columns = []
+        for metric in metrics:
+            a, b = first.statistics[metric.name], second.statistics[metric.name]
+            sums_of_first, sums_of_second = own @ a + other @ b, own @ b + other @ a
+            columns.append(metric.from_sums(sums_of_second, images) - metric.from_sums(sums_of_first, images))
+        draws.append(np.concatenate(columns, axis=1))
+    return np.concatenate(draws)

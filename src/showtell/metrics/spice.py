@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from showtell.errors import DataError, MissingExtraError, ShowtellError
+from showtell.metrics.metric import Floats, Metric
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 MEMORY = "-Xmx8G"  # the official code's limit
 
 
-def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, NDArray[np.float64]]:
+def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, Floats]:
     """SPICE of tokenised captions, in 0..1; about a minute for 1,000 images.
 
     Args:
@@ -70,7 +70,7 @@ def _tools() -> tuple[str, Path]:
     return java, program
 
 
-def _scores(text: str, images: int) -> tuple[float, NDArray[np.float64]]:
+def _scores(text: str, images: int) -> tuple[float, Floats]:
     """The mean and each image's F-score, from the program's answer."""
     try:
         score_of = {int(row["image_id"]): float(row["scores"]["All"]["f"]) for row in json.loads(text)}
@@ -80,3 +80,13 @@ def _scores(text: str, images: int) -> tuple[float, NDArray[np.float64]]:
     if undefined := [number for number, score in score_of.items() if not math.isfinite(score)]:
         raise ShowtellError(f"SPICE has no score for {len(undefined):,} of {images:,} images.")
     return float(per_image.mean()), per_image
+
+
+SPICE = Metric(
+    "SPICE",
+    signature="SPICE-1.0",
+    statistics=lambda candidates, references: spice(candidates, references)[1][:, None],
+    needs="English, Java and pycocoevalcap",
+    default=False,
+    quick=False,
+)

@@ -13,6 +13,7 @@ from showtell.errors import ImageError
 from showtell.images.decode import read_image
 from showtell.metrics.comparison import Comparison, Contrast
 from showtell.metrics.significance import Difference
+from showtell.metrics.table import metric_of
 from showtell.pages.overlay import jpeg_uri
 
 PHOTO = 480  # pixels of the longer side
@@ -113,9 +114,10 @@ def _scores(found: Comparison) -> str:
 
 def _row(difference: Difference, confidence: float) -> str:
     low, high = difference.interval
+    printed = metric_of(difference.metric).printed
     cells = (
-        f"{difference.first:.4f}",
-        f"{difference.second:.4f}",
+        printed(difference.first),
+        printed(difference.second),
         _signed(difference.difference),
         f"{_signed(low)} to {_signed(high)}",
         f"{difference.p_bootstrap:.4f}",
@@ -167,17 +169,18 @@ def _images(found: Comparison) -> str:
     if not found.contrasts:
         return _note("There is no image to show.")
     note = f"Where the two differ most, by the {found.ranked_by} of the image."
-    return _note(note) + "\n".join(_article(contrast) for contrast in found.contrasts)
+    return _note(note) + "\n".join(_article(contrast, found.ranked_by) for contrast in found.contrasts)
 
 
-def _article(contrast: Contrast) -> str:
+def _article(contrast: Contrast, ranked_by: str) -> str:
+    gain = metric_of(ranked_by).gain(contrast.first_score, contrast.second_score)
     photo = photo_of(contrast)
     image = f'<img src="{photo}" alt="Photo {escape(contrast.image_id)}" loading="lazy">' if photo else ""
     references = "".join(f"<li>{escape(reference)}</li>" for reference in contrast.references)
     return f"""<article class="sample told{"" if photo else " bare"}">{image}<div>
 <h3 class="image-id">{escape(contrast.image_id)}</h3>
-{_said("A", contrast.first, contrast.first_score, better=contrast.first_score > contrast.second_score)}
-{_said("B", contrast.second, contrast.second_score, better=contrast.second_score > contrast.first_score)}
+{_said("A", contrast.first, contrast.first_score, better=gain < 0)}
+{_said("B", contrast.second, contrast.second_score, better=gain > 0)}
 <p class="label">People say</p><ul class="references">{references}</ul>
 </div></article>"""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RANKED_BY = "CIDEr"
+from showtell.metrics.table import RANKED_BY
 
 Record = dict[str, Any]
 
@@ -23,8 +23,8 @@ def read_records(path: Path) -> tuple[list[Record], str]:
 
 
 def best_of(log: Sequence[Record]) -> Record | None:
-    """The validation with the highest CIDEr."""
-    scored = [(cider, record) for record in log if (cider := score(record, RANKED_BY)) is not None]
+    """The validation with the highest score of those that epochs are ranked by."""
+    scored = [(value, record) for record in log if (value := score(record, RANKED_BY)) is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from showtell.errors import ShowtellError
+from showtell.metrics.table import RANKED_BY
 from showtell.pages.overlay import jpeg_uri, panels_html
-from showtell.pages.records import RANKED_BY, Record, items, number, score
+from showtell.pages.records import Record, items, number, score
 
 PHOTO_WIDTH = 360  # pixels; shown at 240, so that it is sharp on a dense screen too
 
@@ -26,8 +27,8 @@ def sample_article(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
         size = f'width="{small.width}" height="{small.height}"'
         photo = f'<img src="{jpeg_uri(small)}" {size} alt="The photo that the model calls “{caption}”">'
         attention = _attention(run_folder, sample, image, unfolded=unfolded)
-    cider = score(sample, RANKED_BY)
-    facts = [] if cider is None else [f"<b>{RANKED_BY} {cider:.3f}</b>"]
+    ranked_by = score(sample, RANKED_BY)
+    facts = [] if ranked_by is None else [f"<b>{RANKED_BY} {ranked_by:.3f}</b>"]
     if (log_prob := number(sample.get("log_prob"))) is not None:
         facts.append(f"log-probability {'−' * (log_prob < 0)}{abs(log_prob):.1f}")
     facts.append(html.escape(str(sample.get("image_id", "without a name"))))

@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 
 from showtell.errors import DataError
+from showtell.metrics.bleu import BLEU
+from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.charts import histogram, line_chart, short
 from showtell.pages.records import (
-    RANKED_BY,
     Record,
     best_of,
     column,
@@ -42,21 +43,19 @@ from showtell.pages.records import (
 from showtell.pages.sample import sample_article
 
 SHOWN = 6  # samples in each of: best, middle, worst
-DRAWN = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
+DRAWN = (RANKED_BY, *BLEU.names)
 COLUMNS = (
     "step",
     "loss",
     "learning_rate",
-    *DRAWN,
-    "METEOR",
-    "ROUGE-L",
+    *dict.fromkeys((RANKED_BY, *(name for metric in METRICS.values() for name in metric.names))),
     "captions_per_second",
     "padding",
     "minutes",
 )
 COLUMN_NAMES = {"learning_rate": "learning rate", "captions_per_second": "captions/s"}
 GROUPS = {
-    "best": ("The best", "Captions with the highest CIDEr, each against its own references."),
+    "best": ("The best", f"Captions with the highest {RANKED_BY}, each against its own references."),
     "middle": ("The middle", "What to expect of a new photo: the captions around the median."),
     "worst": (
         "The worst",
@@ -136,9 +135,9 @@ def report_page(run_folder: Path) -> str:
 def showcase(samples: Iterable[Record]) -> dict[str, list[Record]]:
     """The samples that the report shows, none twice: `{"best": [...], "middle": [...], "worst": [...]}`.
 
-    Training needs to keep pictures and attention of these only. Samples without a CIDEr are left out.
+    Training needs to keep pictures and attention of these only. Samples without that score are left out.
     """
-    scored = [(cider, sample) for sample in samples if (cider := score(sample, RANKED_BY)) is not None]
+    scored = [(value, sample) for sample in samples if (value := score(sample, RANKED_BY)) is not None]
     ranked = [sample for _, sample in sorted(scored, key=lambda pair: -pair[0])]
     shown = min(SHOWN, math.ceil(len(ranked) / 3))
     best, rest = ranked[:shown], ranked[shown:]
@@ -152,7 +151,7 @@ def _summary(log: Sequence[Record]) -> str:
     best = best_of(log)
     if best is None:
         return _lead("This run has logged no scores." if log else "This run has logged nothing.")
-    figures = {name: f"{found:.3f}" for name in ("CIDEr", "BLEU-4") if (found := score(best, name)) is not None}
+    figures = {name: f"{found:.3f}" for name in (RANKED_BY, BLEU.names[-1]) if (found := score(best, name)) is not None}
     if speeds := column(log, "captions_per_second"):
         figures["captions a second"] = f"{np.median(speeds):,.0f}"
     if padding := column(log, "padding"):

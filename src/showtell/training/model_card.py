@@ -1,12 +1,13 @@
 """The model card that is written beside a trained model: what it is, how good, and what it was trained on."""
 
 from showtell.bundle import BundleConfig
+from showtell.metrics.table import metric_of
 from showtell.training.recipe import Recipe
 
 
 def model_card(config: BundleConfig, recipe: Recipe, train_images: int, dev_images: int) -> str:
     """Markdown for people; the figures are the bundle's own."""
-    rows = "\n".join(f"| {name} | {100 * value:.1f} |" for name, value in config.scores.items())
+    rows = "\n".join(f"| {name} | {metric_of(name).in_papers(value)} |" for name, value in config.scores.items())
     return f"""# {config.name}
 
 An image-captioning model trained with showtell: encoder `{recipe.encoder.name}`, decoder `{recipe.decoder.name}`.

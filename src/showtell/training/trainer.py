@@ -44,6 +44,7 @@ from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import TorchEngine, weights_of
 from showtell.errors import Interrupted, UsageError
 from showtell.metrics.report import Report
+from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.pages.training import write_report
 from showtell.tokenizer import Tokenizer
@@ -59,8 +60,6 @@ from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.stages.stage import Stage, parameter_groups
 from showtell.training.step import step
 from showtell.training.validation import add_pictures, validate, write_lines
-
-SELECTED_BY = "CIDEr"
 
 
 @dataclass
@@ -357,7 +356,7 @@ def end_with_mean(run: Run, stage: Stage, index: int, model: CaptioningModel, in
 def best_epochs(run: Run, stage: Stage, index: int) -> list[int]:
     """The epochs of the stage that scored best, at most `stage.best_epochs`, by their numbers in the log."""
     of_stage = [line for line in run.progress.log if line["stage"] == index and "mean_of" not in line]
-    best = sorted(of_stage, key=lambda line: line["scores"][SELECTED_BY], reverse=True)[: stage.best_epochs]
+    best = sorted(of_stage, key=lambda line: line["scores"][RANKED_BY], reverse=True)[: stage.best_epochs]
     return sorted(line["epoch"] for line in best)
 
 
@@ -377,7 +376,7 @@ def add_validation(run: Run, index: int, model: CaptioningModel, inputs: Inputs,
         "minutes": progress.minutes_before + (progress.seconds + time.perf_counter() - began) / 60,
         "scores": validation.report.scores,
     }
-    best = progress.add_line(line, line["scores"][SELECTED_BY])
+    best = progress.add_line(line, line["scores"][RANKED_BY])
     if processes.is_main():
         if best:
             save_model(run, model, validation.report)

@@ -15,6 +15,7 @@ from PIL import Image
 from showtell.captioner import Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.metrics.report import Report, score
+from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.training import showcase
 from showtell.training import processes
 from showtell.training.inputs import Inputs
@@ -33,7 +34,7 @@ class Validation:
 
     def samples(self) -> list[Json]:
         """A line of samples.jsonl for each image."""
-        ciders = dict(zip(self.report.image_ids, self.report.per_image["CIDEr"].tolist(), strict=True))
+        score_of = dict(zip(self.report.image_ids, self.report.per_image[RANKED_BY].tolist(), strict=True))
         return [
             {
                 "image_id": example.image_id,
@@ -41,7 +42,7 @@ class Validation:
                 "words": caption.words,
                 "log_prob": caption.log_prob,
                 "references": example.captions,
-                "scores": {"CIDEr": ciders[example.image_id]},
+                "scores": {RANKED_BY: score_of[example.image_id]},
             }
             for example, caption in zip(self.examples, self.captions, strict=True)
         ]
@@ -59,7 +60,7 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
         report = score(
             {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)},
             {example.image_id: example.captions for example in examples},
-            metrics=("BLEU", "ROUGE_L", "CIDEr"),  # METEOR would take longer than the captions
+            metrics=[metric.name for metric in METRICS.values() if metric.quick],
         )
     report = processes.everyones(report)[0]
     assert report is not None, "the main process is the first"

@@ -15,8 +15,8 @@ import typer
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import cluster
 from showtell.cli import options as shared
-from showtell.cli.progress import progress_bar
-from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
+from showtell.cli.progress import print_failure, progress_bar
+from showtell.errors import Interrupted, ShowtellError, UsageError
 from showtell.images.decode import Source
 from showtell.images.sources import Input, find_inputs, listed_names, ready
 from showtell.pages.explanations import Explanations, open_explanations
@@ -132,7 +132,7 @@ def caption(
         ) as descriptions,
     ):
         for problem in problems:
-            report(problem)
+            print_failure(problem)
         bad = caption_all(
             captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
         )
@@ -205,7 +205,7 @@ def caption_all(
         ) from None
     finally:
         for number in sorted(failures):
-            report(failures[number])
+            print_failure(failures[number])
     return len(failures)
 
 
@@ -251,8 +251,3 @@ def captioned(
     )
     for number, outcome in zip(numbers, stream, strict=True):
         yield number, ahead.popleft(), outcome
-
-
-def report(error: ShowtellError) -> None:
-    """Tell of one input that failed, while the others go on."""
-    print(f"showtell: {one_line(str(error))}", file=sys.stderr)

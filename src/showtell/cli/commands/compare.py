@@ -8,17 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from showtell.cli.commands.score import (
-    Metric,
-    OrderIndependent,
-    Ref,
-    Spice,
-    Split,
-    asked_metrics,
-    first_few,
-    missing_though_asked,
-    plain_table,
-)
+from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
@@ -26,10 +16,8 @@ from showtell.metrics import Report, score, signature
 from showtell.metrics.comparison import Comparison, Contrast
 from showtell.metrics.significance import compare as compare_reports
 from showtell.metrics.significance import most_different
+from showtell.metrics.table import RANKING, metric_of
 from showtell.results.outputs import check_writable, write_whole
-
-RANKED_BY = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
-"""What images are ranked by: the first of these that was computed."""
 
 app = typer.Typer()
 
@@ -38,10 +26,10 @@ app = typer.Typer()
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Captions of the first system.", show_default=False)],
     second: Annotated[str, typer.Argument(metavar="B", help="Captions of the second system.", show_default=False)],
-    ref: Ref,
-    split: Split = None,
-    metric: Metric = None,
-    spice: Spice = False,
+    ref: scores.Ref,
+    split: scores.Split = None,
+    metric: scores.Metric = None,
+    spice: scores.Spice = False,
     draws: Annotated[int, typer.Option("--draws", metavar="N", help="Resampled sets, and random swaps.")] = 2000,
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="C", help="Of the intervals, between 0 and 1.")
@@ -52,14 +40,14 @@ def compare(
     ] = 10,
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page, photos included.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
-    order_independent: OrderIndependent = False,
+    order_independent: scores.OrderIndependent = False,
 ) -> None:
     """Compare two systems: confidence intervals, two tests of significance, the images where they differ most."""
     if page is not None:
         check_writable(page)
-    metrics = asked_metrics(metric, spice)
+    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
-    sides = [matched(read_predictions(where), references) for where in (first, second)]
+    sides = [matched(read_predictions(file), references) for file in (first, second)]
     both = [image_id for image_id in references.captions if all(image_id in side.captions for side in sides)]
     if not both:
         raise DataError(
@@ -89,7 +77,7 @@ def compare(
         print(json.dumps(facts(found), indent=1, ensure_ascii=False))
     else:
         print_comparison(found)
-    if missing_though_asked(reports[0], metric, spice):
+    if scores.missing_though_asked(reports[0], metric):
         raise typer.Exit(1)
 
 
@@ -111,11 +99,11 @@ def compared(
         UsageError: `draws` or `confidence` is out of range.
     """
     first, second = reports
-    ranked_by = next((metric for metric in RANKED_BY if metric in first.scores), None)
+    ranked_by = next((name for name in (*RANKING, *first.scores) if name in first.scores), None)
     if ranked_by is None:
         raise DataError("There is no score to compare by.", " ".join(first.missing.values()))
     differences = compare_reports(first, second, draws=draws, confidence=confidence, seed=seed)
-    gap = second.per_image[ranked_by] - first.per_image[ranked_by]
+    gain = metric_of(ranked_by).gain(first.per_image[ranked_by], second.per_image[ranked_by])
     place_of = {image_id: place for place, image_id in enumerate(first.image_ids)}
     contrasts = [
         Contrast(
@@ -144,7 +132,7 @@ def compared(
         differences=differences,
         missing=first.missing,
         ranked_by=ranked_by,
-        wins=(int((gap < 0).sum()), int((gap > 0).sum()), int((gap == 0).sum())),
+        wins=(int((gain < 0).sum()), int((gain > 0).sum()), int((gain == 0).sum())),
         contrasts=contrasts,
         left_out={why: images for why, images in left_out.items() if images},
         draws=draws,
@@ -172,25 +160,32 @@ def print_comparison(found: Comparison) -> None:
     for letter, name in zip("AB", found.names, strict=True):
         console.print(f"{letter}: {name}")
     console.print(f"{found.images:,} images, {found.references:,} references\n")
-    table = plain_table("metric", "A", "B", "B - A", f"{100 * found.confidence:g} % interval", "bootstrap p", "swaps p")
+    table = scores.plain_table(
+        "metric", "A", "B", "B - A", f"{100 * found.confidence:g} % interval", "bootstrap p", "swaps p"
+    )
     for d in found.differences:
-        interval = f"{d.interval[0]:+.4f} .. {d.interval[1]:+.4f}"
-        row = [f"{d.first:.4f}", f"{d.second:.4f}", f"{d.difference:+.4f}", interval]
+        printed = metric_of(d.metric).printed
+        interval = " .. ".join(printed(end, "+") for end in d.interval)
+        row = [printed(d.first), printed(d.second), printed(d.difference, "+"), interval]
         table.add_row(d.metric, *row, f"{d.p_bootstrap:.4f}", f"{d.p_randomisation:.4f}")
     console.print(table)
     for name, reason in found.missing.items():
         console.print(f"{name} is missing: {reason}")
     a, b, same = found.wins
     console.print(f"\nBy {found.ranked_by}, A is better on {a:,} images, B on {b:,}; equal on {same:,}.")
+    printed = metric_of(found.ranked_by).printed
     for contrast in found.contrasts:
         console.print(f"\n{contrast.image_id}")
-        console.print(f"  A {contrast.first_score:7.4f}  {contrast.first}")
-        console.print(f"  B {contrast.second_score:7.4f}  {contrast.second}")
+        console.print(f"  A {printed(contrast.first_score):>7}  {contrast.first}")
+        console.print(f"  B {printed(contrast.second_score):>7}  {contrast.second}")
     console.print()
     for letter, mark in zip("AB", found.signatures, strict=True):
         console.print(f"{letter} {mark}")
     for why, images in found.left_out.items():
-        print(f"showtell: {len(images):,} images {why}; they are not compared: {first_few(images)}", file=sys.stderr)
+        print(
+            f"showtell: {len(images):,} images {why}; they are not compared: {scores.first_few(images)}",
+            file=sys.stderr,
+        )
 
 
 def facts(found: Comparison) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import typer
 
 from showtell import data
 from showtell.cli.progress import byte_bars, progress_bar
-from showtell.data import Dataset, Example
+from showtell.data import DATA_FORMATS, Dataset, Example
 from showtell.data.download import published
 from showtell.errors import ImageError, Interrupted, UsageError
 
@@ -29,9 +29,9 @@ def group() -> None:
     """Look at a data set: images, captions, splits, what is missing; or download one."""
 
 
-@app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:WHERE, for example flickr8k:DIR.")
+@app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:LOCATION, for example flickr8k:DIR.")
 def info(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:WHERE; FORMAT is {', '.join(data.FORMATS)}.")],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:LOCATION; FORMAT is {', '.join(DATA_FORMATS)}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file's name.")] = False,
     check: Annotated[bool, typer.Option(help="Read every image to find those that can't be.")] = True,
 ) -> None:

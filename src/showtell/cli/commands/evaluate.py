@@ -12,9 +12,8 @@ import typer
 from showtell.bundle import BundleConfig
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.commands.caption import report
-from showtell.cli.commands.score import diversity_table
-from showtell.cli.progress import meteor_progress, progress_bar
+from showtell.cli.progress import meteor_progress, print_failure, progress_bar
+from showtell.cli.scores import diversity_table
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
@@ -22,6 +21,7 @@ from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, U
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ptb import tokenise
 from showtell.metrics.report import Report, score
+from showtell.metrics.table import RANKED_BY, metric_of
 from showtell.results.outputs import check_writable, write_whole
 
 app = typer.Typer()
@@ -148,7 +148,7 @@ def caption_examples(
         try:
             for example, outcome in zip(examples, outcomes, strict=True):
                 if isinstance(outcome, ShowtellError):
-                    report(outcome)
+                    print_failure(outcome)
                     bad += 1
                 else:
                     captions[example.image_id] = outcome[0]
@@ -168,23 +168,23 @@ def tokens_of(examples: Sequence[Example]) -> frozenset[str]:
 
 def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:
     """The COCO results format, with each image's own CIDEr beside its caption."""
-    ciders = dict(zip(scored.image_ids, scored.per_image["CIDEr"].tolist(), strict=True))
+    ciders = dict(zip(scored.image_ids, scored.per_image[RANKED_BY].tolist(), strict=True))
     return [
         {
             "image_id": int(image_id) if image_id.isdecimal() and image_id == str(int(image_id)) else image_id,
             "caption": caption.text,
             "log_prob": round(caption.log_prob, 4),
-            "CIDEr": round(ciders[image_id], 4),
+            RANKED_BY: round(ciders[image_id], 4),
         }
         for image_id, caption in captions.items()
     ]
 
 
 def print_scores(scored: Report, model: str, data: str) -> None:
-    """A line for each metric; scores as in the literature's tables, times 100."""
+    """A line for each score, as in papers' tables."""
     print(f"{model} on {data}: {len(scored.image_ids):,} images")
-    for metric, value in scored.scores.items():
-        print(f"  {metric:<8} {100 * value:6.1f}")
+    for name, value in scored.scores.items():
+        print(f"  {name:<8} {metric_of(name).in_papers(value):>6}")
     for metric, reason in scored.missing.items():
         print(f"  {metric:<8} missing: {reason}")
 

@@ -4,48 +4,23 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
 from showtell.data import Predictions, matched, read_predictions, read_references
 from showtell.errors import UsageError
-from showtell.metrics import ALL_METRICS, METRICS, Diversity, Report, diversity, signature
+from showtell.metrics import METRICS, Diversity, Report, diversity, signature
 from showtell.metrics import score as score_captions
 from showtell.metrics.ptb import tokenise
 from showtell.results.outputs import check_writable, write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-SHOWN = 5
-"""Ids without a counterpart that stderr lists; --json lists all."""
-BLEU = tuple(f"BLEU-{n}" for n in range(1, 5))
-
-Ref = Annotated[
-    str,
-    typer.Argument(
-        metavar="REF",
-        help="References: COCO annotations, a Karpathy file, a table, or a SPEC such as flickr8k:DIR.",
-        show_default=False,
-    ),
-]
-Split = Annotated[
-    str | None, typer.Option("--split", metavar="NAME", help="Only this split of REF: train, dev or test.")
-]
-Metric = Annotated[
-    list[str] | None,
-    typer.Option("--metric", metavar="NAME", help=f"One of {', '.join(ALL_METRICS)}; may be repeated."),
-]
-Spice = Annotated[bool, typer.Option("--spice", help="SPICE too, by pycocoevalcap's Java program where it is.")]
-OrderIndependent = Annotated[
-    bool,
-    typer.Option("--order-independent", help="Tokens of a caption do not depend on the next (not as officially)."),
-]
 
 app = typer.Typer()
 
@@ -60,10 +35,10 @@ def score(
             show_default=False,
         ),
     ],
-    ref: Ref,
-    split: Split = None,
-    metric: Metric = None,
-    spice: Spice = False,
+    ref: scores.Ref,
+    split: scores.Split = None,
+    metric: scores.Metric = None,
+    spice: scores.Spice = False,
     train: Annotated[
         str | None,
         typer.Option("--train", metavar="REF", help="Training captions: how many of PRED are copied from them?"),
@@ -73,14 +48,14 @@ def score(
         typer.Option("--per-image", metavar="FILE", help="Write each image's scores, to a .csv or .jsonl file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
-    order_independent: OrderIndependent = False,
+    order_independent: scores.OrderIndependent = False,
 ) -> None:
     """Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr, as the official COCO code does, without Java."""
     if per_image is not None:
         if per_image.suffix.lower() not in (".csv", ".jsonl"):
             raise UsageError(f"{per_image} is of no kind that --per-image writes.", "Name a .csv or .jsonl file.")
         check_writable(per_image)
-    metrics = asked_metrics(metric, spice)
+    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
     training = training_captions(train) if train else None
@@ -100,104 +75,50 @@ def score(
     if as_json:
         print(json.dumps(facts(report, predictions, system, people, mark), indent=1, ensure_ascii=False))
     else:
-        print_report(report, metrics, system, people, mark)
+        print_report(report, system, people, mark)
         tell_unmatched(report, predictions, pred)
-    if missing_though_asked(report, metric, spice):
+    if scores.missing_though_asked(report, metric):
         raise typer.Exit(1)
 
 
-def asked_metrics(named: Sequence[str] | None, spice: bool) -> list[str]:
-    """The metrics to compute, by the names of `ALL_METRICS`, in whatever case they are written.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
-    plain = {name.lower().replace("_", "").replace("-", ""): name for name in ALL_METRICS}
-    found = []
-    for name in named or METRICS:
-        metric = plain.get(name.lower().replace("_", "").replace("-", ""))
-        if metric is None:
-            raise UsageError(f"There is no metric {name}.", f"Choose from: {', '.join(ALL_METRICS)}.")
-        found.append(metric)
-    return [metric for metric in ALL_METRICS if metric in found or (metric == "SPICE" and spice)]
-
-
-def missing_though_asked(report: Report, named: Sequence[str] | None, spice: bool) -> bool:
-    """Whether a metric is missing that the command line names; METEOR, left out of the core install, is no error."""
-    return bool(report.missing) and (bool(named) or (spice and "SPICE" in report.missing))
-
-
-def training_captions(where: str) -> frozenset[str]:
+def training_captions(spec: str) -> frozenset[str]:
     """The tokens of the captions that a system was trained on: the train split where there are splits.
 
     Raises:
         DataError: there are none.
     """
     try:
-        training = read_references(where, "train")
+        training = read_references(spec, "train")
     except UsageError:
-        training = read_references(where)
+        training = read_references(spec)
     captions = [caption for of_image in training.captions.values() for caption in of_image]
     return frozenset(tokenise(captions, order_independent=True))
 
 
-def print_report(report: Report, metrics: Sequence[str], system: Diversity, people: Diversity, mark: str) -> None:
+def print_report(report: Report, system: Diversity, people: Diversity, mark: str) -> None:
     """The scores, what the captions are like, and the signature."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     references = sum(map(len, report.references))
     console.print(f"{len(report.image_ids):,} images, {references:,} references\n")
-    console.print(scores_table(report, metrics))
+    console.print(scores_table(report))
     for name, reason in report.missing.items():
         console.print(f"{name} is missing: {reason}")
     console.print()
-    console.print(diversity_table(system, people))
+    console.print(scores.diversity_table(system, people))
     console.print(f"\n{mark}")
 
 
-def rows_of(metrics: Sequence[str]) -> list[str]:
-    """The scores of some metrics, by name: BLEU has four."""
-    return [name for metric in metrics for name in (BLEU if metric == "BLEU" else (metric,))]
-
-
-def scores_table(report: Report, metrics: Sequence[str]) -> "Table":
+def scores_table(report: Report) -> "Table":
     """A row a score, of those too that can't be had."""
-    table = plain_table("metric", "score")
-    for name in rows_of(metrics):
-        table.add_row(name, f"{report.scores[name]:.4f}" if name in report.scores else "missing")
-    return table
-
-
-def diversity_table(system: Diversity, people: Diversity) -> "Table":
-    """The system's captions beside the first reference of each image, which shows what is normal."""
-
-    def percent(share: float | None) -> str:
-        return "–" if share is None else f"{100 * share:.1f} %"
-
-    table = plain_table("captions", "system", "people")
-    for label, shown in (
-        ("words used", [f"{d.vocabulary:,}" for d in (system, people)]),
-        ("words a caption", [f"{d.mean_length:.1f}" for d in (system, people)]),
-        ("unique", [percent(d.unique) for d in (system, people)]),
-        ('break off ("a man with a")', [percent(d.dangling) for d in (system, people)]),
-        ('repeat a word ("a a")', [percent(d.repeated_words) for d in (system, people)]),
-        ("repeat three words", [percent(d.repeated_ngrams) for d in (system, people)]),
-        ("copied from training", [percent(d.copied) for d in (system, people)]),
-    ):
-        if system.copied is not None or not label.startswith("copied"):
-            table.add_row(label, *shown)
-    return table
-
-
-def plain_table(*headings: str) -> "Table":
-    """An empty table whose first column is text and whose others are numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=False)
+    table = scores.plain_table("metric", "score")
+    for metric in METRICS.values():
+        for name in metric.names:
+            if name in report.scores:
+                table.add_row(name, metric.printed(report.scores[name]))
+            elif metric.name in report.missing:
+                table.add_row(name, "missing")
     return table
 
 
@@ -208,17 +129,14 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
         ("in PRED have no references", report.without_references),
     ):
         if ids:
-            print(f"showtell: {len(ids):,} images {what}; they are not scored: {first_few(ids)}", file=sys.stderr)
+            print(
+                f"showtell: {len(ids):,} images {what}; they are not scored: {scores.first_few(ids)}", file=sys.stderr
+            )
     if predictions.spare:
         print(
             f"showtell: {pred} has {predictions.spare:,} further captions of its images; the first counts.",
             file=sys.stderr,
         )
-
-
-def first_few(ids: Sequence[str]) -> str:
-    """Some ids, and how many more there are."""
-    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
 
 
 def facts(report: Report, predictions: Predictions, system: Diversity, people: Diversity, mark: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
-SCORES = ("CIDEr", "BLEU-4", "ROUGE_L")
 
 
 def print_keys(wanted: bool) -> None:
@@ -138,10 +137,12 @@ class _Screen:
         self.bar.update(task.id, description=what, completed=done, rate=rate)
 
     def _print_line(self, line: "Json") -> None:
-        scores = line["scores"]
+        from showtell.metrics.table import METRICS, RANKED_BY, metric_of
+
+        main = dict.fromkeys((RANKED_BY, *(metric.names[-1] for metric in METRICS.values() if metric.quick)))
         if not self.header_shown:
             self.header_shown = True
-            print("epoch    loss captions/s padding minutes", *(f"{name:>8}" for name in SCORES))
+            print("epoch    loss captions/s padding minutes", *(f"{name:>8}" for name in main))
         facts = (
             f"{'mean of ' + ', '.join(map(str, line['mean_of'])):26}"
             if "mean_of" in line
@@ -149,6 +150,6 @@ class _Screen:
         )
         print(
             f"{line['epoch']:5} {facts} {line['minutes']:7.1f}",
-            *(f"{scores[name]:8.4f}" for name in SCORES),
+            *(f"{metric_of(name).printed(line['scores'][name]):>8}" for name in main),
             flush=True,
         )

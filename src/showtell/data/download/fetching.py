@@ -31,7 +31,7 @@ TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
 TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 
-Progress = Callable[[int, int], None]
+BytesDone = Callable[[int, int], None]
 """Called with the bytes that are done, and all there are."""
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Broken(Exception):
         """Seconds that the server asks us to wait."""
 
 
-def fetch(file: RemoteFile, path: Path, progress: Progress = lambda done, total: None) -> None:
+def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total: None) -> None:
     """Bring the file to `path`, from where the last try stopped.
 
     Raises:
@@ -115,7 +115,7 @@ def need_space(folder: Path, size: int, purpose: str) -> None:
         )
 
 
-def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: Progress) -> None:
+def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) -> None:
     """One try. Raises Broken when another may help, DataError when none will."""
     known = _read_facts(facts, file.url)
     done = _size(part) if known else 0
@@ -155,7 +155,7 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: Progress) -
         _write_rest(answer, part, start, size, progress)
 
 
-def _write_rest(answer: HTTPResponse, part: Path, start: int, size: int, progress: Progress) -> None:
+def _write_rest(answer: HTTPResponse, part: Path, start: int, size: int, progress: BytesDone) -> None:
     """Append what comes to the part that is there. Raises Broken when it is less than announced."""
     done = start
     with part.open("ab") as file:

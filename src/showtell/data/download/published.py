@@ -18,7 +18,7 @@ from showtell.errors import DataError, UsageError
 
 RECORD = "downloaded.json"  # in the data set's folder: what was unpacked there, and where it came from
 
-Progress = Callable[[str, int, int], None]
+StepDone = Callable[[str, int, int], None]
 """Called with what is being done, the bytes that are done, and all there are."""
 
 
@@ -169,7 +169,7 @@ def download(
     folder: Path,
     *,
     keep_archives: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: StepDone = lambda what, done, total: None,
 ) -> None:
     """Fetch the archives that are not unpacked yet, check and unpack them.
 

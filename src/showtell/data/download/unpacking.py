@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from showtell.data.download.fetching import CHUNK, Progress, need_space
+from showtell.data.download.fetching import CHUNK, BytesDone, need_space
 from showtell.errors import DataError
 
 MOST_FILES = 1_000_000
@@ -27,7 +27,7 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImpleme
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """A file in an archive."""
 
     name: str
@@ -41,7 +41,7 @@ def unpack(
     archive: Path,
     folder: Path,
     wanted: Sequence[str] = (),
-    progress: Progress = lambda done, total: None,
+    progress: BytesDone = lambda done, total: None,
 ) -> list[str]:
     """Put the wanted files of a zip or tar archive into the folder.
 
@@ -79,7 +79,7 @@ def unpack(
     return sorted({PurePosixPath(member.name).parts[0] for member in chosen})
 
 
-def _chosen(archive: Path, members: Iterator[Member], wanted: Sequence[str]) -> list[Member]:
+def _chosen(archive: Path, members: Iterator[ArchiveMember], wanted: Sequence[str]) -> list[ArchiveMember]:
     """The wanted members, once all of them are known to be harmless. Raises DataError."""
     most = MOST_TIMES_LARGER * archive.stat().st_size
     chosen, names, total = [], set(), 0
@@ -115,7 +115,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 @contextmanager
-def _members_of(archive: Path) -> Iterator[Iterator[Member]]:
+def _members_of(archive: Path) -> Iterator[Iterator[ArchiveMember]]:
     """The files of an archive, folders left out; links and devices raise DataError when their turn comes."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
@@ -127,7 +127,7 @@ def _members_of(archive: Path) -> Iterator[Iterator[Member]]:
         raise DataError(f"{archive} is neither a zip nor a tar archive.", "Remove it, and download it again.")
 
 
-def _members_of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
+def _members_of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[ArchiveMember]:
     for info in opened.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made on Windows
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -135,15 +135,15 @@ def _members_of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
         if info.flag_bits & 1:
             raise DataError(f"{archive} is encrypted.", "Unpack it by hand.")
         if not info.is_dir():
-            yield Member(info.filename, info.file_size, info.CRC, partial(opened.open, info))
+            yield ArchiveMember(info.filename, info.file_size, info.CRC, partial(opened.open, info))
 
 
-def _members_of_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+def _members_of_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[ArchiveMember]:
     for info in opened:
         if not (info.isreg() or info.isdir()):
             raise _no_file(archive, info.name)
         if info.isreg():
-            yield Member(info.name.removeprefix("./"), info.size, None, partial(_open_in_tar, opened, info))
+            yield ArchiveMember(info.name.removeprefix("./"), info.size, None, partial(_open_in_tar, opened, info))
 
 
 def _open_in_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -156,7 +156,7 @@ def _no_file(archive: Path, name: str) -> DataError:
     return DataError(f"{archive} holds a link or a device, which are not unpacked: {name!r}.", "Don't use it.")
 
 
-def _is_there(member: Member, path: Path) -> bool:
+def _is_there(member: ArchiveMember, path: Path) -> bool:
     """Whether the member is unpacked already: the same size, and the same bytes as far as the archive can tell."""
     if not path.is_file() or path.is_symlink() or path.stat().st_size != member.size:
         return False
@@ -169,7 +169,7 @@ def _is_there(member: Member, path: Path) -> bool:
     return crc == member.crc
 
 
-def _write(member: Member, staging: Path) -> None:
+def _write(member: ArchiveMember, staging: Path) -> None:
     """Write one member, whole or not at all."""
     path = staging / member.name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,49 @@
-"""One file for each format that captioned images come in."""
+"""Data formats, a file each. To add one, write its file and put its name here."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from showtell.errors import UsageError
+
+if TYPE_CHECKING:
+    from showtell.data.dataset import Dataset
+
+DATA_FORMATS = ("flickr8k", "flickr30k", "coco", "karpathy", "table", "folder", "shards", "hub", "shapes")
+"""What a SPEC begins with, and the module here of the same name."""
+
+
+class DataFormat(Protocol):
+    """What the file of a format offers."""
+
+    SYNTAX: str
+    """What follows the colon in a SPEC: `DIR`, `FILE.json,IMAGES`, `COUNT[,seed=N]`."""
+
+    def load(self, location: str, /, *, photos: bool = True) -> "Dataset":
+        """The data set at a location, which is what follows the colon.
+
+        Without `photos` its captions are all that is wanted: image files that are not there are no reason to leave an
+        image out.
+
+        Raises:
+            DataError: the files are not there or not laid out as expected; the message says what was looked for.
+            UsageError: the location is not of the format's syntax.
+        """
+
+
+def data_format(name: str) -> DataFormat:
+    """The format of that name."""
+    return cast("DataFormat", import_module(f"{__name__}.{name}"))
+
+
+def load(spec: str, *, photos: bool = True) -> "Dataset":
+    """The data set that a SPEC names, `FORMAT:LOCATION`, for example `flickr8k:DIR` or `shapes:2000`.
+
+    Raises and takes `photos` as `DataFormat.load`; UsageError also where there is no such format.
+    """
+    name, _, location = spec.partition(":")
+    if name not in DATA_FORMATS:
+        forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
+        raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
+    if not location:
+        raise UsageError(f"'{spec}' does not say what to load.", f"Write {name}:{data_format(name).SYNTAX}.")
+    return data_format(name).load(location, photos=photos)

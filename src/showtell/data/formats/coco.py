@@ -13,13 +13,15 @@ from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files,
 from showtell.data.formats.layout import holds_images, not_found, read_json
 from showtell.errors import DataError
 
+SYNTAX = "DIR[,YEAR] or FILE.json[,IMAGES]"
+
 IMAGE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg is image 42
 ANNOTATION_FILE = re.compile(r"captions_(?P<split>train|val)(?P<year>\d*)\.json")
 
 
-def load(where: str, *, photos: bool = True) -> Dataset:
-    """The data set that `where` names, in one of the three forms above. Raises DataError."""
-    path, _, after = where.partition(",")
+def load(location: str, *, photos: bool = True) -> Dataset:
+    """The data set that `location` names, in one of the three forms above. Raises DataError."""
+    path, _, after = location.partition(",")
     if path.endswith(".json"):
         file = Path(path).expanduser()
         folder = Path(after).expanduser() if after else _images_of(file, file.parent, needed=photos)

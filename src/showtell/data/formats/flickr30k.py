@@ -13,6 +13,8 @@ from showtell.data.formats.flickr8k import read_csv, read_tokens
 from showtell.data.formats.layout import first_file, image_folder, read_lines, read_text
 from showtell.errors import DataError
 
+SYNTAX = "DIR"
+
 IMAGE_FOLDERS = ("flickr30k_images", "flickr30k-images", "Images", "images")
 CAPTION_FILES = (
     "results.csv",
@@ -26,9 +28,9 @@ SPLIT_FILES = ("train.txt", "val.txt", "test.txt")
 RESULT_LINE = re.compile(r"\s*(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*(?P<bar>\|?)\s*(?P<caption>.*)")
 
 
-def load(where: str, *, photos: bool = True) -> Dataset:
-    """The data set in the folder `where`. Raises DataError when its layout is none of those above."""
-    root = Path(where).expanduser()
+def load(location: str, *, photos: bool = True) -> Dataset:
+    """The data set in the folder `location`. Raises DataError when its layout is none of those above."""
+    root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []

@@ -13,13 +13,15 @@ from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, spli
 from showtell.data.formats.layout import first_file, image_folder, read_lines
 from showtell.errors import DataError
 
+SYNTAX = "DIR"
+
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
 
 
-def load(where: str, *, photos: bool = True) -> Dataset:
-    """The data set in the folder `where`. Raises DataError when its layout is neither of the two."""
-    root = Path(where).expanduser()
+def load(location: str, *, photos: bool = True) -> Dataset:
+    """The data set in the folder `location`. Raises DataError when its layout is neither of the two."""
+    root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []

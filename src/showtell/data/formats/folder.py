@@ -10,6 +10,8 @@ from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files,
 from showtell.data.formats.layout import not_found, read_lines
 from showtell.images.decode import SUFFIXES
 
+SYNTAX = "DIR"
+
 
 def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `where`. Raises DataError when no image has a text beside it."""

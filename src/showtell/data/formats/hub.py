@@ -26,6 +26,8 @@ from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.images.storage import read_range, size_and_version
 from showtell.images.tables import COLUMNS
 
+SYNTAX = "NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME][,streaming]"
+
 SETTINGS = ("image", "caption", "id", "split", "config", "revision")
 IMAGE_IDS = ("image_id", "img_id", "imgid", "cocoid", "filename", "file_name", "image_name", "__key__", "key")
 NUMBERED = re.compile(r"(caption|sentence|text|description)s?_?\d+")

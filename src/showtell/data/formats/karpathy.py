@@ -12,12 +12,14 @@ from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files
 from showtell.data.formats.layout import read_json
 from showtell.errors import DataError, UsageError
 
+SYNTAX = "FILE.json,IMAGES"
 
-def load(where: str, *, photos: bool = True) -> Dataset:
+
+def load(location: str, *, photos: bool = True) -> Dataset:
     """The data set of `JSON,IMAGES`. Raises DataError for another kind of file, UsageError for no folder."""
-    name, _, folder = where.partition(".json,")
+    name, _, folder = location.partition(".json,")
     if photos and not folder:
-        raise UsageError(f"karpathy:{where} names no folder of images.", "Write karpathy:FILE.json,IMAGES.")
+        raise UsageError(f"karpathy:{location} names no folder of images.", "Write karpathy:FILE.json,IMAGES.")
     file = Path(f"{name.removesuffix('.json')}.json").expanduser()
     root = Path(folder).expanduser() if folder else file.parent
     if not root.is_dir():

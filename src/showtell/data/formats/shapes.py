@@ -11,28 +11,30 @@ from showtell.data.dataset import Dataset, Example, Split
 from showtell.data.scenes import Scene, random_captions, random_scene
 from showtell.errors import UsageError
 
+SYNTAX = "COUNT[,seed=N][,pixels=N]"
+
 CAPTIONS = 5
 SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 8 + ("dev", "test")
 
 
-def load(options: str, *, photos: bool = True) -> Dataset:
+def load(location: str, *, photos: bool = True) -> Dataset:
     """The scenes that a spec asks for: `2000`, or `2000,seed=1,pixels=64`. Raises UsageError.
 
     They are drawn when they are read, so `photos` makes no difference.
     """
-    count, *settings = options.split(",")
+    count, *settings = location.split(",")
     values = {"count": count, "seed": "0", "pixels": "224"}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key.strip() not in ("seed", "pixels"):
-            raise UsageError(f"shapes:{options} has an unknown setting '{setting}'.", "There are seed=N and pixels=N.")
+            raise UsageError(f"shapes:{location} has an unknown setting '{setting}'.", "There are seed=N and pixels=N.")
         values[key.strip()] = value
     try:
         numbers = {key: int(value) for key, value in values.items()}
     except ValueError:
-        raise UsageError(f"shapes:{options} is not understood.", "Write shapes:2000,seed=1,pixels=224.") from None
+        raise UsageError(f"shapes:{location} is not understood.", "Write shapes:2000,seed=1,pixels=224.") from None
     if numbers["count"] < 1 or numbers["pixels"] < 64:
-        raise UsageError(f"shapes:{options} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
+        raise UsageError(f"shapes:{location} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
     examples = tuple(example(index, numbers["seed"], numbers["pixels"]) for index in range(numbers["count"]))
     return Dataset("shapes", examples)
 

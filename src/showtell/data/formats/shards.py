@@ -30,6 +30,8 @@ from showtell.images.decode import SUFFIXES
 from showtell.images.storage import ByteRange, is_remote, open_file, size_and_version
 from showtell.images.tables import COLUMNS
 
+SYNTAX = "URLS[,caption=FIELD][,split=FIELD]"
+
 LIST_FORMAT = 1
 READERS = 8
 SETTINGS = ("caption", "split")

@@ -17,12 +17,14 @@ from showtell.data.formats.layout import read_lines, read_text
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.images.tables import COLUMNS
 
-Row = Mapping[str, Any]
+SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]"
+
+TableRow = Mapping[str, Any]
 
 
-def load(where: str, *, photos: bool = True) -> Dataset:
+def load(location: str, *, photos: bool = True) -> Dataset:
     """The data set of one table. Raises DataError for its content, UsageError for an unknown setting."""
-    file, asked = parse(where)
+    file, asked = parse(location)
     rows = read_rows(file)
     columns = find_columns(file, rows, asked)
     root = Path(asked.get("images", file.parent)).expanduser()
@@ -48,21 +50,21 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos)
 
 
-def parse(where: str) -> tuple[Path, dict[str, str]]:
+def parse(location: str) -> tuple[Path, dict[str, str]]:
     """The table's file and its settings: `FILE,image=COLUMN`. Raises UsageError for an unknown setting."""
-    name, *settings = where.split(",")
-    return Path(name).expanduser(), dict(_setting(where, setting) for setting in settings)
+    name, *settings = location.split(",")
+    return Path(name).expanduser(), dict(_setting(location, setting) for setting in settings)
 
 
-def _setting(where: str, setting: str) -> tuple[str, str]:
+def _setting(location: str, setting: str) -> tuple[str, str]:
     key, _, value = setting.partition("=")
     if key not in (*COLUMNS, "images") or not value:
         names = ", ".join(f"{name}=" for name in (*COLUMNS, "images"))
-        raise UsageError(f"table:{where} has an unknown setting '{setting}'.", f"There are {names}.")
+        raise UsageError(f"table:{location} has an unknown setting '{setting}'.", f"There are {names}.")
     return key, value
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[TableRow]:
     """A table's rows, each a map from column to value. Raises DataError."""
     suffix = file.suffix.lower()
     if not file.is_file():
@@ -76,7 +78,7 @@ def read_rows(file: Path) -> list[Row]:
     raise DataError(f"{file} is of no kind that showtell reads.", "It reads .csv, .tsv, .jsonl and .parquet.")
 
 
-def _csv_rows(file: Path) -> Iterator[Row]:
+def _csv_rows(file: Path) -> Iterator[TableRow]:
     text = read_text(file)
     header = text.partition("\n")[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
@@ -93,7 +95,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
         raise DataError(f"{file}, line {reader.line_num} is not CSV: {error}.") from error
 
 
-def _jsonl_rows(file: Path) -> Iterator[Row]:
+def _jsonl_rows(file: Path) -> Iterator[TableRow]:
     for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
@@ -106,20 +108,20 @@ def _jsonl_rows(file: Path) -> Iterator[Row]:
         yield row
 
 
-def _parquet_rows(file: Path) -> list[Row]:
+def _parquet_rows(file: Path) -> list[TableRow]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise MissingExtraError("Reading Parquet", "tables") from None
     try:
-        rows: list[Row] = pyarrow.parquet.read_table(file).to_pylist()
+        rows: list[TableRow] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} is not Parquet: {' '.join(str(error).split())}.") from error
     return rows
 
 
-def find_columns(file: Path, rows: list[Row], asked: Mapping[str, str]) -> dict[str, str]:
+def find_columns(file: Path, rows: list[TableRow], asked: Mapping[str, str]) -> dict[str, str]:
     """The names of the image, caption and (if there is one) split columns: asked for, or well known.
 
     Raises:

@@ -1,0 +1,93 @@
+"""What `score`, `compare` and `evaluate` share: options, tables, and which metrics are computed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from showtell.metrics import METRICS, Diversity, Report
+from showtell.metrics.table import find_metrics
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHOWN = 5
+"""Ids that stderr lists; --json lists all."""
+
+
+def _named() -> str:
+    """All metrics, and what some of them need."""
+    return ", ".join(f"{m.name} (needs {m.needs})" if m.needs else m.name for m in METRICS.values())
+
+
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="References: COCO annotations, a Karpathy file, a table, or a SPEC such as flickr8k:DIR.",
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="Only this split of REF: train, dev or test.")
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help=f"One of {_named()}; may be repeated."),
+]
+Spice = Annotated[bool, typer.Option("--spice", help="SPICE too, by pycocoevalcap's Java program where it is.")]
+OrderIndependent = Annotated[
+    bool,
+    typer.Option("--order-independent", help="Tokens of a caption do not depend on the next (not as officially)."),
+]
+
+
+def asked_metrics(named: Sequence[str] | None, spice: bool) -> list[str]:
+    """The metrics to compute: those that --metric names, or else the default ones; SPICE too with --spice.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    return [*(metric.name for metric in find_metrics(named or None)), *["SPICE"] * spice]
+
+
+def missing_though_asked(report: Report, named: Sequence[str] | None) -> bool:
+    """Whether a metric is missing that the command line names; METEOR, left out of the core install, is no error."""
+    return any(named or not METRICS[name].default for name in report.missing)
+
+
+def diversity_table(system: Diversity, people: Diversity) -> "Table":
+    """The system's captions beside the first reference of each image, which shows what is normal."""
+
+    def percent(fraction: float | None) -> str:
+        return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+    table = plain_table("captions", "system", "people")
+    for label, shown in (
+        ("words used", [f"{d.vocabulary:,}" for d in (system, people)]),
+        ("words a caption", [f"{d.mean_length:.1f}" for d in (system, people)]),
+        ("unique", [percent(d.unique) for d in (system, people)]),
+        ('break off ("a man with a")', [percent(d.dangling) for d in (system, people)]),
+        ('repeat a word ("a a")', [percent(d.repeated_words) for d in (system, people)]),
+        ("repeat three words", [percent(d.repeated_ngrams) for d in (system, people)]),
+        ("copied from training", [percent(d.copied) for d in (system, people)]),
+    ):
+        if system.copied is not None or not label.startswith("copied"):
+            table.add_row(label, *shown)
+    return table
+
+
+def plain_table(*headings: str) -> "Table":
+    """An empty table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=False)
+    return table
+
+
+def first_few(ids: Sequence[str]) -> str:
+    """Some ids, and how many more there are."""
+    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")

@@ -1,0 +1,72 @@
+"""What a metric is to `score`, `compare`, training and the command line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Value = TypeVar("Value", float, Floats)
+FractionDone = Callable[[float], None]
+"""Called with the fraction of the work that is done, 0 to 1."""
+
+
+def mean(sums: Floats, images: int) -> Floats:
+    """The scores of a metric that is a mean of its images' scores."""
+    return sums / images
+
+
+def nothing(progress: FractionDone) -> None:
+    """All that most metrics need to be prepared."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: how it is computed, called and printed.
+
+    A metric sums its statistics over the images, and computes its scores from the sums. One image, a corpus and a
+    resampled corpus are scored alike.
+    """
+
+    name: str
+    """What `--metric` calls it."""
+    signature: str
+    """What signatures call it, with its version."""
+    statistics: Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]
+    """Tokenised captions of B images, and the references of each -> what is summed over images, `[B, F]`."""
+    from_sums: Callable[[Floats, int], Floats] = mean
+    """Sums `[..., F]` over a number of images -> the scores `[..., S]`."""
+    several: tuple[str, ...] = ()
+    """The names of its S scores, the main one last, where it has more than one."""
+    needs: str = ""
+    """What must be there to compute it, for help texts."""
+    prepare: Callable[[FractionDone], object] = nothing
+    """Raises MissingExtraError or DataError where something that it needs is missing; may take its time, once."""
+    default: bool = True
+    """Whether it is computed where nobody asks for it."""
+    quick: bool = True
+    """Whether it is computed after each epoch of a training."""
+    higher_is_better: bool = True
+    scale: float = 100.0
+    """What papers multiply scores with before they print them with one digit after the point."""
+    digits: int = 4
+    """Digits after the point of a score as it is."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its S scores, the main one last."""
+        return self.several or (self.name,)
+
+    def gain(self, first: Value, second: Value) -> Value:
+        """How much better the second score is; negative where it is worse."""
+        return second - first if self.higher_is_better else first - second
+
+    def in_papers(self, score: float) -> str:
+        """A score as papers print it: 0.2345 is 23.5."""
+        return f"{self.scale * score:.1f}"
+
+    def printed(self, score: float, sign: str = "") -> str:
+        """A score as it is, 0.2345; `sign` is + for a difference."""
+        return f"{score:{sign}.{self.digits}f}"

@@ -1,0 +1,43 @@
+"""The metrics that showtell has. To add one, write its file and put its object here."""
+
+from collections.abc import Iterable
+
+from showtell.errors import UsageError
+from showtell.metrics.bleu import BLEU
+from showtell.metrics.cider import CIDER
+from showtell.metrics.meteor import METEOR
+from showtell.metrics.metric import Metric
+from showtell.metrics.rouge import ROUGE_L
+from showtell.metrics.spice import SPICE
+
+METRICS = {metric.name: metric for metric in (BLEU, METEOR, ROUGE_L, CIDER, SPICE)}
+
+RANKING = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
+"""Images are ranked by the first of these scores that was computed, or else by any other."""
+RANKED_BY = RANKING[0]
+"""What the epochs of a training are ranked by, and its captions."""
+
+
+def find_metrics(names: Iterable[str] | None = None) -> list[Metric]:
+    """The metrics of these names, in the table's order; without names, those that nobody has to ask for.
+
+    Names may be in any case, with or without `-` and `_`.
+
+    Raises:
+        UsageError: there is no metric of a name.
+    """
+    if names is None:
+        return [metric for metric in METRICS.values() if metric.default]
+    wanted = {_plain(name): name for name in names}
+    if unknown := wanted.keys() - set(map(_plain, METRICS)):
+        raise UsageError(f"There is no metric {wanted[min(unknown)]}.", f"Choose from: {', '.join(METRICS)}.")
+    return [metric for name, metric in METRICS.items() if _plain(name) in wanted]
+
+
+def metric_of(score: str) -> Metric:
+    """The metric that a score belongs to: BLEU for BLEU-4."""
+    return next(metric for metric in METRICS.values() if score in metric.names)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
