@@ -87,8 +87,8 @@ function showOwn(own) { // a model's options
     if (control.type === "range") {
       const values = valuesOf(control), place = values.findIndex((each) => (value == null ? each === "off" : each >= value));
       control.value = place < 0 ? values.length : place;
-    } else if (control.type === "select-one") control.options[0].text = value;
-    else control.placeholder = value;
+    } else if (control.type === "select-one") control.options[0].text = `by default ${value}`;
+    else control.placeholder = [value ?? ""].flat().join(" ");
   }
   if (own.sample) document.querySelector("[value=sample]").checked = true;
 }
