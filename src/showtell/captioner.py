@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import count, islice
@@ -29,7 +29,7 @@ from showtell.errors import BundleError, MissingExtraError, ShowtellError, Usage
 from showtell.images.decode import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory
-from showtell.search.options import SearchOptions
+from showtell.search.options import SearchOptions, declared
 from showtell.search.rules import rules_for
 from showtell.tokenizer import Tokenizer
 
@@ -158,20 +158,17 @@ class Captioner:
         Raises:
             UsageError: there is no such option, or its value is wrong.
         """
-        known = [field.name for field in fields(SearchOptions)]
-        for name in changes:
+        known = {name: (kind, option.text) for name, kind, option in declared()}
+        for name, value in changes.items():
             if name not in known:
                 near = get_close_matches(name, known, n=1)
                 hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
                 raise UsageError(f"There is no search option '{name}'.", hint)
-        for name in ("banned_words", "require"):
-            words = changes.get(name)
-            if isinstance(words, list | tuple):
-                changes[name] = tuple(self._as_vocabulary_writes(name, word) for word in words)
-        prefix = changes.get("prefix")
-        if isinstance(prefix, str | list | tuple):
-            text = prefix if isinstance(prefix, str) else " ".join(prefix)
-            changes["prefix"] = tuple(self.tokenizer.words(text))
+            if known[name] == (str, True) and isinstance(value, str | list | tuple):
+                text = value if isinstance(value, str) else " ".join(value)
+                changes[name] = tuple(self.tokenizer.words(text))
+            elif known[name] == (str, False) and isinstance(value, list | tuple):
+                changes[name] = tuple(self._as_vocabulary_writes(name, word) for word in value)
         num, groups = (changes.get(name, getattr(self.config.search, name)) for name in ("num", "groups"))
         sample = changes.get("sample", self.config.search.sample)
         if isinstance(num, int) and isinstance(groups, int) and groups > 0 and "beam" not in changes and not sample:

@@ -88,6 +88,13 @@ def test_search_options_are_all_there():
     assert {field.name for field in fields(SearchOptions)} == set(Asked.model_fields) - {"model", "attention"}
 
 
+def test_every_search_option_has_a_bound():
+    """What one request asks, all wait for."""
+    for name in {field.name for field in fields(SearchOptions)}:
+        asked = Asked.model_json_schema()["properties"][name]["anyOf"][0]
+        assert asked["type"] == "boolean" or asked.keys() & {"maximum", "maxLength", "maxItems"}, name
+
+
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(api):
     files = [*form("red"), ("images", ("notes.txt", b"hello", "image/png"))]
     answer = api.post("/v1/captions", files=files)

@@ -213,6 +213,21 @@ def test_sliders_search_again(open_page):
     until(lambda: page.evaluate("asked.at(-1).seed") == "1")
 
 
+def test_more_options_reach_the_search(open_page, keep):
+    page = open_page()
+    send(page, PHOTO)
+    page.get_by_text("More options").click()
+    assert page.get_attribute("#max-words", "placeholder") == "8"
+    page.fill("#banned-words", "red, blue")
+    until(lambda: "red" not in said(page).lower().split())
+    page.fill("#require", "unicorn")
+    page.locator(".problem").get_by_text("unicorn").wait_for()
+    page.get_by_text("Drawn at random").click()  # which heeds no required words
+    page.wait_for_selector(".problem", state="hidden")
+    assert not page.locator("#require").is_visible()
+    keep(page, "more")
+
+
 def test_two_models_side_by_side(open_page, keep):
     page = open_page()
     send(page, PHOTO)

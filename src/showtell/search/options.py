@@ -1,10 +1,69 @@
-"""How to search: the options that the command line, the Python API and a model's config share."""
+"""How to search: each option stands here once.
+
+Its declaration makes the field of `SearchOptions`, the command line's flag, the field of an HTTP request in the OpenAPI
+document, the control on the web page, and the key of recipes and of a model's config.
+"""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from showtell.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a search option is, beside its name, type and default.
+
+    Attributes:
+        help: one sentence.
+        metavar: what `-h` calls the value.
+        flags: of the command line, where they are not --its-name.
+        mode: which search heeds it: the beam or the sampling; both if None.
+        ge: the least number that the search takes.
+        gt: what a number must be over, in place of `ge`.
+        le: the greatest number that the search takes.
+        hint: the way out for who gives another one.
+        served: the least and the most that a request to a server may ask: of a number, of a list its words, of a text
+            its characters. None: whatever the search takes.
+        slider: what the page's slider offers; "off" leaves the option out. Without it, the page has a field to fill in.
+        text: whether words come as one text, and not one by one.
+    """
+
+    help: str
+    metavar: str | None = None
+    flags: tuple[str, ...] = ()
+    mode: Literal["beam", "sample"] | None = None
+    ge: float = 0
+    gt: float | None = None
+    le: float | None = None
+    hint: str = ""
+    served: tuple[float, float] | None = None
+    slider: tuple[str, ...] = ()
+    text: bool = False
+
+    def check(self, name: str, kind: type, value: Any) -> None:
+        """Raise UsageError if the value is not of its kind or out of its range."""
+        if kind is str and not isinstance(value, tuple):
+            raise UsageError(f"{name} is {value!r}, not a tuple of words.", "Say ('word',).")
+        if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not self._holds(value)):
+            most = "up" if self.le is None else f"to {self.le}"
+            raise UsageError(f"{name} is {value!r}, not a whole number from {self.ge} {most}.", self.hint)
+        if kind is float and not self._holds(value):
+            least = f"{self.ge} or more" if self.gt is None else f"over {self.gt}"
+            most = "" if self.le is None else f" and at most {self.le}"
+            raise UsageError(f"{name} is {value}, not {least}{most}.", self.hint)
+
+    def _holds(self, value: float) -> bool:
+        least = value >= self.ge if self.gt is None else value > self.gt
+        return least and (value < math.inf if self.le is None else value <= self.le)
+
+
+def option(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
+    """Declare a field of `SearchOptions`; `more` is for `Option`."""
+    about = Option(help=help, metavar=metavar, **more)
+    return field(default=default, metadata={"option": about, "description": help})  # pydantic takes the description
 
 
 @dataclass(frozen=True)
@@ -12,89 +71,92 @@ class SearchOptions:
     """How captions are searched for. Contradictions are refused when the object is made.
 
     A hypothesis is ranked by `log_prob / T ** length_penalty`, where its T tokens include `<end>`, as
-    `log_prob` does. Words are counted without it.
+    `log_prob` does. Words are counted without it; those of the prefix count, and the other rules hold for them too.
+
+    Groups make the search a diverse beam search: a word counts as less likely, by `diversity` in log-probability, for
+    each hypothesis of an earlier group that says it at the same place.
+
+    With required words, the beam follows `beam` hypotheses for each number of them said, which takes several times as
+    long. Each must be one token of the vocabulary. A banned word need not be in it.
 
     Raises:
         UsageError: a value is out of its range, or two options contradict each other.
     """
 
-    # So that pydantic, which reads these options in recipes and models, shows what each one means.
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    beam: int = 3
-    """Hypotheses followed at a time, for each image; 1 is greedy search."""
-
-    groups: int = 1
-    """Diverse beam search: the beam is split into so many groups, and each avoids the words of those before it."""
-
-    diversity: float = 0.5
-    """Groups: how much less likely, in log-probability, a word counts for each hypothesis of an earlier group
-    that says it at the same place; 0.2 to 0.8 is usual."""
-
-    sample: bool = False
-    """Draw words at random, as the model weighs them, instead of searching for the most likely caption."""
-
-    num: int = 1
-    """Captions returned for each image, best first: the best of the beam, or this many samples."""
-
-    temperature: float = 1.0
-    """Sampling: below 1 prefers likely words more than the model does, above 1 less."""
-
-    top_k: int | None = None
-    """Sampling: draw from the k most likely words only."""
-
-    top_p: float | None = None
-    """Sampling: draw from the fewest most likely words whose probabilities reach p together."""
-
-    seed: int = 0
-    """Sampling: the same seed and image number give the same captions, in any batch."""
-
-    length_penalty: float = 0.7
-    """0 ranks by total log-probability, which favours short captions; 1 by the mean of the tokens."""
-
-    min_words: int = 1
-    """No caption is shorter."""
-
-    max_words: int = 20
-    """No caption is longer: one that has not ended by then is cut off and marked unfinished."""
-
-    no_repeat_ngram: int = 0
-    """No run of this many words comes twice in a caption; 0: any may."""
-
-    banned_words: tuple[str, ...] = ()
-    """Words that are never said. Words that the vocabulary lacks are not said anyway, and may stand here."""
-
-    prefix: tuple[str, ...] = ()
-    """Words that every caption begins with; they count as words, and the other rules hold for them too."""
-
-    require: tuple[str, ...] = ()
-    """Words that every finished caption says, anywhere; beam search only. The beam then follows `beam` hypotheses
-    for each number of them said, which takes several times as long. Each must be one token of the vocabulary."""
-
-    allow_unknown: bool = False
-    """Whether `<unk>` may be said, as in papers that score it."""
+    beam: int = option(
+        3,
+        "Captions followed at a time; 1 is greedy: the likeliest word each time.",
+        "K",
+        mode="beam",
+        ge=1,
+        served=(1, 20),
+        slider=tuple(map(str, range(1, 11))),
+    )
+    groups: int = option(1, "Groups of the beam that say different things.", "G", mode="beam", ge=1, served=(1, 20))
+    diversity: float = option(
+        0.5,
+        "How much groups avoid each other's words; 0.2 to 0.8 is usual.",
+        "D",
+        mode="beam",
+        hint="Useful values are 0.2 to 0.8.",
+        served=(0, 10),
+    )
+    sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
+    num: int = option(1, "Captions for each image, best first.", "N", flags=("--num", "-n"), ge=1, served=(1, 20))
+    temperature: float = option(
+        1.0,
+        "Below 1 draws safer words, above 1 bolder ones.",
+        "T",
+        mode="sample",
+        gt=0,
+        hint="For the most likely words use beam=1.",
+        served=(0.05, 10),
+        slider=tuple(f"{tenths / 10:.1f}" for tenths in range(1, 21)),
+    )
+    top_k: int | None = option(
+        None,
+        "Draw from the k likeliest words only.",
+        "K",
+        mode="sample",
+        ge=1,
+        served=(1, 100_000),
+        slider=("off", "1", "2", "3", "5", "10", "20", "50", "100", "200"),
+    )
+    top_p: float | None = option(
+        None,
+        "Draw from the fewest likeliest words that add up to p.",
+        "P",
+        mode="sample",
+        gt=0,
+        le=1,
+        hint="Try top_p=0.9.",
+        slider=(*(f"{hundredths / 100:.2f}" for hundredths in range(5, 100, 5)), "off"),
+    )
+    seed: int = option(
+        0, "The same seed draws the same captions, in any batch.", "N", mode="sample", served=(0, 2**53 - 1)
+    )
+    length_penalty: float = option(
+        0.7, "0 favours short captions, 1 long ones.", "P", hint="Useful values are 0 to 1.", served=(0, 10)
+    )
+    min_words: int = option(1, "No caption is shorter.", "N", served=(0, 50))
+    max_words: int = option(20, "Longer captions are cut.", "N", ge=1, served=(1, 50))
+    no_repeat_ngram: int = option(
+        0, "No run of so many words comes twice in a caption; 0: any may.", "N", served=(0, 50)
+    )
+    banned_words: tuple[str, ...] = option((), "Words that are never said.", "WORD", flags=("--ban",), served=(0, 100))
+    prefix: tuple[str, ...] = option((), "Words that each caption begins with.", "TEXT", text=True, served=(0, 500))
+    require: tuple[str, ...] = option(
+        (), "Words that every finished caption says, anywhere; beam only.", "WORD", mode="beam", served=(0, 3)
+    )
+    allow_unknown: bool = option(False, "Let captions say <unk>, as in papers that score it.")
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("beam", 1),
-            ("groups", 1),
-            ("num", 1),
-            ("seed", 0),
-            ("min_words", 0),
-            ("max_words", 1),
-            ("no_repeat_ngram", 0),
-        ):
-            _refuse_unless_whole(name, getattr(self, name), least)
-        if self.top_k is not None:
-            _refuse_unless_whole("top_k", self.top_k, 1)
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}, not over 0 and at most 1.", "Try top_p=0.9.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature is {self.temperature}, not over 0.", "For the most likely words use beam=1.")
-        if not 0 <= self.diversity < math.inf:
-            raise UsageError(f"diversity is {self.diversity}, not 0 or more.", "Useful values are 0.2 to 0.8.")
-        if not 0 <= self.length_penalty < math.inf:
-            raise UsageError(f"length_penalty is {self.length_penalty}, not 0 or more.", "Useful values are 0 to 1.")
+        for name, kind, option in declared():
+            value = getattr(self, name)
+            if value is not None or getattr(SearchOptions, name) is not None:
+                option.check(name, kind, value)
         if self.min_words > self.max_words:
             raise UsageError(
                 f"min_words is {self.min_words}, over max_words ({self.max_words}).",
@@ -103,9 +165,6 @@ class SearchOptions:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        for name in ("banned_words", "prefix", "require"):
-            if not isinstance(getattr(self, name), tuple):
-                raise UsageError(f"{name} is {getattr(self, name)!r}, not a tuple of words.", "Say ('word',).")
         required = set(self.require)
         for who, words in (
             ("prefix has", len(self.prefix)),
@@ -147,6 +206,11 @@ class SearchOptions:
                 raise UsageError(f"{name} is set, but only sampling uses it.", "Set sample too, or leave it out.")
 
 
-def _refuse_unless_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} is {value!r}, not a whole number from {least} up.")
+@cache
+def declared() -> tuple[tuple[str, type, Option], ...]:
+    """Each option's name, the type of its value (str: words), and what it is."""
+    types = get_type_hints(SearchOptions)
+    return tuple(
+        (each.name, next(iter(get_args(types[each.name])), types[each.name]), each.metadata["option"])
+        for each in fields(SearchOptions)
+    )

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from showtell import __version__
 from showtell.captioner import Captioner
+from showtell.serve.controls import others, sliders
 from showtell.serve.examples import Example
 from showtell.serve.problems import MEDIA_TYPE, Problem, ProblemError, problem, problem_response
 from showtell.serve.schema import AskedInForm, AskedInJson, CaptionsOut, ModelsOut
@@ -149,7 +150,9 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 def _add_page(app: FastAPI, examples: tuple[Example, ...]) -> None:
     folder = files("showtell.serve") / "page"
-    contents = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in PAGE.items()}
+    contents = {path: (folder.joinpath(name).read_text(encoding="utf-8"), kind) for path, (name, kind) in PAGE.items()}
+    html, kind = contents["/"]
+    contents["/"] = (html.replace("<!--sliders-->", sliders()).replace("<!--others-->", others()), kind)
 
     async def page(request: Request) -> Response:
         content, kind = contents[request.url.path]

@@ -14,12 +14,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from showtell.search.options import declared
 from showtell.serve.problems import FieldProblem, ProblemError, invalid
 from showtell.serve.schema import Asked, AskedInJson, SentImage
 from showtell.serve.settings import Settings
 
 JSON, FORM = "application/json", "multipart/form-data"
-LISTS = ("banned_words", "require")
+LISTS = tuple(name for name, kind, option in declared() if kind is str and not option.text)
 MAX_FIELDS, MAX_FIELD_BYTES = 300, 64 * 1024
 LONGEST_NAME = 100
 

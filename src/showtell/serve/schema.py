@@ -1,14 +1,34 @@
 """What goes into `POST /v1/captions` and what comes out, with the ranges that a request may ask for."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from showtell.search.options import declared
 from showtell.serve.problems import Problem
 
 Word = Annotated[str, Field(min_length=1, max_length=100)]
+Request = TypeVar("Request", bound=BaseModel)
 
 
+def takes_search_options(request: type[Request]) -> type[Request]:
+    """Give a request a field for each search option, with the range that a server takes."""
+    options: dict[str, Any] = {}
+    for name, kind, option in declared():
+        least, most = option.served or (option.ge, option.le)
+        limits: dict[str, Any] = {}
+        asked: Any = kind
+        if kind is str:
+            asked, limits = str if option.text else list[Word], {"max_length": most}
+        elif kind is not bool:
+            limits = {"ge": least, "le": most} if option.served or option.gt is None else {"gt": option.gt, "le": most}
+        options[name] = (asked | None, Field(None, description=option.help, **limits))
+    model: type[Request] = create_model(request.__name__, __base__=request, __module__=request.__module__, **options)
+    model.__doc__ = request.__doc__
+    return model
+
+
+@takes_search_options
 class Asked(BaseModel):
     """How to caption; each search option that is left out is the model's own."""
 
@@ -16,27 +36,6 @@ class Asked(BaseModel):
 
     model: str | None = Field(None, max_length=200, description="which model; the first one if left out")
     attention: bool = Field(False, description="whether to say where the model looked for each word")
-    beam: int | None = Field(None, ge=1, le=20, description="captions followed at a time; 1 is greedy search")
-    groups: int | None = Field(None, ge=1, le=20, description="groups of the beam that say different things")
-    diversity: float | None = Field(None, ge=0, le=10, description="groups: how much they avoid each other's words")
-    sample: bool | None = Field(None, description="draw words at random instead of searching")
-    num: int | None = Field(None, ge=1, le=20, description="captions for each image, best first")
-    temperature: float | None = Field(None, ge=0.05, le=10, description="sampling: below 1 safer, above 1 bolder")
-    top_k: int | None = Field(None, ge=1, le=100_000, description="sampling: draw from the k likeliest words")
-    top_p: float | None = Field(
-        None, gt=0, le=1, description="sampling: draw from the fewest likeliest words that reach p together"
-    )
-    seed: int | None = Field(None, ge=0, le=2**53 - 1, description="sampling: the same seed draws the same captions")
-    length_penalty: float | None = Field(None, ge=0, le=10, description="0 favours short captions, 1 long ones")
-    min_words: int | None = Field(None, ge=0, le=50, description="no caption is shorter")
-    max_words: int | None = Field(None, ge=1, le=50, description="longer captions are cut")
-    no_repeat_ngram: int | None = Field(
-        None, ge=0, le=50, description="no run of so many words comes twice; 0: any may"
-    )
-    banned_words: list[Word] | None = Field(None, max_length=100, description="words that are never said")
-    prefix: str | None = Field(None, max_length=500, description="words that every caption begins with")
-    require: list[Word] | None = Field(None, max_length=3, description="words that every caption says; beam only")
-    allow_unknown: bool | None = Field(None, description="whether `<unk>` may be said")
 
     def search_options(self) -> dict[str, Any]:
         """The search options that the request names."""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some files or images could not be read, 2 wrong usage.")
-@shared.takes(shared.SearchFlags)
+@shared.takes_search_options(but=("num", "prefix"))
 def alt(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Web pages (.html) and Markdown files (.md).")],
     model: shared.Model = None,
@@ -34,7 +34,7 @@ def alt(
         typer.Option("--decorative", help='Images with alt="", which says that they mean nothing, get a text too.'),
     ] = False,
     batch_size: shared.BatchSize = 16,
-    **search: Unpack[shared.SearchFlags],
+    **search: Any,
 ) -> None:
     """Propose alternative text for images that lack it: a line for each, `FILE:LINE<TAB>IMAGE<TAB>TEXT`.
 

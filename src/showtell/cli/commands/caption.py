@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
-@shared.takes(shared.CaptionFlags)
+@shared.takes_search_options()
 def caption(
     inputs: Annotated[
         list[str] | None,
@@ -84,7 +84,7 @@ def caption(
     threads: cluster.Threads = 1,
     part_size: cluster.PartSize = 1000,
     worker_engine: cluster.WorkerEngine = "onnx",
-    **search: Unpack[shared.CaptionFlags],
+    **search: Any,
 ) -> None:
     """Caption photos: a line for each caption, `PATH<TAB>CAPTION`, or JSON lines, CSV, COCO results,
     Parquet, or a tar shard of the images with their captions."""

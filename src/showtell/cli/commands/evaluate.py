@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Exit codes: 0 all done, 1 some images could not be read, 2 wrong usage.")
-@shared.takes(shared.SearchFlags)
+@shared.takes_search_options(but=("num", "prefix"))
 def evaluate(
     data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="The data set, for example flickr8k:DIR.")],
     model: shared.Model = None,
@@ -43,7 +43,7 @@ def evaluate(
     ] = None,
     batch_size: shared.BatchSize = 16,
     engine: shared.Engine = "auto",
-    **search: Unpack[shared.SearchFlags],
+    **search: Any,
 ) -> None:
     """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
     if output is not None:

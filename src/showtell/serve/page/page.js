@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const TOP_K = [null, 1, 2, 3, 5, 10, 20, 50, 100, 200]; // of the slider's places
+const START = { top_p: 0.9 }; // of draws, where the model has no value of its own
 const FULL_AT = 4; // even shares that a cell needs for full brightness (as in showtell/explain.py)
 const GLOW = [255, 176, 64], GLOW_OPACITY = 0.45, DIMMED = 0.5, GREYED = 0.75;
 const FIELD = 96; // the overlay's own pixels, each way
@@ -57,35 +57,40 @@ async function inTurn(work) {
 
 // ---- How to search ----
 
-function searchOptions() {
-  if (mode() === "beam") {
-    const beam = Number($("beam").value);
-    return { beam, num: Math.min(beam, 5) };
+const mode = () => document.querySelector("[name=mode]:checked").value;
+const controls = () => document.querySelectorAll(".option [name]");
+const valuesOf = (slider) => slider.dataset.values.split(" ");
+
+function searchOptions() { // as a form sends them; the model's own hold where a control says nothing
+  const options = mode() === "beam" ? {} : { sample: true, seed };
+  for (const control of controls()) {
+    if (control.closest("[data-mode][hidden]")) continue;
+    const value = control.type === "range" ? valuesOf(control)[control.value] : control.value.trim();
+    if (value && value !== "off") options[control.name] = "list" in control.dataset ? value.split(/[\s,]+/) : value;
   }
-  const options = { sample: true, num: 5, seed, temperature: Number($("temperature").value) };
-  const topK = TOP_K[$("top-k").value], topP = Number($("top-p").value);
-  if (topK) options.top_k = topK;
-  if (topP < 1) options.top_p = topP;
-  return options;
+  return { ...options, num: Math.min(options.beam ?? 5, 5) };
 }
 
-const mode = () => document.querySelector("[name=mode]:checked").value;
-
 function showOptions() {
-  $("beam-sliders").hidden = mode() !== "beam";
-  $("sample-sliders").hidden = mode() !== "sample";
-  const shown = {
-    beam: (v) => v,
-    temperature: (v) => Number(v).toFixed(1),
-    "top-k": (v) => TOP_K[v] ?? "off",
-    "top-p": (v) => (v < 1 ? Number(v).toFixed(2) : "off"),
-  };
-  for (const [id, text] of Object.entries(shown)) {
-    const slider = $(id);
-    $(`${id}-value`).textContent = text(slider.value);
-    slider.setAttribute("aria-valuetext", text(slider.value));
-    slider.style.setProperty("--filled", `${(100 * (slider.value - slider.min)) / (slider.max - slider.min)}%`);
+  for (const each of document.querySelectorAll("[data-mode]")) each.hidden = each.dataset.mode !== mode();
+  for (const slider of document.querySelectorAll(".option [type=range]")) {
+    const text = valuesOf(slider)[slider.value];
+    $(`${slider.id}-value`).textContent = text;
+    slider.setAttribute("aria-valuetext", text);
+    slider.style.setProperty("--filled", `${(100 * slider.value) / slider.max}%`);
   }
+}
+
+function showOwn(own) { // a model's options
+  for (const control of controls()) {
+    const value = own[control.name] ?? START[control.name];
+    if (control.type === "range") {
+      const values = valuesOf(control), place = values.findIndex((each) => (value == null ? each === "off" : each >= value));
+      control.value = place < 0 ? values.length : place;
+    } else if (control.type === "select-one") control.options[0].text = `by default ${value}`;
+    else control.placeholder = [value ?? ""].flat().join(" ");
+  }
+  if (own.sample) document.querySelector("[value=sample]").checked = true;
 }
 
 // ---- Photos and their captions ----
@@ -136,7 +141,8 @@ async function caption(photo, model) {
   refresh(photo, model);
   const form = new FormData();
   form.append("images", photo.file, photo.name);
-  for (const [name, value] of Object.entries({ ...options, model, attention: true })) form.append(name, value);
+  for (const [name, values] of Object.entries({ ...options, model, attention: true }))
+    for (const value of [values].flat()) form.append(name, value);
   try {
     const answer = await inTurn(() => {
       told.abort.signal.throwIfAborted();
@@ -560,12 +566,7 @@ async function begin() {
   if (models.length > 1) $("model-b").selectedIndex = 1;
   $("compare").hidden = models.length < 2;
   $("models").hidden = false;
-  const { beam, temperature, top_k: topK, top_p: topP, sample } = models[0].options;
-  $("beam").value = beam;
-  $("temperature").value = temperature;
-  $("top-k").value = Math.max(0, TOP_K.indexOf(topK));
-  $("top-p").value = topP ?? 0.9;
-  if (sample) document.querySelector("[value=sample]").checked = true;
+  showOwn(models[0].options);
   showOptions();
   showModels();
   listen();
