@@ -48,7 +48,7 @@ class FeatureCache:
         unreadable: image id -> why it is left out.
     """
 
-    def __init__(self, folder: Path, parts: Sequence["Part"]) -> None:
+    def __init__(self, folder: Path, parts: Sequence["CachePart"]) -> None:
         self.folder = folder
         self.fingerprint: str = parts[0].index["fingerprint"]
         rows = [len(part.index["images"]) for part in parts]
@@ -120,7 +120,7 @@ class FeatureCache:
 
 
 @dataclass(frozen=True)
-class Part:
+class CachePart:
     """A folder of the four files."""
 
     folder: Path
@@ -206,10 +206,10 @@ def _no_cache(folder: Path) -> DataError:
     return DataError(f"There is no feature cache in {folder}.", "Build one with 'showtell features'.")
 
 
-def read_part(folder: Path) -> Part:
+def read_part(folder: Path) -> CachePart:
     """A part as it is on the disk now, perhaps while its builder works on it. Raises DataError."""
     index = read_index(folder)
-    return Part(folder, index, state_of(folder, len(index["images"])))
+    return CachePart(folder, index, state_of(folder, len(index["images"])))
 
 
 def state_of(folder: Path, rows: int) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from showtell.data.features.cache import (
     FORMAT_VERSION,
     TO_DO,
     UNREADABLE,
-    Part,
+    CachePart,
     megabytes,
     part_folders,
     read_index,
@@ -156,7 +156,7 @@ class CacheWriter:
                 "Free some space and build again: it goes on where it was.",
             ) from error
 
-    def _done_in(self, part: Part, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
+    def _done_in(self, part: CachePart, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
         """The images that another part has, also those that it found unreadable."""
         refuse_another(part.folder, part.index, fingerprint)
         self._refuse_changed(part.index, stamps)
