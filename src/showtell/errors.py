@@ -61,3 +61,9 @@ class MissingExtraError(UsageError):
 def one_line(text: str) -> str:
     """The text without line breaks: an error is a line, so that a script can count them."""
     return " ".join(text.split())
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception of another library says, on one line and without its full stop."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(said).rstrip(".") or type(error).__name__

@@ -12,6 +12,7 @@ from showtell.bulk.parts import Part, find_parts
 from showtell.bulk.results import Results
 from showtell.captioner import Captioner
 from showtell.errors import UsageError
+from showtell.images.sources import Finder
 from tests.fake_model import FakeEngine, fake_config, fake_tokenizer, picture
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -51,11 +52,11 @@ def worker(engine: type[FakeEngine] = FakeEngine, out: str = "out", **options) -
     captioner = Captioner(engine(fake_tokenizer()), fake_tokenizer(), fake_config())
     results = Results(out)
     results.make_folders()
-    return PartCaptioner(captioner, captioner.options(**options), results, MADE_WITH, ".", 2)
+    return PartCaptioner(captioner, captioner.options(**options), results, MADE_WITH, 2)
 
 
 def part() -> Part:
-    (found,) = find_parts(["photos"], None, 100, [])
+    (found,) = find_parts(["photos"], None, 100, Finder())
     return found
 
 
@@ -102,7 +103,7 @@ def test_samples_of_an_image_do_not_depend_on_its_part(place):
     """Seeds go by the name: cut otherwise, the same captions."""
     options = {"sample": True, "temperature": 3.0, "seed": 1}
     worker(out="whole", **options)(0, part())
-    for number, piece in enumerate(find_parts(["photos"], None, 1, [])):
+    for number, piece in enumerate(find_parts(["photos"], None, 1, Finder())):
         worker(out="cut", **options)(number, piece)
     assert [row["caption"] for row in rows("whole")] == [row["caption"] for row in rows("cut")]
     assert len({row["caption"] for row in rows("whole")}) > 3
@@ -169,7 +170,7 @@ def test_results_go_to_a_url(place):
     results.make_folders()
     results.begin([part(), part()], MADE_WITH)
     captioner = worker().captioner
-    caption = PartCaptioner(captioner, captioner.options(), results, MADE_WITH, ".", 2)
+    caption = PartCaptioner(captioner, captioner.options(), results, MADE_WITH, 2)
     assert results.done() == set()
     places = results.lines()
     assert caption(1, results.part(*places[1])) == (5, 1)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from showtell.bulk.parts import Part, find_parts, opened
-from showtell.bulk.reading import images_of
-from showtell.errors import DataError, ImageError, UsageError
-from showtell.images.sources import find_inputs
+from showtell.bulk.parts import Part, find_parts, images_of
+from showtell.errors import ImageError, ShowtellError, UsageError
+from showtell.images import storage
+from showtell.images.sources import Finder, find_images
 from tests.fake_model import png
 
 pa = pytest.importorskip("pyarrow")
@@ -35,8 +35,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def names(parts: list[Part], folder: Path) -> list[str]:
-    return [image.name for part in parts for image in images_of(part, str(folder))]
+def names(parts: list[Part]) -> list[str]:
+    return [image.name for part in parts for image in images_of(part)]
 
 
 @pytest.mark.parametrize(
@@ -54,27 +54,25 @@ def names(parts: list[Part], folder: Path) -> list[str]:
 )
 def test_images_are_those_of_one_process(place, asked):
     """Else a run on a cluster could not be compared with, or take over from, one that is not."""
-    problems = []
-    parts = list(find_parts(asked, None, 2, problems))
-    assert not problems
-    assert sorted(names(parts, place)) == sorted(image.name for image in find_inputs(asked)[0])
+    finder = Finder()
+    parts = list(find_parts(asked, None, 2, finder))
+    assert not finder.problems
+    assert sorted(names(parts)) == sorted(image.name for image in find_images(asked)[0])
 
 
-def test_parts_are_read_from_any_folder(place, monkeypatch):
-    """A worker stands elsewhere than who typed the command."""
-    parts = list(find_parts(["photos", "s.tar", "t.parquet"], None, 10, []))
-    monkeypatch.chdir("/")
-    for image in (image for part in parts for image in images_of(part, str(place))):
+def test_parts_are_read(place):
+    parts = list(find_parts(["photos", "s.tar", "t.parquet"], None, 10, Finder()))
+    for image in (image for part in parts for image in images_of(part)):
         if image.name == "t.parquet/5":
             with pytest.raises(ImageError, match="row 5: the image is missing"):
                 image.read()
         else:
-            assert image.read().read().startswith(b"\x89PNG")
+            assert image.read().startswith(b"\x89PNG")
 
 
 def test_parts_have_the_size_that_was_asked_for(place):
     """Loose files exactly, the last ones apart; tables between their groups; a shard is one part."""
-    parts = list(find_parts(["photos", "s.tar", "t.parquet"], None, 2, []))
+    parts = list(find_parts(["photos", "s.tar", "t.parquet"], None, 2, Finder()))
     assert [(part.kind, len(part.names)) for part in parts] == [
         ("files", 2),
         ("shard", 0),
@@ -83,7 +81,7 @@ def test_parts_have_the_size_that_was_asked_for(place):
         ("rows", 2),
         ("files", 1),
     ]
-    large = list(find_parts(["t.parquet"], None, 3, []))
+    large = list(find_parts(["t.parquet"], None, 3, Finder()))
     assert [(part.first, len(part.names)) for part in large] == [(0, 4), (4, 2)]
 
 
@@ -100,15 +98,17 @@ def test_urls_are_read_through_fsspec(place):
         for name in ("in/a.png", "in/deep/b.png", "c.png"):
             archive.writestr(name, png("lime"))
     outer = f"file://{place}/p.zip"
-    parts = list(find_parts([f"zip://in::{outer}", f"file://{place}/photos", f"file://{place}/*.tar"], None, 9, []))
-    assert names(parts, Path("/")) == [
+    parts = list(
+        find_parts([f"zip://in::{outer}", f"file://{place}/photos", f"file://{place}/*.tar"], None, 9, Finder())
+    )
+    assert names(parts) == [
         f"file://{place}/s.tar/1.png",
         f"file://{place}/s.tar/2.png",
         f"zip://in/a.png::{outer}",
         f"zip://in/deep/b.png::{outer}",
         *(f"file://{place}/photos/{name}" for name in ("a.jpg", "b.png", "trip/c.png")),
     ]
-    assert all(image.read().read() for part in parts for image in images_of(part, "/"))
+    assert all(image.read() for part in parts for image in images_of(part))
 
 
 @pytest.mark.parametrize(
@@ -125,23 +125,23 @@ def test_input_without_images_is_told_of(place, asked, problem):
     Path("empty").mkdir()
     parquet.write_table(pa.table({"image": pa.array([], pa.binary())}), "none.parquet")
     Path("bad.parquet").write_bytes(b"nonsense")
-    problems: list[DataError] = []
-    assert len(list(find_parts([asked, "s.tar"], None, 9, problems))) == 1
-    assert str(problems[0]).startswith(problem)
+    finder = Finder()
+    assert len(list(find_parts([asked, "s.tar"], None, 9, finder))) == 1
+    assert str(finder.problems[0]).startswith(problem)
 
 
 def test_an_unknown_kind_of_url_is_refused():
-    with pytest.raises(UsageError, match=r"nowhere://x can't be opened: Protocol not known: nowhere\."):
-        opened("nowhere://x")
+    with pytest.raises(UsageError, match=r"nowhere://x is no address that can be read: Protocol not known: nowhere\."):
+        list(Finder().files(["nowhere://x"]))
 
 
-def failures(part: Part, folder: Path) -> list[str]:
+def failures(part: Part) -> list[str]:
     """What the images of a part that can't be read say."""
     said = []
-    for image in images_of(part, str(folder)):
+    for image in images_of(part):
         try:
             image.read()
-        except ImageError as error:
+        except ShowtellError as error:
             said.append(str(error))
     return said
 
@@ -154,7 +154,7 @@ def test_a_broken_shard_is_an_image_that_failed(place):
     Path("s.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(600))
     with tarfile.open("empty.tar", "w"):
         pass
-    assert names([Part("shard", where="cut.tar")], place) == ["cut.tar/1.png", "cut.tar"]
+    assert names([Part("shard", where="cut.tar")]) == ["cut.tar/1.png", "cut.tar"]
     for name, reason in (
         ("cut.tar", "cut.tar is damaged or no tar file: unexpected end of data."),
         ("bad.tar", "bad.tar is damaged or no tar file: "),
@@ -162,50 +162,56 @@ def test_a_broken_shard_is_an_image_that_failed(place):
         ("empty.tar", "empty.tar: no image in this shard."),
         ("missing.tar", "missing.tar can't be read: No such file or directory."),
     ):
-        (said,) = failures(Part("shard", where=name), place)
+        (said,) = failures(Part("shard", where=name))
         assert said.startswith(reason)
 
 
 def test_large_files_are_not_read_whole(place, monkeypatch):
     """Workers have a core's share of memory; a film called x.jpg would end them all, one after the other."""
-    monkeypatch.setattr("showtell.bulk.reading.LARGEST", 10)
-    for part in (Part("files", ("photos/b.png",)), Part("shard", where="s.tar")):
-        assert "is larger than 0 MiB." in failures(part, place)[0]
+    monkeypatch.setattr("showtell.images.storage.LARGEST", 10)
+    monkeypatch.setattr("showtell.bulk.parts.LARGEST", 10)
+    for part in (Part("files", (f"file://{place}/photos/b.png",)), Part("shard", where="s.tar")):
+        assert "is larger than" in failures(part)[0]
+
+
+class Flaky:
+    """A file system that breaks off as often as it is told to, and counts how often it was asked."""
+
+    def __init__(self, system, breaks):
+        self.system, self.breaks, self.asked = system, breaks, 0
+
+    def __getattr__(self, name):
+        return getattr(self.system, name)
+
+    def cat_file(self, path, **span):
+        self.asked += 1
+        if self.asked <= self.breaks:
+            raise OSError("connection reset")
+        return self.system.cat_file(path, **span)
 
 
 def test_what_a_network_breaks_is_read_again(place, monkeypatch):
     """A hiccup of a store must not set images aside; and a shard is gone on with where it broke, not begun again."""
-    monkeypatch.setattr("showtell.bulk.reading.WAITS", (0.0, 0.0))
-    parts = list(find_parts(["photos/b.png", "s.tar"], None, 9, []))
-    expected = names(parts, place)
-    broken = iter([True, False] * 2)
+    monkeypatch.setattr(storage, "PAUSE", 0.0)
+    monkeypatch.setattr(storage, "BLOCK", 1000)
+    parts = list(find_parts([f"file://{place}/photos/b.png", f"file://{place}/s.tar"], None, 9, Finder()))
+    expected = names(parts)
+    opened = storage.file_system
+    for breaks, fails in ((storage.TRIES - 1, False), (storage.TRIES, True)):
+        systems = []
 
-    class Flaky:
-        def __init__(self, file):
-            self.file = file
+        def flaky(name, breaks=breaks, systems=systems):
+            system, path = opened(name)
+            systems.append(Flaky(system, breaks))
+            return systems[-1], path
 
-        def open(self, path, mode):
-            if next(broken, False):
-                raise OSError("connection reset")
-            return self.file.open(path, mode)
-
-    monkeypatch.setattr(
-        "showtell.bulk.reading.opened", lambda name, folder: (Flaky(opened(name, folder)[0]), opened(name, folder)[1])
-    )
-    images = [image for part in parts for image in images_of(part, str(place))]
-    assert [image.name for image in images] == expected
-    assert all(image.read().read() for image in images)
-
-
-def test_after_three_tries_a_file_is_given_up(place, monkeypatch):
-    monkeypatch.setattr("showtell.bulk.reading.WAITS", (0.0, 0.0))
-    tries = []
-
-    def fail(name, folder):
-        tries.append(name)
-        raise OSError("connection reset")
-
-    monkeypatch.setattr("showtell.bulk.reading.opened", fail)
-    assert failures(Part("files", ("a.png",)), place) == ["a.png can't be read: connection reset."]
-    assert len(tries) == 3
-    assert failures(Part("shard", where="s.tar"), place) == ["s.tar can't be read: connection reset."]
+        monkeypatch.setattr(storage, "file_system", flaky)
+        found = [image for part in parts for image in images_of(part)]
+        if not fails:
+            assert [image.name for image in found] == expected
+            assert all(image.read() for image in found)
+        else:
+            for image in found:
+                with pytest.raises(ShowtellError, match=r"(b\.png|s\.tar) can't be read: connection reset\."):
+                    image.read()
+        assert max(system.asked for system in systems) == storage.TRIES

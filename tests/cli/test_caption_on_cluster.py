@@ -20,7 +20,7 @@ pytest.importorskip("fsspec")
 
 def pretended(models, work, parts, workers):
     """What the cluster yields."""
-    caption = PartCaptioner(load("m"), work.options, Results(work.where), work.made_with, work.folder, work.batch_size)
+    caption = PartCaptioner(load("m"), work.options, Results(work.where), work.made_with, work.batch_size)
     for number, place in parts.items():
         yield caption(number, caption.results.part(*place))
 

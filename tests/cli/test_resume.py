@@ -262,7 +262,7 @@ def test_a_device_has_no_journal(place, capfd, name):
 
 def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
     """So 100,000 photos are a second, not a minute; in a fixed order."""
-    from showtell.images.decode.sources import find_inputs
+    from showtell.images.sources import find_images
 
     monkeypatch.chdir(tmp_path)
     for folder in ("b", "a"):
@@ -270,10 +270,10 @@ def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
         for number in range(1000):
             Path(folder, f"{number}.jpg").touch()
     begin = time.perf_counter()
-    images, problems = find_inputs(["."])
+    images, finder = find_images(["."])
     assert time.perf_counter() - begin < 1
     names = [image.name for image in images]
-    assert (len(names), problems) == (2000, [])
+    assert (len(names), finder.problems) == (2000, [])
     assert names == sorted(names)
     assert names[0] == "a/0.jpg"
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from showtell.bulk.parts import Part
-from showtell.bulk.reading import Image, images_of
-from showtell.bulk.results import Attempt, Results, Row
+from showtell.bulk.parts import Part, images_of
+from showtell.bulk.results import Attempt, Record, Results
 from showtell.captioner import Caption, Captioner
-from showtell.errors import ImageError, ShowtellError
+from showtell.errors import ImageError, ShowtellError, one_line
 from showtell.images.decode import Pixels, normalise
+from showtell.images.names import writable
+from showtell.images.storage import StoredImage
 from showtell.search.options import SearchOptions
 
 READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network
@@ -38,7 +39,6 @@ class PartCaptioner:
         options: of the search.
         results: where the captions go.
         made_with: what the captions depend on; it goes into each file.
-        folder: what the input's paths are relative to.
         batch_size: images captioned together.
     """
 
@@ -48,25 +48,23 @@ class PartCaptioner:
         options: SearchOptions,
         results: Results,
         made_with: Mapping[str, Any],
-        folder: str,
         batch_size: int,
     ) -> None:
         self.captioner = captioner
         self.options = options
         self.results = results
         self.made_with = made_with
-        self.folder = folder
         self.batch_size = batch_size
 
     def __call__(self, number: int, part: Part) -> tuple[int, int]:
         """Caption a part, and write its file. Returns how many images were captioned, and how many could not be."""
         attempt = self.results.attempt(number)
-        images = images_of(part, self.folder)
+        images = images_of(part)
         if attempt.tries <= TRIES_TOGETHER:
             outcomes = self._together(images)
         else:
             outcomes = self._one_by_one(images, number, attempt)
-        rows: list[Row] = []
+        rows: list[Record] = []
         done = failed = 0
         for name, outcome in outcomes:
             if isinstance(outcome, ShowtellError):
@@ -77,7 +75,7 @@ class PartCaptioner:
         self.results.finish(number, rows, self.made_with)
         return done, failed
 
-    def _together(self, images: Iterable[Image]) -> Iterator[tuple[str, Outcome]]:
+    def _together(self, images: Iterable[StoredImage]) -> Iterator[tuple[str, Outcome]]:
         """Batches of images; the next one is read while one is captioned."""
         images = iter(images)
         with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as pool:
@@ -96,7 +94,9 @@ class PartCaptioner:
         for name, picture in pictures:
             yield name, picture if isinstance(picture, ShowtellError) else next(captions)
 
-    def _one_by_one(self, images: Iterable[Image], number: int, attempt: Attempt) -> Iterator[tuple[str, Outcome]]:
+    def _one_by_one(
+        self, images: Iterable[StoredImage], number: int, attempt: Attempt
+    ) -> Iterator[tuple[str, Outcome]]:
         for place, image in enumerate(images):
             deaths = attempt.deaths.get(place, 0)
             if deaths >= DEATHS_OF_AN_IMAGE:
@@ -109,10 +109,10 @@ class PartCaptioner:
             else:
                 yield image.name, self._captions([(image.name, picture)])[0]
 
-    def _picture(self, image: Image) -> Pixels | ShowtellError:
+    def _picture(self, image: StoredImage) -> Pixels | ShowtellError:
         """The image as the encoder sees it, or why it can't be read."""
         try:
-            return self.captioner.picture(image.read())
+            return self.captioner.picture(image.source())
         except ShowtellError as error:
             return error
         except Exception as error:  # a defect, of a decoder or of ours, is no reason to lose the other images
@@ -133,12 +133,11 @@ class PartCaptioner:
             return [outcome for image in images for outcome in self._captions([image])]
 
 
-def rows_of(name: str, outcome: Outcome) -> list[Row]:
+def rows_of(name: str, outcome: Outcome) -> list[Record]:
     """The rows of an image: one for each caption, best first, or one with the error."""
-    image = os.fsencode(name).decode("utf-8", "replace")
     if isinstance(outcome, ShowtellError):
-        return [{"image": image, "error": str(outcome)}]
-    return [{"image": image, "caption": each.text, "log_prob": round(each.log_prob, 4)} for each in outcome]
+        return [{"image": writable(name), "error": str(outcome)}]
+    return [{"image": writable(name), "caption": each.text, "log_prob": round(each.log_prob, 4)} for each in outcome]
 
 
 def number_of(name: str) -> int:
@@ -147,4 +146,4 @@ def number_of(name: str) -> int:
 
 
 def _of(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(":. ")
+    return f"{type(error).__name__}: {one_line(str(error))}".rstrip(":. ")

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,12 @@ class Worker:
     def __init__(self, models: Any, work: Work) -> None:
         import ray
 
+        with suppress(OSError):  # this machine has no such folder, and then no such paths
+            os.chdir(work.folder)
         files: ModelFiles = ray.get(models)
         with tempfile.TemporaryDirectory(prefix="showtell-") as folder:
             captioner = load(_unpacked(files, Path(folder)), threads=work.threads, engine=work.engine)
-        self.caption = PartCaptioner(
-            captioner, work.options, Results(work.where), work.made_with, work.folder, work.batch_size
-        )
+        self.caption = PartCaptioner(captioner, work.options, Results(work.where), work.made_with, work.batch_size)
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
         """Caption the one part of the batch; what goes wrong with the part as a whole is said, and not tried again."""

@@ -1,22 +1,20 @@
 """Input, cut into parts: as many images as one worker captions into one file.
 
 A shard is a part as it is: to cut it, one would have to read it. Loose files are cut as they come, tables between
-their groups of rows. Anything that fsspec knows is an input: paths, and URLs such as s3://bucket/photos.
+their groups of rows.
 """
 
-import glob
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
-from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.images.names import is_container_name, is_image_name, is_shard_name, is_table_name
-from showtell.images.tables import row_groups, table_rows
-
-WEB = ("http://", "https://")
+from showtell.errors import DataError, ShowtellError
+from showtell.images.names import is_shard_name, is_table_name
+from showtell.images.sources import Finder
+from showtell.images.storage import LARGEST, STDIN, ImageBytes, ImageFile, StoredImage, too_large
+from showtell.images.tables import read_rows, row_groups, table_rows
+from showtell.images.tar import image_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,126 +42,63 @@ class Part:
         return cls(**{**values, "names": tuple(values["names"])})
 
 
-def find_parts(inputs: Iterable[str], column: str | None, size: int, problems: list[DataError]) -> Iterator[Part]:
+def find_parts(names: Iterable[str], column: str | None, size: int, finder: Finder) -> Iterator[Part]:
     """The parts of the input, each image once, in a fixed order.
 
     Args:
-        inputs: files, folders (with all below them), globs, shards and tables, as paths or as URLs.
+        names: files, folders (with all below them), globs, shards and tables, as paths or as addresses.
         column: of tables, the one that holds images; None to find it.
         size: images of a part.
-        problems: gets what is wrong with inputs that hold no image.
+        finder: goes through the folders, and gets what is wrong with names that hold no image.
 
     Raises:
-        UsageError: a table has no such column, or there is no such kind of URL.
+        UsageError: a table has no such column, or there is no such kind of address.
         MissingExtraError: a package is missing.
     """
-    seen: set[str] = set()
     files: list[str] = []
-    for asked in inputs:
-        try:
-            for name in _files_of(asked):
-                if name in seen:
-                    continue
-                seen.add(name)
-                if is_shard_name(name):
-                    yield Part("shard", where=name)
-                elif is_table_name(name):
-                    yield from _parts_of_table(name, column, size)
-                else:
-                    files.append(name)
-                if len(files) == size:
-                    yield Part("files", tuple(files))
-                    files.clear()
-        except DataError as error:
-            problems.append(error)
-        except OSError as error:
-            problems.append(DataError(f"{asked} can't be read: {error.strerror or error}."))
+    for name in finder.files(names):
+        if is_shard_name(name):
+            yield Part("shard", where=name)
+        elif is_table_name(name):
+            try:
+                yield from _parts_of_table(name, column, size)
+            except DataError as error:
+                finder.problems.append(error)
+        elif name == STDIN:
+            finder.problems.append(DataError("-: a cluster can't read this machine's stdin.", "Name a file."))
+        else:
+            files.append(name)
+        if len(files) == size:
+            yield Part("files", tuple(files))
+            files.clear()
     if files:
         yield Part("files", tuple(files))
 
 
-def opened(name: str, folder: str = "") -> tuple[Any, str]:
-    """The fsspec file system that a path or URL is in, and its path there; `folder` is what paths are relative to.
+def images_of(part: Part) -> Iterator[StoredImage]:
+    """The images of a part, in its order. One that can't be read is an error of its own, and the others go on.
 
-    Raises:
-        UsageError: there is no such kind of URL.
-        MissingExtraError: fsspec is not installed.
+    Loose files are read when `read` is called, on any thread; shards and tables as this goes through them. Where a
+    shard breaks off, the last image is the shard itself, with the reason.
     """
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise MissingExtraError("Captioning on a cluster", "bulk") from None
-    try:
-        file_system, path = url_to_fs(name if "://" in name else os.path.join(folder, name))  # noqa: PTH118
-    except (ImportError, ValueError) as error:  # not installed, not known
-        raise UsageError(f"{name} can't be opened: {str(error).rstrip('.')}.", "Look for its name in fsspec.") from None
-    return file_system, path
-
-
-def _files_of(asked: str) -> Iterator[str]:
-    """The files that one input names: images, or files of many.
-
-    Raises:
-        DataError: there are none.
-    """
-    if asked.startswith(WEB) or (is_image_name(asked) and not glob.has_magic(asked)):
-        yield asked  # whether it is there, who reads it will see
-        return
-    file_system, path = opened(asked)
-    if file_system.isdir(path):
-        empty = True
-        for file in _images_in(file_system, path):
-            empty = False
-            yield _name(file_system, file, path, asked)
-        if empty:
-            raise DataError(f"{asked}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ...")
-    elif file_system.exists(path):
-        yield asked
-    elif not glob.has_magic(asked):
-        raise DataError(f"{asked}: there is no such file.")
+    if part.kind == "files":
+        yield from map(ImageFile, part.names)
+    elif part.kind == "rows":
+        rows = range(part.first, part.first + len(part.names))
+        for name, data in zip(part.names, read_rows(part.where, part.column, rows), strict=True):
+            yield ImageBytes(name, data)
     else:
-        # 'shards/*.tar' is of shards; but photos/* is of photos only.
-        takes = is_container_name if is_container_name(path) else is_image_name
-        matching = sorted(filter(takes, _matching(file_system, path, asked)))
-        if not matching:
-            raise DataError(f"{asked}: no image matches.")
-        yield from matching
-
-
-def _matching(file_system: Any, path: str, asked: str) -> list[str]:
-    if "://" not in asked:
-        return glob.glob(asked, recursive=True)  # noqa: PTH207 (absolute, too)
-    return [_name(file_system, file, path, asked) for file in file_system.glob(path)]
-
-
-def _images_in(file_system: Any, folder: str) -> Iterator[str]:
-    """The images in a folder, sorted, then those of the folders below it; hidden ones are left out."""
-    entries = sorted(file_system.ls(folder, detail=True), key=lambda entry: entry["name"])
-    for entry in entries:
-        if entry["type"] != "directory" and is_image_name(entry["name"]):
-            yield entry["name"]
-    for entry in entries:
-        below = entry["name"].rstrip("/")
-        hidden = PurePosixPath(below).name.startswith(".")
-        if entry["type"] == "directory" and below != folder.rstrip("/") and not hidden and not entry.get("islink"):
-            yield from _images_in(file_system, below)
-
-
-def _name(file_system: Any, path: str, folder: str, asked: str) -> str:
-    """What results call a file in a folder: as the command line would."""
-    if "://" not in asked:
-        return (str(Path(asked)) + path[len(folder) :]).removeprefix("./")
-    _, separator, outer = asked.partition("::")  # zip://photos::s3://bucket/photos.zip
-    return f"{file_system.unstrip_protocol(path)}{separator}{outer}"
+        try:
+            for member in image_members(part.where, stream=True):
+                name = f"{part.where}/{member.name}"
+                yield ImageBytes(name, too_large(name) if member.size > LARGEST else member.read())
+        except ShowtellError as error:
+            yield ImageBytes(part.where, error)
 
 
 def _parts_of_table(name: str, column: str | None, size: int) -> Iterator[Part]:
-    file_system, path = opened(name)
-    with file_system.open(path, "rb") as file:
-        found, rows = table_rows(name, column, file)
-        groups = row_groups(name, file)
-    if not rows:
-        raise DataError(f"{name}: this table has no rows.")
+    found, rows = table_rows(name, column)
+    groups = row_groups(name)
     first = end = 0
     for number, group in enumerate(groups, 1):
         end += group

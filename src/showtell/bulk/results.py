@@ -20,14 +20,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from showtell.bulk.parts import Part, opened
+from showtell.bulk.parts import Part
 from showtell.errors import MissingExtraError, UsageError
+from showtell.images.names import is_remote
+from showtell.images.storage import file_system
 
 OWN = "_showtell"
 PART_FILE = re.compile(r"part-(\d+)\.parquet")
 BEGIN_AGAIN = "Give what it was begun with, or choose another --out."
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 """Of the output: image, caption and log_prob, or error."""
 
 
@@ -53,7 +55,7 @@ class Results:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.file_system, root = opened(where, os.getcwd())  # noqa: PTH109
+        self.file_system, root = file_system(where if is_remote(where) else os.path.abspath(where))  # noqa: PTH100
         self.root = root.rstrip("/")
         self._own = f"{self.root}/{OWN}"
 
@@ -143,7 +145,7 @@ class Results:
         state |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.file_system.pipe_file(self._attempt(number), json.dumps(state).encode())
 
-    def finish(self, number: int, rows: Sequence[Row], made_with: Mapping[str, Any]) -> None:
+    def finish(self, number: int, rows: Sequence[Record], made_with: Mapping[str, Any]) -> None:
         """Write a part's file, in place of what may be there."""
         self._write(f"{self.root}/part-{number:06}.parquet", _parquet(rows, made_with))
         with suppress(FileNotFoundError):
@@ -180,7 +182,7 @@ class Results:
         self.file_system.mv(aside, path)
 
 
-def _parquet(rows: Sequence[Row], made_with: Mapping[str, Any]) -> bytes:
+def _parquet(rows: Sequence[Record], made_with: Mapping[str, Any]) -> bytes:
     """A file of the one-process command's columns, and `error`."""
     try:
         import pyarrow as pa

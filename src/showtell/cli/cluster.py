@@ -13,7 +13,7 @@ import typer
 from showtell.bundle import default_model, load_bundle
 from showtell.captioner import EngineName, load
 from showtell.cli.progress import progress_bar
-from showtell.errors import DataError, Interrupted, UsageError, one_line
+from showtell.errors import Interrupted, UsageError, one_line
 
 if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for what only a cluster needs
     from showtell.bulk.cluster import ModelFiles, Work
@@ -79,6 +79,7 @@ def caption_on_cluster(
     from showtell.bulk.cluster import Work, model_files, workers_of_cluster
     from showtell.bulk.parts import find_parts
     from showtell.bulk.results import Results
+    from showtell.images.sources import Finder
 
     if out is None:
         raise UsageError("--engine ray writes a folder.", "Say --out DIR.")
@@ -98,16 +99,16 @@ def caption_on_cluster(
         "inputs": _shown(names),
         "column": column,
     }
-    problems: list[DataError] = []
+    finder = Finder()
     results.make_folders()
     if begun is None:
         folder = os.getcwd()  # noqa: PTH109
-        results.begin(find_parts(names, column, part_size, problems), {**made_with, "folder": folder})
+        results.begin(find_parts(names, column, part_size, finder), {**made_with, "folder": folder})
     else:
         results.check(made_with)
         folder = begun["folder"]
-    for problem in problems:
-        print(f"showtell: {one_line(str(problem))}", file=sys.stderr)
+    for said in filter(None, (finder.passed_over(), *map(str, finder.problems))):
+        print(f"showtell: {one_line(said)}", file=sys.stderr)
     lines = results.lines()
     over = results.done()
     left = {number: place for number, place in enumerate(lines) if number not in over}
@@ -118,7 +119,7 @@ def caption_on_cluster(
     print(f"showtell: {done:,} captioned, {failed:,} failed.", file=sys.stderr)
     if failed:
         print(f"showtell: the column 'error' in {out} says why.", file=sys.stderr)
-    if failed or problems:
+    if failed or finder.problems:
         raise typer.Exit(1)
 
 

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from showtell.data.formats.layout import files_present
 from showtell.data.scenes import Scene
 from showtell.errors import DataError
 from showtell.images.decode import read_image
-from showtell.images.storage import NamedBytes, Stored
+from showtell.images.names import as_on_disk
+from showtell.images.storage import ContainedImage
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -43,7 +43,7 @@ class Example:
     """The image file; None when the image has no file of its own."""
     scene: Scene | None = None
     """What to draw, in `shapes`; it can tell whether a caption is true."""
-    stored: Stored | None = None
+    stored: ContainedImage | None = None
     """Where the image is, if in a file that holds many."""
     mirrored: bool = False
     """Whether the image is read with its left and right in each other's place."""
@@ -70,7 +70,7 @@ class Example:
         if self.path is not None:
             image = read_image(self.path, at_least=at_least)
         elif self.stored is not None:
-            image = read_image(NamedBytes(self.stored.read(), self.stored.name), at_least=at_least)
+            image = read_image(self.stored.source(), at_least=at_least)
         else:
             assert self.scene is not None, "an example has a path, a place in a file, or a scene"
             image = self.scene.draw()
@@ -125,12 +125,13 @@ def dataset_of_files(
     if captionless:
         told.append(f"Images left out because they have no caption: {captionless:,}.")
     captioned = [image_id for image_id in splits if texts[image_id]]
-    present = files_present(paths[image_id] for image_id in captioned) if photos else set(paths.values())
-    missing = tuple(str(paths[image_id]) for image_id in captioned if paths[image_id] not in present)
+    wanted = [paths[image_id] for image_id in captioned]
+    there = dict(zip(captioned, as_on_disk(wanted) if photos else wanted, strict=True))
+    missing = tuple(str(paths[image_id]) for image_id, file in there.items() if file is None)
     examples = tuple(
-        Example(image_id, splits[image_id], texts[image_id], paths[image_id])
-        for image_id in captioned
-        if paths[image_id] in present
+        Example(image_id, splits[image_id], texts[image_id], file)
+        for image_id, file in there.items()
+        if file is not None
     )
     if not examples:
         if missing:

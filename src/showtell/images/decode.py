@@ -15,45 +15,17 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from showtell.errors import ImageError
+from showtell.errors import ImageError, reason_of
 
 Source = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
 # What photos come in. Pillow knows more, and some of those run other programs (EPS) or take any file (TGA).
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
-SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-    }
-    | {
-        ".avif",
-        ".avifs",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".ico",
-        ".qoi",
-    }
-)
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".qoi",
+})  # fmt: skip
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -205,7 +177,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    reason = reason_of(error)
     cut_off = "truncated" in reason or isinstance(error, EOFError)
     return ImageError(f"{name} is {'cut off' if cut_off else 'damaged'}: {reason}.")
 

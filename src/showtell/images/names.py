@@ -1,17 +1,28 @@
-"""What a file is taken for by its name, wherever it lies: an image, a tar shard, a Parquet table."""
+"""What a name says of its file, wherever it lies; and how names are written, and found again on a disk."""
 
 import os
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
 from showtell.images.decode import SUFFIXES
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read, or refused with a reason
 TABLE_SUFFIXES = (".parquet", ".pq")
+WEB = ("http://", "https://")
+
+# Folders that a NAS, a bin, an archiver or a disk keeps for itself: thumbnails, deleted photos, fragments.
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "recycled"}
+    | {"system volume information", "found.000", "lost+found", "network trash folder", "temporary items", "__macosx"}
+)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file that nobody named in full is taken for an image; hidden ones are not."""
-    file = os.path.basename(name)  # noqa: PTH119 (of 100,000 names)
-    return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122
+    """Whether a file's suffix is one of images."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (of 100,000 names)
 
 
 def is_shard_name(name: str) -> bool:
@@ -29,11 +40,49 @@ def is_container_name(name: str) -> bool:
     return is_shard_name(name) or is_table_name(name)
 
 
+def is_remote(name: str) -> bool:
+    """Whether it is an address and no path."""
+    return "://" in name
+
+
+def is_passed_over(path: str, asked: str = "") -> bool:
+    """Whether a file or folder, or a folder that it is in, is hidden or a system's own.
+
+    What somebody has named himself, in the path or glob `asked`, is not.
+    """
+    named = [part for part in PurePath(asked).parts if part[0] not in "*?["]
+    return any(
+        (part.startswith(".") and part != "..") or part.lower() in SYSTEM_FOLDERS
+        for part in PurePath(path).parts
+        if not any(fnmatchcase(part, each) for each in named)
+    )
+
+
 def writable(name: str) -> str:
-    """The name in Unicode: a file system may hold bytes that are none."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    """The name in Unicode, bytes that are none as `\\xe8`: two names stay two."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def printable(name: str) -> str:
-    """The name on one line, without characters that move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in writable(name))
+    """The name on one line, characters that move a terminal's cursor as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in writable(name))
+
+
+def as_on_disk(paths: Iterable[Path]) -> Iterator[Path | None]:
+    """Each path as the disk spells it, None if it is not there; a folder is listed once for all its files.
+
+    A Mac writes é as e and an accent (NFD), most of what people type has one letter (NFC): both are the same name.
+    """
+
+    @cache
+    def names_in(folder: Path) -> tuple[Path, dict[str, str]]:
+        there = folder if folder.is_dir() or folder == folder.parent else found(folder) or folder
+        names = [entry.name for entry in there.iterdir()] if there.is_dir() else []
+        return there, {normalize("NFC", name): name for name in names} | {name: name for name in names}
+
+    def found(path: Path) -> Path | None:
+        folder, names = names_in(path.parent)
+        name = names.get(path.name) or names.get(normalize("NFC", path.name))
+        return None if name is None else folder / name
+
+    return map(found, paths)

@@ -1,134 +1,211 @@
-"""What stands behind a command line's inputs: files, folders, globs, URLs, stdin, tar shards and Parquet tables.
+"""What stands behind the names that a user gives: files, folders, globs, addresses, stdin, tar shards, Parquet tables.
 
-`find_inputs` lists the images without opening one; an `Input` reads its own. A table's rows must be read in order:
-`ready` does that, for whoever goes through the list from its start.
+`Finder` is the one walk through folders, here and wherever fsspec reads; `find_images` lists images without opening
+one, a `StoredImage` reads its own.
 """
 
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPException
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote
-from urllib.request import Request, urlopen
+from typing import Any, NamedTuple
 
-from showtell import __version__
-from showtell.errors import DataError, ImageError
-from showtell.images.names import is_container_name, is_image_name, is_shard_name, is_table_name
-from showtell.images.tables import read_rows, table_rows
-from showtell.images.tar import member_bytes, named, shard_members
+from showtell.errors import DataError
+from showtell.images.names import (
+    WEB,
+    as_on_disk,
+    is_container_name,
+    is_image_name,
+    is_passed_over,
+    is_remote,
+    is_shard_name,
+    is_table_name,
+)
+from showtell.images.storage import STDIN, ByteRange, ImageFile, StoredImage, file_system, retried
+from showtell.images.tables import TableImage, table_rows
+from showtell.images.tar import image_members
 
-STDIN = "-"
-URL_PREFIXES = ("http://", "https://")
-URL_SAFE = "%:/?#[]@!$&'()*+,;="
-URL_TIMEOUT = 20.0  # seconds without a byte
-URL_LIMIT = 64 * 2**20  # bytes of one image
+FOLDERS, FILES, PIPES = "hidden or system folder", "hidden file", "pipe or device"
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One image of the command line, by the name that the results call it."""
+class Entry(NamedTuple):
+    """Something in a folder."""
 
     name: str
+    path: str
+    """With the folder's, as the user wrote it."""
+    kind: str
+    """`folder`, `link` (to a folder), `file`, or what else it is."""
 
-    def read(self) -> str | BinaryIO:
-        """What `read_image` takes: the path of a file, or the bytes of a URL or of stdin under its name.
+
+class Finder:
+    """Finds the files that names stand for, each once and in a fixed order.
+
+    Hidden and system files and folders are passed over, unless the user names them. Links to folders are followed,
+    but no folder is gone through twice.
+
+    Attributes:
+        problems: what is wrong with names that stand for nothing, and folders that can't be read.
+    """
+
+    def __init__(self, takes: Callable[[str], bool] = is_image_name) -> None:
+        self.problems: list[DataError] = []
+        self._takes = takes
+        self._passed_over: dict[str, list[str]] = {}
+        self._folders: set[object] = set()  # those that were gone through
+
+    def files(self, asked: Iterable[str]) -> Iterator[str]:
+        """The images and containers of images behind files, folders, globs, addresses and `-`.
 
         Raises:
-            ImageError: the URL can't be fetched, or stdin is empty.
+            UsageError: there is no such kind of address.
+            MissingExtraError: fsspec is not installed.
         """
-        if self.path is not None:
-            return self.name
-        return named(stdin_bytes(), "stdin") if self.name == STDIN else named(fetch(self.name), self.name)
+        seen: set[str] = set()
+        for name in asked:
+            try:
+                for file in self._files_of(name):
+                    if file not in seen:
+                        seen.add(file)
+                        yield file
+            except DataError as error:
+                self.problems.append(error)
+            except OSError as error:
+                self.problems.append(DataError(f"{name} can't be read: {error.strerror or error}."))
 
-    @property
-    def path(self) -> Path | None:
-        """The image's file; None if it has none of its own."""
-        return None if self.name == STDIN or self.name.startswith(URL_PREFIXES) else Path(self.name)
+    def files_in(self, folder: str) -> Iterator[str]:
+        """The files in a folder, sorted, then those of the folders below it; linked folders come last."""
+        links: list[str] = []
+        yield from self._walk(folder if is_remote(folder) else str(Path(folder)), links)
+        while links:
+            yield from self._walk(links.pop(0), links)
+
+    def passed_over(self) -> str:
+        """A sentence on what was passed over; empty if nothing was."""
+        said = [
+            f"{len(paths):,} {kind}{'s' * (len(paths) > 1)} ({paths[0]}{', ...' * (len(paths) > 1)})"
+            for kind, paths in self._passed_over.items()
+        ]
+        return f"Passed over: {', '.join(said)}." if said else ""
+
+    def _pass_over(self, kind: str, path: str) -> None:
+        self._passed_over.setdefault(kind, []).append(path)
+
+    def _files_of(self, asked: str) -> Iterator[str]:
+        """The files that one name stands for. Raises DataError when there are none, OSError."""
+        magic = glob.has_magic(asked)
+        if asked == STDIN or asked.startswith(WEB) or (is_remote(asked) and is_image_name(asked) and not magic):
+            yield asked  # whether it is there, who reads it will see
+            return
+        if is_remote(asked):
+            system, path = file_system(asked)
+            is_folder, is_there = system.isdir(path), system.exists(path)
+        else:  # os.path and not Path: a name that is too long or out of bounds is one bad input, and no exception
+            is_folder, is_there = os.path.isdir(asked), os.path.lexists(asked)  # noqa: PTH112
+        if is_folder:
+            if _identity(asked) in self._folders:
+                return
+            before, empty = len(self.problems), True
+            for file in self.files_in(asked):
+                empty = False
+                yield file
+            if empty and len(self.problems) == before:
+                raise DataError(
+                    f"{asked}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ..."
+                )
+        elif is_there:
+            yield asked
+        elif magic:
+            matching = self._matching(asked)
+            if not matching:
+                raise DataError(f"{asked}: no image matches.")
+            yield from matching
+        else:
+            spelled = None if is_remote(asked) else next(as_on_disk([Path(asked)]))
+            if spelled is None:
+                raise DataError(f"{asked}: there is no such file.")
+            yield from self._files_of(str(spelled))
+
+    def _matching(self, pattern: str) -> list[str]:
+        """The files that a glob stands for: 'shards/*.tar' is of shards, but photos/* is of photos only."""
+        takes = is_container_name if is_container_name(pattern) else self._takes
+        parts = Path(pattern).parts
+        if is_remote(pattern):
+            system, path = file_system(pattern)
+            found = [_address(system, file, pattern) for file in retried(pattern, lambda: system.glob(path))]
+        elif "**" in parts:  # Python's own would follow a link upwards for ever
+            inner = Finder(takes)
+            inner.problems, inner._passed_over = self.problems, self._passed_over
+            start = parts.index("**")
+            found = [
+                file
+                for folder in filter(os.path.isdir, glob.glob(str(Path(*parts[:start]))))  # noqa: PTH207
+                for file in inner.files_in(folder)
+                if _matches(Path(file).relative_to(folder).parts, parts[start:])
+            ]
+        else:
+            found = glob.glob(pattern)  # noqa: PTH207
+        matching = []
+        for file in sorted(filter(takes, found)):
+            if is_passed_over(file, pattern):
+                self._pass_over(FILES, file)
+            elif not is_remote(file) and os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
+                self._pass_over(PIPES, file)
+            else:
+                matching.append(file)
+        return matching
+
+    def _walk(self, folder: str, links: list[str]) -> Iterator[str]:
+        """The files in a folder and below it, but for linked folders, which are added to `links`."""
+        try:
+            identity = _identity(folder)
+            entries = [] if identity in self._folders else sorted(_entries(folder))
+        except OSError as error:
+            self.problems.append(DataError(f"{folder}: this folder can't be read ({error.strerror})."))
+            return
+        except DataError as error:  # at an address
+            self.problems.append(error)
+            return
+        self._folders.add(identity)
+        below: list[str] = []
+        for entry in entries:
+            is_folder = entry.kind in ("folder", "link")
+            if not is_folder and not self._takes(entry.name):
+                continue
+            if is_passed_over(entry.name):
+                self._pass_over(FOLDERS if is_folder else FILES, entry.path)
+            elif is_folder:
+                (below if entry.kind == "folder" else links).append(entry.path)
+            elif entry.kind == "file":
+                yield entry.path
+            else:
+                self._pass_over(entry.kind, entry.path)
+        for each in below:
+            yield from self._walk(each, links)
 
 
-class Part(Input):
-    """An image inside a file of many."""
-
-    __slots__ = ()
-
-    @property
-    def path(self) -> None:
-        """None: its file is not its alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member(Part):
-    """An image in a tar shard, called SHARD/MEMBER."""
-
-    shard: str
-    offset: int
-    size: int
-
-    def read(self) -> BinaryIO:
-        """The member's bytes under its name. Raises ImageError."""
-        return member_bytes(self.shard, self.name, self.offset, self.size)
-
-
-@dataclass(frozen=True, slots=True)
-class Row(Part):
-    """An image in a Parquet table, called TABLE/ROW; `ready` makes it one that can be read."""
-
-    table: str
-    column: str
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRow(Part):
-    """An image of a table whose bytes are there, or why they are not."""
-
-    data: bytes | ImageError
-
-    def read(self) -> BinaryIO:
-        """The row's bytes under its name. Raises ImageError."""
-        if isinstance(self.data, ImageError):
-            raise self.data
-        return named(self.data, self.name)
-
-
-def find_inputs(names: Iterable[str], column: str | None = None) -> tuple[list[Input], list[DataError]]:
-    """The images behind `names`, each once, in a fixed order; and what is wrong with names that hold none.
+def find_images(names: Iterable[str], column: str | None = None) -> tuple[list[StoredImage], Finder]:
+    """The images behind `names`, each once, in a fixed order; and the finder, which knows what is wrong with others.
 
     Args:
-        names: files, folders, globs, URLs, shards, tables; `-` is stdin.
+        names: files, folders, globs, addresses, shards, tables; `-` is stdin.
         column: of tables, the one that holds images; None to find it.
 
     Raises:
-        UsageError: a table has no such column.
-        MissingExtraError: tables can't be read here.
+        UsageError: a table has no such column, or there is no such kind of address.
+        MissingExtraError: tables or addresses can't be read here.
     """
-    found: dict[str, Input] = {}
-    problems: list[DataError] = []
-    for name in names:
+    found: dict[str, StoredImage] = {}
+    finder = Finder()
+    for file in finder.files(names):
         try:
-            for image in _images_of(name, column, problems):
+            for image in _images_of(file, column):
                 found.setdefault(image.name, image)
         except DataError as error:
-            problems.append(error)
-    return list(found.values()), problems
-
-
-def ready(images: Iterable[Input]) -> Iterator[Input]:
-    """The same images, the rows of tables with their bytes, read as they are asked for."""
-    for (table, column), group in groupby(images, key=_table_of):
-        if table is None:
-            yield from group
-            continue
-        rows = list(group)
-        contents = read_rows(table, column, [image.row for image in rows if isinstance(image, Row)])
-        for image, data in zip(rows, contents, strict=True):
-            yield ReadRow(image.name, data)
+            finder.problems.append(error)
+    return list(found.values()), finder
 
 
 def listed_names(path: str) -> list[str]:
@@ -144,108 +221,67 @@ def listed_names(path: str) -> list[str]:
     return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
 
 
-def fetch(url: str) -> bytes:
-    """The bytes behind a URL.
-
-    Raises:
-        ImageError: it can't be fetched, takes too long or is too large.
-    """
-    try:
-        # A pasted URL may hold spaces and letters that a request line can't.
-        request = Request(quote(url, safe=URL_SAFE), headers={"User-Agent": f"showtell/{__version__}"})
-        with urlopen(request, timeout=URL_TIMEOUT) as answer:
-            data: bytes = answer.read(URL_LIMIT + 1)
-    except HTTPError as error:
-        raise ImageError(f"{url} can't be fetched: the server answers {error.code} {error.reason}.") from None
-    except URLError as error:
-        raise ImageError(f"{url} can't be fetched: {error.reason}.") from None
-    except TimeoutError:
-        raise ImageError(f"{url} can't be fetched: no answer for {URL_TIMEOUT:.0f} s.") from None
-    except (
-        OSError,
-        HTTPException,
-        ValueError,
-    ) as error:  # a connection that breaks off, a port that is no number
-        raise ImageError(f"{url} can't be fetched: {error}.") from None
-    if len(data) > URL_LIMIT:
-        raise ImageError(f"{url} is larger than {URL_LIMIT // 2**20} MiB.", "Download it, and give the file.")
-    return data
-
-
-def stdin_bytes() -> bytes:
-    """One image from stdin.
-
-    Raises:
-        ImageError: nothing came.
-    """
-    data = sys.stdin.buffer.read()
-    if not data:
-        raise ImageError("Stdin is empty.", "For '-', send one image: showtell caption - < photo.jpg")
-    return data
-
-
-def _images_of(name: str, column: str | None, problems: list[DataError]) -> Iterator[Input]:
-    """The images behind one name; folders in it that can't be read are added to `problems`.
-
-    Raises:
-        DataError: there are none, or none any more.
-    """
-    if name == STDIN or name.startswith(URL_PREFIXES):
-        yield Input(name)
-    # os.path and not Path: a name that is too long or out of bounds is one bad input, and no exception.
-    elif os.path.isdir(name):  # noqa: PTH112
-        before = len(problems)
-        empty = True
-        for image in _images_in(name, problems):
-            empty = False
-            yield Input(image)
-        if empty and len(problems) == before:
-            raise DataError(f"{name}: no image in this folder.", "Images are known by their suffix: .jpg, .png, ...")
-    elif os.path.lexists(name):
-        yield from _images_of_file(name, column)
-    elif not glob.has_magic(name):
-        raise DataError(f"{name}: there is no such file.")
-    else:
-        # 'shards/*.tar' is of shards; but photos/* is of photos only.
-        takes = is_container_name if is_container_name(name) else is_image_name
-        matching = sorted(filter(takes, glob.glob(name, recursive=True)))  # noqa: PTH207 (absolute, too)
-        if not matching:
-            raise DataError(f"{name}: no image matches.")
-        for match in matching:
-            yield from _images_of_file(match, column)
-
-
-def _images_of_file(name: str, column: str | None) -> Iterator[Input]:
-    """The image that a file is, or those that it holds."""
-    if is_shard_name(name):
-        empty = True
-        for member, offset, size in shard_members(name):
-            if is_image_name(member):
-                empty = False
-                yield Member(f"{name}/{member}", name, offset, size)
-        if empty:
-            raise DataError(f"{name}: no image in this shard.", "Images are known by their suffix: .jpg, .png, ...")
-    elif is_table_name(name):
-        found, rows = table_rows(name, column)
-        if not rows:
-            raise DataError(f"{name}: this table has no rows.")
+def _images_of(file: str, column: str | None) -> Iterator[StoredImage]:
+    """The image that a file is, or those that it holds. Raises DataError when there are none, or none any more."""
+    if is_shard_name(file):
+        for member in image_members(file):
+            yield ByteRange(f"{file}/{member.name}", file, member.offset, member.size)
+    elif is_table_name(file):
+        found, rows = table_rows(file, column)
         for number, row in enumerate(rows):
-            yield Row(f"{name}/{row}", name, found, number)
+            yield TableImage(f"{file}/{row}", file, found, number)
     else:
-        yield Input(name)
+        yield ImageFile(file)
 
 
-def _images_in(folder: str, problems: list[DataError]) -> Iterator[str]:
-    """The images in a folder and the folders below it, sorted; hidden ones are left out."""
+def _entries(folder: str) -> list[Entry]:
+    """What is in a folder. Raises OSError."""
+    if not is_remote(folder):
+        inside = "" if folder == "." else folder
+        with os.scandir(folder) as entries:
+            return [Entry(e.name, os.path.join(inside, e.name), _kind(e)) for e in entries]  # noqa: PTH118
+    system, path = file_system(folder)
+    kinds = {"directory": "folder", "file": "file"}
+    return [
+        # Links are not followed there: nobody says where they lead.
+        Entry(
+            below.rpartition("/")[2],
+            _address(system, below, folder),
+            "remote link" if entry.get("islink") else kinds.get(entry["type"], PIPES),
+        )
+        for entry in retried(folder, lambda: system.ls(path, detail=True))
+        if (below := entry["name"].rstrip("/")) != path.rstrip("/")
+    ]
 
-    def unreadable(error: OSError) -> None:
-        problems.append(DataError(f"{error.filename}: this folder can't be read ({error.strerror})."))
 
-    for parent, folders, files in os.walk(str(Path(folder)), onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = "" if parent == "." else parent.removeprefix("./")
-        yield from (os.path.join(inside, name) for name in sorted(files) if is_image_name(name))  # noqa: PTH118
+def _kind(entry: "os.DirEntry[str]") -> str:
+    if not entry.is_symlink():
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else PIPES
+    if os.path.isdir(entry):  # noqa: PTH112
+        return "link"
+    # A link to nothing counts as a file: whoever reads it says what is wrong.
+    return "file" if os.path.isfile(entry) or not os.path.exists(entry) else PIPES  # noqa: PTH110, PTH113
 
 
-def _table_of(image: Input) -> tuple[str | None, str]:
-    return (image.table, image.column) if isinstance(image, Row) else (None, "")
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path are those that a glob's parts stand for."""
+    if not pattern:
+        return not path
+    if pattern[0] == "**" and _matches(path, pattern[1:]):
+        return True
+    here = bool(path) and fnmatchcase(path[0], pattern[0])
+    return here and _matches(path[1:], pattern if pattern[0] == "**" else pattern[1:])
+
+
+def _identity(folder: str) -> object:
+    """What two names of one folder have in common."""
+    if is_remote(folder):
+        return folder.rstrip("/")
+    found = os.stat(folder or ".")  # noqa: PTH116
+    return found.st_dev, found.st_ino
+
+
+def _address(system: Any, path: str, asked: str) -> str:
+    """The address of a path in a file system, as that of `asked` is written: zip://photos::s3://bucket/photos.zip."""
+    _, separator, outer = asked.partition("::")
+    return f"{system.unstrip_protocol(path)}{separator}{outer}"

@@ -1,54 +1,107 @@
-"""Files on this disk or at an address that fsspec knows (https, s3, gs, hf, ...), and images that are parts of them.
+"""Image files, wherever they are kept, and the bytes of files on this disk or at an address.
 
-Nothing is read whole: a range of bytes is asked for, so an image in a tar shard of a gigabyte costs what the image
-weighs, wherever the shard lies.
+Addresses are those that fsspec knows (https, s3, gs, hf, ...). Of a large file a range of bytes is asked for: an image
+in a tar shard of a gigabyte costs what the image weighs, wherever the shard lies.
 """
 
 import io
 import logging
+import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, TypeVar
 
-from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.errors import DataError, ImageError, MissingExtraError, ShowtellError, UsageError, reason_of
+from showtell.images.names import WEB, is_remote
+from showtell.images.urls import Unanswered, fetch
 
+STDIN = "-"
+LARGEST = 64 * 2**20  # bytes of an image that comes over a network, or out of a stream
 TRIES = 4  # to read from a network
 PAUSE = 1.0  # seconds before the second try; doubled for each that follows
 BLOCK = 8 * 2**20
 """So much of a remote file comes at a time when all of it is read."""
 VERSION_KEYS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "commit_hash")
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again won't help
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 
-class Stored(Protocol):
-    """The bytes of one image file, in something that holds many."""
+class StoredImage(ABC):
+    """One image file, wherever it is kept.
+
+    Attributes:
+        name: what results and messages call it, and what it is known by: no other image of a run has this name.
+    """
+
+    __slots__ = ()
+    name: str
 
     @property
-    def name(self) -> str:
-        """What messages call it."""
+    def path(self) -> Path | None:
+        """Its own file on this disk; None if it has none."""
+        return None
 
-    @property
-    def container(self) -> str:
-        """What holds it: a path or an address."""
+    @abstractmethod
+    def read(self) -> bytes:
+        """The file. Raises ImageError; DataError when what holds it can't be read now."""
 
-    @property
-    def stamp(self) -> str:
-        """Something that changes when the image does, and not when its container is copied."""
+    def source(self) -> str | BinaryIO:
+        """What `read_image` takes. Raises as `read`."""
+        return NamedBytes(self.read(), self.name)
+
+
+class ContainedImage(StoredImage):
+    """One in a file of many, which is known again in a later run.
+
+    Attributes:
+        container: the path or address of what holds it.
+    """
+
+    __slots__ = ()
+    container: str
 
     @property
     def in_order_only(self) -> bool:
-        """Whether reading images in another order than that of the data set is very slow."""
+        """Whether reading images in another order than that of their container is very slow."""
+        return False
 
-    def read(self) -> bytes:
-        """The file. Raises DataError when it can't be had now."""
+    @property
+    @abstractmethod
+    def stamp(self) -> str:
+        """Something that changes when the image does, and not when its container is copied."""
 
 
 @dataclass(frozen=True, slots=True)
-class ByteRange:
-    """A file within a file, at `offset`, of `length` bytes."""
+class ImageFile(StoredImage):
+    """An image that is a file of its own: on this disk, at an address, or `-` for stdin."""
+
+    name: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is on this disk."""
+        return None if self.name == STDIN or is_remote(self.name) else Path(self.name)
+
+    def read(self) -> bytes:
+        """The file; stdin can be read once."""
+        return _stdin() if self.name == STDIN else read_file(self.name)
+
+    def source(self) -> str | BinaryIO:
+        """The path of a file on this disk, so that no more of it is read than is needed."""
+        if self.path is not None:
+            return self.name
+        return NamedBytes(self.read(), "stdin" if self.name == STDIN else self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange(ContainedImage):
+    """An image within a file, at `offset`, of `length` bytes."""
 
     name: str
     container: str
@@ -60,14 +113,26 @@ class ByteRange:
         """Its length."""
         return str(self.length)
 
-    @property
-    def in_order_only(self) -> bool:
-        """Never."""
-        return False
+    def read(self) -> bytes:
+        """The range. Raises DataError; ImageError where the container ends within it."""
+        data = read_range(self.container, self.offset, self.length)
+        if len(data) < self.length:
+            raise ImageError(f"{self.name} is cut off: its shard ends within it.")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes(StoredImage):
+    """An image whose bytes are there, or why they are not."""
+
+    name: str
+    data: bytes | ShowtellError
 
     def read(self) -> bytes:
-        """The bytes. Raises DataError when they can't be had now."""
-        return read_range(self.container, self.offset, self.length)
+        """The bytes. Raises what stands in their place."""
+        if isinstance(self.data, ShowtellError):
+            raise self.data
+        return self.data
 
 
 class NamedBytes(io.BytesIO):
@@ -78,26 +143,24 @@ class NamedBytes(io.BytesIO):
         self.name = name
 
 
-def is_remote(file: str) -> bool:
-    """Whether it is an address and no path."""
-    return "://" in file
-
-
-def size_and_version(file: str) -> tuple[int, str]:
-    """How long a file is, and something that changes when it is written again.
+def read_file(file: str) -> bytes:
+    """All of an image file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DataError: nobody says how long it is.
+        ImageError: an address can't be fetched, or holds more than `LARGEST` bytes.
+        DataError: it can't be read.
     """
+    if file.startswith(WEB):
+        return retried(file, lambda: fetch(file, LARGEST, trusted=True))
     if not is_remote(file):
-        found = Path(file).stat()
-        return found.st_size, str(found.st_mtime_ns)
-    system, path = _file_system(file)
-    info = _tried(file, lambda: system.info(path))
-    if not isinstance(info.get("size"), int):
-        raise DataError(f"{file} can't be read in parts: its server does not say how long it is.", _DOWNLOAD)
-    return info["size"], str(next((info[key] for key in VERSION_KEYS if info.get(key)), ""))
+        try:
+            return Path(file).read_bytes()
+        except OSError as error:
+            raise _unreadable(file, error) from error
+    data = read_range(file, 0, LARGEST + 1)
+    if len(data) > LARGEST:
+        raise too_large(file)
+    return data
 
 
 def read_range(file: str, offset: int, length: int) -> bytes:
@@ -106,25 +169,89 @@ def read_range(file: str, offset: int, length: int) -> bytes:
     Raises:
         DataError: they can't be had, on a network after a few tries.
     """
-    if not is_remote(file):
-        try:
+    try:
+        if not is_remote(file):
             with Path(file).open("rb", buffering=0) as opened:
                 opened.seek(offset)
                 return opened.read(length)
-        except OSError as error:
-            raise DataError(f"{file} can't be read: {error.strerror}.") from error
-    system, path = _file_system(file)
-    found: bytes = _tried(file, lambda: system.cat_file(path, start=offset, end=offset + length))
+        system, path = file_system(file)
+        found: bytes = retried(file, lambda: system.cat_file(path, start=offset, end=offset + length))
+    except OSError as error:
+        raise _unreadable(file, error) from error
     if len(found) > length:
         raise DataError(f"{file} can't be read in parts: its server sends it whole.", _DOWNLOAD)
     return found
 
 
+def size_and_version(file: str) -> tuple[int, str]:
+    """How long a file is, and something that changes when it is written again.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        DataError: nobody says how long it is.
+    """
+    if not is_remote(file):
+        found = Path(file).stat()
+        return found.st_size, str(found.st_mtime_ns)
+    system, path = file_system(file)
+    info = retried(file, lambda: system.info(path))
+    if not isinstance(info.get("size"), int):
+        raise DataError(f"{file} can't be read in parts: its server does not say how long it is.", _DOWNLOAD)
+    return info["size"], str(next((info[key] for key in VERSION_KEYS if info.get(key)), ""))
+
+
 def open_file(file: str) -> BinaryIO:
-    """A file open for reading from its beginning to its end. Raises OSError, and DataError while it is read."""
+    """A file open for reading, in any order. Raises OSError, and DataError while it is read."""
     if not is_remote(file):
         return Path(file).open("rb")
     return io.BufferedReader(_RemoteFile(file), BLOCK)
+
+
+def file_system(file: str) -> tuple[Any, str]:
+    """The fsspec file system that a path or address is in, and its path there.
+
+    Raises:
+        UsageError: there is no such kind of address.
+        MissingExtraError: fsspec is not installed.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingExtraError("Reading from a network", "shards") from None
+    try:
+        system, path = url_to_fs(file)
+    except ValueError as error:
+        raise UsageError(f"{file} is no address that can be read: {reason_of(error)}.") from None
+    except ImportError as error:  # fsspec says which package knows this kind of address
+        raise UsageError(f"{file} can't be read: {error}") from None
+    return system, path
+
+
+def retried(file: str, ask: Callable[[], Result]) -> Result:
+    """What `ask` returns; what may be a network's fault is tried again.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        ShowtellError: as `ask` raises it.
+        DataError: the last try failed, too.
+    """
+    for number in range(1, TRIES + 1):
+        try:
+            return ask()
+        except Exception as error:  # each library that fsspec calls has its own
+            passes = not isinstance(error, (*FINAL, ShowtellError)) or isinstance(error, Unanswered)
+            if not passes or (number == TRIES and isinstance(error, ShowtellError)):
+                raise
+            if number == TRIES:
+                raise _unreadable(file, error, "Run the command again to go on.") from error
+            logger.info("%s: %s; trying again", file, reason_of(error))
+            time.sleep(PAUSE * 2 ** (number - 1))
+    raise AssertionError("the last try returns or raises")
+
+
+def too_large(name: str) -> ImageError:
+    """The error for an image of more than `LARGEST` bytes."""
+    return ImageError(f"{name} is larger than {LARGEST / 2**20:.3g} MiB.")
 
 
 class _RemoteFile(io.RawIOBase):
@@ -161,31 +288,15 @@ class _RemoteFile(io.RawIOBase):
 _DOWNLOAD = "Download it and name the local file."
 
 
-def _file_system(file: str) -> tuple[Any, str]:
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtraError("Reading from a network", "shards") from None
-    try:
-        system, path = fsspec.core.url_to_fs(file)
-    except ValueError as error:
-        raise UsageError(f"{file} is no address that can be read: {error}.") from None
-    except ImportError as error:  # fsspec says which package knows this kind of address
-        raise UsageError(f"{file} can't be read: {error}") from None
-    return system, path
+def _stdin() -> bytes:
+    """One image from stdin. Raises ImageError when nothing came."""
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise ImageError("Stdin is empty.", "For '-', send one image: showtell caption - < photo.jpg")
+    return data
 
 
-def _tried(file: str, ask: Callable[[], Any]) -> Any:
-    """What `ask` returns, tried a few times. Raises FileNotFoundError, DataError."""
-    for number in range(1, TRIES + 1):
-        try:
-            return ask()
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each file system has its own
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if number == TRIES:
-                raise DataError(f"{file} can't be read: {reason}.", "Run the command again to go on.") from error
-            logger.info("%s: %s; trying again", file, reason)
-            time.sleep(PAUSE * 2 ** (number - 1))
-    raise AssertionError("the last try returns or raises")
+def _unreadable(file: str, error: Exception, way_out: str = "") -> DataError:
+    unsaid = isinstance(error, FileNotFoundError) and not error.strerror  # fsspec's: only the path
+    reason = "there is no such file" if unsaid else reason_of(error)
+    return DataError(f"{file} can't be read: {reason}.", way_out)

@@ -1,41 +1,61 @@
 """Parquet tables of images (as Hugging Face data sets are): what each row is called, and its file's bytes.
 
 Rows are listed without reading an image, and then read one after the other, a few at a time, so that memory does not
-depend on the size of a row group.
+depend on the size of a row group. Tables lie on this disk or at an address.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
-from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
+from showtell.errors import DataError, ImageError, MissingExtraError, UsageError, reason_of
+from showtell.images.names import is_remote
+from showtell.images.storage import ImageBytes, StoredImage, open_file
 
 # What each column is called where the spec doesn't say, the likeliest name first; capitals don't matter.
 COLUMNS = {
     "image": (
-        *(
-            "image",
-            "image_path",
-            "file_name",
-            "filename",
-            "filepath",
-            "file_path",
-            "image_file",
-            "image_name",
-        ),
-        *("path", "file", "img", "img_path", "photo", "picture", "image_id"),
+        "image", "image_path", "file_name", "filename", "filepath", "file_path", "image_file", "image_name", "path",
+        "file", "img", "img_path", "photo", "picture", "image_id",
     ),
     "caption": (
-        *("caption", "captions", "text", "texts", "sentence", "sentences", "description", "descriptions"),
-        *("comment", "comments", "title", "alt_text", "alt"),
+        "caption", "captions", "text", "texts", "sentence", "sentences", "description", "descriptions", "comment",
+        "comments", "title", "alt_text", "alt",
     ),
     "split": ("split", "partition", "subset", "set", "fold"),
-}
+}  # fmt: skip
 
 ROWS_READ_TOGETHER = 16
 BUFFER = 2**20  # bytes of a column that are read at a time
 
 
-def table_rows(table: str, column: str | None, content: BinaryIO | None = None) -> tuple[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class TableImage(StoredImage):
+    """The image in a row of a table, called TABLE/ROW."""
+
+    name: str
+    table: str
+    column: str
+    row: int
+
+    def read(self) -> bytes:
+        """This row alone, for which much of its table is read."""
+        return next(in_order([self])).read()
+
+
+def in_order(images: Iterable[StoredImage]) -> Iterator[StoredImage]:
+    """The same images; those of a table are read on the way, one after the other as they are asked for."""
+    for (table, column), group in groupby(images, key=_table_of):
+        if table is None:
+            yield from group
+            continue
+        rows = [image for image in group if isinstance(image, TableImage)]
+        for image, data in zip(rows, read_rows(table, column, [image.row for image in rows]), strict=True):
+            yield ImageBytes(image.name, data)
+
+
+def table_rows(table: str, column: str | None) -> tuple[str, list[str]]:
     """The column of a table that holds images, and what each row's image is called.
 
     A row's name is the path beside its bytes (as Hugging Face data sets have it) where these are all there and all
@@ -44,39 +64,32 @@ def table_rows(table: str, column: str | None, content: BinaryIO | None = None) 
     Args:
         table: a Parquet file.
         column: what the column is called; None to find it.
-        content: the file, where it is open already.
 
     Raises:
-        DataError: it is not Parquet, or has no column of images.
+        DataError: it is not Parquet, has no column of images, or no rows.
         UsageError: there is no such column, or several without a usual name and none was asked for.
         MissingExtraError: pyarrow is not installed.
     """
-    file = _opened(table, content)
-    try:
+    with _opened(table) as file:
         found = _image_column(table, file.schema_arrow, column)
         rows = file.metadata.num_rows
+        if not rows:
+            raise DataError(f"{table}: this table has no rows.")
         if f"{found}.path" in _leaves(file):
             batches = file.iter_batches(batch_size=65_536, columns=[f"{found}.path"], use_threads=False)
             paths = [row["path"] if row else "" for batch in batches for row in batch.column(0).to_pylist()]
             if all(paths) and len(set(paths)) == rows:
                 return found, paths
         return found, [str(row) for row in range(rows)]
-    finally:
-        file.close()
 
 
-def row_groups(table: str, content: BinaryIO | None = None) -> list[int]:
+def row_groups(table: str) -> list[int]:
     """How many rows each of a table's groups of rows has. Raises as above."""
-    file = _opened(table, content)
-    try:
+    with _opened(table) as file:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    finally:
-        file.close()
 
 
-def read_rows(
-    table: str, column: str, rows: Sequence[int], content: BinaryIO | None = None
-) -> Iterator[bytes | ImageError]:
+def read_rows(table: str, column: str, rows: Sequence[int]) -> Iterator[bytes | ImageError]:
     """The images of some of a table's rows, given in rising order; what else the groups of rows hold is passed over.
 
     Yields:
@@ -85,7 +98,7 @@ def read_rows(
     wanted = iter(rows)
     row = next(wanted, None)
     try:
-        file = _opened(table, content)
+        file = _opened(table)
         leaves = [leaf for leaf in (f"{column}.bytes", column) if leaf in _leaves(file)][:1]
         first = 0  # row of the group
         for group in range(file.num_row_groups):
@@ -102,7 +115,7 @@ def read_rows(
                         break
             first = end
     except Exception as error:  # pyarrow's errors have no common class; the rows that are left all fail
-        reason = error.problem if isinstance(error, DataError) else f"{table} is damaged: {_line(error)}."
+        reason = error.problem if isinstance(error, DataError) else f"{table} is damaged: {reason_of(error)}."
         while row is not None:
             yield ImageError(f"Row {row}: {reason}")
             row = next(wanted, None)
@@ -145,17 +158,17 @@ def _leaves(file: Any) -> list[str]:
     return [file.schema.column(number).path for number in range(len(file.schema))]
 
 
-def _opened(table: str, content: BinaryIO | None) -> Any:
+def _opened(table: str) -> Any:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise MissingExtraError("Reading Parquet", "tables") from None
     try:
-        return ParquetFile(content or table, buffer_size=BUFFER, pre_buffer=False)
+        return ParquetFile(open_file(table) if is_remote(table) else table, buffer_size=BUFFER, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{table} is not Parquet: {_line(error)}.") from error
+        raise DataError(f"{table} is not Parquet: {reason_of(error)}.") from error
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _table_of(image: StoredImage) -> tuple[str | None, str]:
+    return (image.table, image.column) if isinstance(image, TableImage) else (None, "")

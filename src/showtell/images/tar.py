@@ -1,52 +1,70 @@
-"""Tar shards (WebDataset): what is in them is listed without reading an image, and read where it lies, in any order."""
+"""Tar shards (WebDataset): listed without reading an image, or streamed; and written."""
 
-import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from showtell.errors import DataError, ImageError
+from showtell.errors import DataError, ShowtellError, reason_of
+from showtell.images.names import is_image_name, is_passed_over
+from showtell.images.storage import open_file, read_range
 
 END_OF_SHARD = bytes(2 * tarfile.BLOCKSIZE)
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # how gzip, bzip2, xz and Zstandard begin
 
 
-def shard_members(shard: str) -> Iterator[tuple[str, int, int]]:
-    """The files in a tar shard, in its order: name, and the bytes' place and number.
+class TarError(DataError):
+    """A shard is damaged or cut off, or no tar file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a shard, and where its bytes lie."""
+
+    name: str
+    offset: int
+    size: int
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+    """Its bytes, as long as no later member has been asked for."""
+
+
+def members(shard: str, *, stream: bool = False) -> Iterator[Member]:
+    """The files in a tar shard, in its order.
+
+    Args:
+        shard: a path or an address.
+        stream: read it from its beginning to its end, also if it is compressed. Otherwise only headers are read, and
+            what is asked for.
 
     Raises:
-        DataError: it is no tar file, is compressed, or ends too early; after those that come before.
+        TarError: it is no tar file, is compressed, or ends too early; after those that come before.
+        DataError: it can't be read.
     """
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
-                if member.isreg() and not member.issparse():
-                    yield member.name.removeprefix("./"), member.offset_data, member.size
-    except tarfile.TarError as error:
-        if _is_compressed(shard):
-            raise DataError(f"{shard} is compressed.", "Unpack it; the tar file itself is read in place.") from None
-        raise DataError(f"{shard} is damaged or no tar file: {error}.", "Fetch it again.") from error
-    except OSError as error:
-        raise DataError(f"{shard} can't be read: {error.strerror or error}.") from None
+    with (
+        _explained(shard, stream),
+        open_file(shard) as file,
+        tarfile.open(fileobj=file, mode="r|*" if stream else "r:") as tar,
+    ):
+        while (found := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+            if found.isreg() and not found.issparse():
+                yield Member(found.name, found.offset_data, found.size, partial(_read, shard, stream, tar, found))
 
 
-def member_bytes(shard: str, name: str, offset: int, size: int) -> BinaryIO:
-    """One member of a shard, as an open file that errors call `name`.
-
-    Raises:
-        ImageError: the shard can't be read any more, or is shorter than it was.
-    """
-    try:
-        with Path(shard).open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-    except OSError as error:
-        raise ImageError(f"{name} can't be read: {error.strerror or error}.") from None
-    if len(data) < size:
-        raise ImageError(f"{name} is cut off: its shard ends within it.")
-    return named(data, name)
+def image_members(shard: str, *, stream: bool = False) -> Iterator[Member]:
+    """The images in a shard, of those with one name the first. Raises as `members`, and DataError if there are none."""
+    names: set[str] = set()
+    for member in members(shard, stream=stream):
+        name = member.name.removeprefix("./")
+        if is_image_name(name) and not is_passed_over(name) and name not in names:
+            names.add(name)
+            yield replace(member, name=name)
+    if not names:
+        raise DataError(f"{shard}: no image in this shard.", "Images are known by their suffix: .jpg, .png, ...")
 
 
 def as_member(name: str, data: bytes) -> bytes:
@@ -60,20 +78,36 @@ def written_samples(shard: Path) -> Iterator[tuple[str, Any, int]]:
     """The samples of a shard that was written here, as far as they are whole: key, JSON, the byte behind them."""
     length = shard.stat().st_size
     try:
-        for name, offset, size in shard_members(str(shard)):
-            end = offset + size + -size % tarfile.BLOCKSIZE
-            if name.endswith(".json") and end <= length:
-                data = member_bytes(str(shard), name, offset, size).read()
-                yield name.removesuffix(".json"), _json(data), end
+        for member in members(str(shard)):
+            end = member.offset + member.size + -member.size % tarfile.BLOCKSIZE
+            if member.name.endswith(".json") and end <= length:
+                yield member.name.removesuffix(".json"), _json(member.read()), end
     except DataError:  # an interruption has cut it off here
         return
 
 
-def named(data: bytes, name: str) -> BinaryIO:
-    """A file in memory that errors call by its name."""
-    file = io.BytesIO(data)
-    file.name = name
-    return file
+def _read(shard: str, stream: bool, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    with _explained(shard, stream):
+        content = tar.extractfile(member)
+        assert content is not None, "it is a regular file"
+        return content.read()
+
+
+@contextmanager
+def _explained(shard: str, stream: bool) -> Iterator[None]:
+    """Turn whatever a shard does to its readers into a DataError that names it."""
+    try:
+        yield
+    except ShowtellError:
+        raise
+    except OSError as error:
+        raise DataError(f"{shard} can't be read: {reason_of(error)}.") from None
+    except Exception as error:  # tarfile, zlib and lzma have their own
+        if stream and shard.lower().endswith(".zst") and "zst" not in tarfile.TarFile.OPEN_METH:  # before Python 3.14
+            raise TarError(f"{shard} is compressed with Zstandard.", "Unpack it, or use gzip, bzip2 or xz.") from None
+        if not stream and read_range(shard, 0, 4).startswith(COMPRESSED):
+            raise TarError(f"{shard} is compressed.", "Unpack it; the tar file itself is read in place.") from None
+        raise TarError(f"{shard} is damaged or no tar file: {reason_of(error)}.", "Fetch it again.") from error
 
 
 def _json(data: bytes) -> Any:
@@ -81,9 +115,3 @@ def _json(data: bytes) -> Any:
         return json.loads(data)
     except ValueError:
         return None
-
-
-def _is_compressed(shard: str) -> bool:
-    """Whether the file begins as gzip, bzip2, xz or Zstandard do."""
-    with Path(shard).open("rb") as file:
-        return file.read(4).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd"))

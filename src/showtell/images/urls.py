@@ -1,7 +1,8 @@
-"""Images behind URLs, for servers that were started to fetch them; never at addresses that are not public.
+"""Images behind URLs: those that a user names himself, and those that others send to a server.
 
-A name is resolved once, all its addresses are checked, and the connection goes to the address that was checked: a
-name server that answers differently the second time changes nothing. Redirects are checked like first addresses.
+What others send is fetched from public addresses only. A name is resolved once, all its addresses are checked, and the
+connection goes to the address that was checked: a name server that answers differently the second time changes
+nothing. Redirects are checked like first addresses.
 """
 
 import http.client
@@ -12,32 +13,56 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from urllib.error import HTTPError
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.request import Request, urlopen
 
 from showtell import __version__
-from showtell.errors import ImageError
+from showtell.errors import ImageError, reason_of
 
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 3
-SECONDS = 10.0  # for all of it
+SECONDS = 10.0  # for all of a URL that somebody sent
+SILENCE = 20.0  # seconds without a byte of a URL that the user named
 SAFE = "%/?#[]@!$&'()*+,;=:"
+HEADERS = {"User-Agent": f"showtell/{__version__}", "Accept": "image/*"}
+TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 EMBEDS_IPV4 = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96")]
 
 
-def fetch(url: str, max_bytes: int) -> bytes:
+class Unanswered(ImageError):
+    """A URL that could not be fetched now; the next try may succeed."""
+
+
+def fetch(url: str, max_bytes: int, *, trusted: bool = False) -> bytes:
     """The bytes behind a URL.
 
+    Args:
+        url: with spaces and letters as people paste them, or percent-encoded.
+        max_bytes: more is refused.
+        trusted: the user has named it himself. It may then be anywhere, and comes through the proxy that the
+            environment names. Others' URLs must be public, on the usual ports, and come within `SECONDS`.
+
     Raises:
-        ImageError: it is not one that a server fetches, or can't be fetched.
+        ImageError: it is not one that is fetched, or can't be fetched; Unanswered if that may pass.
     """
     deadline = time.monotonic() + SECONDS
-    for _ in range(MAX_REDIRECTS + 1):
-        found = _get(url, max_bytes, deadline)
-        if isinstance(found, bytes):
-            return found
-        url = urljoin(url, found)
-    raise ImageError(f"{url} can't be fetched: more than {MAX_REDIRECTS} redirects.")
+    try:
+        data = _of_the_user(url, max_bytes) if trusted else _of_others(url, max_bytes, deadline)
+    except HTTPError as error:
+        raise _refusal(url, error.code, error.reason) from None
+    except TimeoutError:
+        raise ImageError(f"{url} can't be fetched: no answer for {SILENCE:g} s.") from None
+    except (ConnectionResetError, http.client.IncompleteRead) as error:
+        raise Unanswered(f"{url} can't be fetched: {reason_of(error)}.") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # a port that is no number, too
+        raise ImageError(f"{url} can't be fetched: {getattr(error, 'reason', None) or reason_of(error)}.") from None
+    if len(data) > max_bytes:
+        raise ImageError(
+            f"{url} is larger than {max_bytes / 2**20:.3g} MiB.", "Download it, and give the file." if trusted else ""
+        )
+    return data
 
 
 def is_public(address: str) -> bool:
@@ -51,27 +76,45 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
+def _refusal(url: str, status: int, reason: str) -> ImageError:
+    kind = Unanswered if status in TRY_LATER else ImageError
+    return kind(f"{url} can't be fetched: the server answers {status} {reason}".rstrip() + ".")
+
+
+def _of_the_user(url: str, max_bytes: int) -> bytes:
+    with urlopen(Request(quote(url, safe=SAFE), headers=HEADERS), timeout=SILENCE) as answer:
+        data: bytes = answer.read(max_bytes + 1)
+    return data
+
+
+def _of_others(url: str, max_bytes: int, deadline: float) -> bytes:
+    try:
+        for _ in range(MAX_REDIRECTS + 1):
+            found = _get(url, max_bytes, deadline)
+            if isinstance(found, bytes):
+                return found
+            url = urljoin(url, found)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, TimeoutError) or time.monotonic() > deadline:
+            raise ImageError(f"{url} can't be fetched within {SECONDS:g} s.") from None
+        raise
+    raise ImageError(f"{url} can't be fetched: more than {MAX_REDIRECTS} redirects.")
+
+
 def _get(url: str, max_bytes: int, deadline: float) -> bytes | str:
     """The bytes, or where a redirect leads."""
     parts = _checked(url)
     host = parts.hostname or ""
-    try:
-        with _connection(parts.scheme, host, _public_addresses(url, host), deadline) as connection:
-            target = quote(parts.path or "/", safe=SAFE) + (f"?{quote(parts.query, safe=SAFE)}" if parts.query else "")
-            connection.request("GET", target, headers={"User-Agent": f"showtell/{__version__}", "Accept": "image/*"})
-            answer = connection.getresponse()
-            if answer.status in REDIRECTS and answer.headers.get("Location"):
-                return str(answer.headers["Location"])
-            if answer.status != 200:
-                raise ImageError(f"{url} can't be fetched: the server answers {answer.status}.")
-            data = answer.read(max_bytes + 1)
-            _left(deadline)  # if it is over, that may not be all
-    except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-        if isinstance(error, TimeoutError) or time.monotonic() > deadline:
-            raise ImageError(f"{url} can't be fetched within {SECONDS:g} s.") from None
-        raise ImageError(f"{url} can't be fetched: {error}.") from None
-    if len(data) > max_bytes:
-        raise ImageError(f"{url} is larger than {max_bytes / 2**20:.3g} MiB.")
+    with _connection(parts.scheme, host, _public_addresses(url, host), deadline) as connection:
+        target = quote(parts.path or "/", safe=SAFE) + (f"?{quote(parts.query, safe=SAFE)}" if parts.query else "")
+        connection.request("GET", target, headers=HEADERS)
+        answer = connection.getresponse()
+        if answer.status in REDIRECTS and answer.headers.get("Location"):
+            return str(answer.headers["Location"])
+        if answer.status != 200:
+            raise _refusal(url, answer.status, answer.reason)
+        data = answer.read(max_bytes + 1)
+        _left(deadline)  # if it is over, that may not be all
     return data
 
 

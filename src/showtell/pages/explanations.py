@@ -22,7 +22,7 @@ from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, Interrupted, UsageError
 from showtell.images.decode import Pixels, Source
 from showtell.images.names import printable
-from showtell.images.sources import Input
+from showtell.images.storage import StoredImage
 from showtell.pages.overlay import jpeg_uri, panels, panels_html
 
 PAGE = "index.html"
@@ -44,9 +44,9 @@ class Explanations:
         self.count = 0
         self.has_attention = True
 
-    def read(self, number: int, image: Input) -> Source:
+    def read(self, number: int, image: StoredImage) -> Source:
         """Read an image for captioning, and remember it: stdin can't be read twice, a URL should not be."""
-        self._read[number] = source = image.read()
+        self._read[number] = source = image.source()
         return source
 
     def forget(self, number: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from showtell.errors import ImageError, UsageError, one_line
-from showtell.images.sources import Input
+from showtell.images.storage import StoredImage
 
 if TYPE_CHECKING:
     from showtell.captioner import Caption
@@ -47,7 +47,7 @@ class Descriptions:
         self._keep_original = keep_original
         self.written = self.had_one = self.failed = 0
 
-    def add(self, image: Input, captions: "Sequence[Caption]") -> None:
+    def add(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Describe the photo by the best of its captions; one that can't be described is told of."""
         try:
             if self._describe(image, captions[0].text):
@@ -67,7 +67,7 @@ class Descriptions:
             said += f", {self.failed:,} could not be described"
         return f"{said}."
 
-    def _describe(self, image: Input, text: str) -> bool:
+    def _describe(self, image: StoredImage, text: str) -> bool:
         from showtell.results.metadata import describe_photo
 
         if image.path is None:

@@ -20,7 +20,7 @@ from showtell.data.formats.coco import IMAGE_NAME
 from showtell.errors import Interrupted, MissingExtraError, UsageError
 from showtell.images.decode import SUFFIXES
 from showtell.images.names import printable, writable
-from showtell.images.sources import Input, Member
+from showtell.images.storage import ByteRange, StoredImage
 from showtell.images.tar import END_OF_SHARD, as_member, written_samples
 from showtell.results.journal import done_images, first_line, is_begun, journal_of
 
@@ -53,7 +53,7 @@ class Output(Protocol):
         """What the file calls an image."""
         ...
 
-    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+    def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Take the captions of the image, best first."""
         ...
 
@@ -70,7 +70,7 @@ class RowOutput:
         """The name in Unicode, in text on one line."""
         return printable(name) if self._format == "text" else writable(name)
 
-    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+    def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Write the image's rows together."""
         self._file.write("".join(row(self._format, image.name, caption) for caption in captions))
         self._file.flush()
@@ -88,10 +88,9 @@ class ShardOutput:
         """The name in Unicode."""
         return writable(name)
 
-    def write(self, image: Input, captions: "Sequence[Caption]") -> None:
+    def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Write the image's sample; its JSON comes last, and says that the sample is whole."""
-        source = image.read()
-        data = Path(source).read_bytes() if isinstance(source, str) else source.read()
+        data = image.read()
         suffix = Path(image.name).suffix.lower()
         key = self._key(image)
         texts = [caption.text for caption in captions]
@@ -103,9 +102,9 @@ class ShardOutput:
         )
         self._file.flush()
 
-    def _key(self, image: Input) -> str:
+    def _key(self, image: StoredImage) -> str:
         """The image's path without its suffix, in a shard the one there; no two are alike, and none has a dot."""
-        path = image.name.removeprefix(f"{image.shard}/") if isinstance(image, Member) else image.name
+        path = image.name.removeprefix(f"{image.container}/") if isinstance(image, ByteRange) else image.name
         key = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
         if key in self._keys:
             key = as_key(image.name)

@@ -16,7 +16,8 @@ from PIL import Image
 from showtell.captioner import Captioner
 from showtell.data.formats.shapes import example as drawn
 from showtell.errors import ImageError, UsageError
-from showtell.images.decode import SUFFIXES, Pixels, read_image
+from showtell.images.decode import Pixels, read_image
+from showtell.images.sources import Finder
 
 MOST = 6
 LONGER_SIDE = 1024  # pixels
@@ -60,12 +61,11 @@ def find_examples(captioners: Iterable[Captioner], folder: Path | None) -> tuple
 
 
 def _of_folder(folder: Path) -> Iterator[Example]:
-    for path in sorted(folder.glob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            try:
-                yield Example(path.stem, _jpeg(read_image(path, at_least=LONGER_SIDE)))
-            except ImageError:
-                continue
+    for file in Finder().files_in(str(folder)):
+        try:
+            yield Example(Path(file).stem, _jpeg(read_image(file, at_least=LONGER_SIDE)))
+        except ImageError:
+            continue
 
 
 def _installed() -> Iterator[Example]:

@@ -1,7 +1,6 @@
 """From a request to its captions: reads it, decodes its images on threads, has them captioned in batches."""
 
 import asyncio
-import io
 import math
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from showtell import __version__
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError
 from showtell.images.decode import Pixels, box_seen, read_image, resize
+from showtell.images.storage import NamedBytes
 from showtell.images.urls import fetch
 from showtell.search.options import SearchOptions
 from showtell.serve.batching import Batcher, Job, QueueFullError
@@ -191,10 +191,8 @@ class Service:
 
 def _picture(captioner: Captioner, data: bytes, name: str, max_pixels: int) -> tuple[Pixels, Box]:
     """The image as the model sees it, and which part of the image that is."""
-    file = io.BytesIO(data)
-    file.name = name  # what errors call it
     preprocessing = captioner.config.preprocessing
-    image = read_image(file, max_pixels=max_pixels, at_least=preprocessing.shorter_side)
+    image = read_image(NamedBytes(data, name), max_pixels=max_pixels, at_least=preprocessing.shorter_side)
     height, width = image.shape[:2]
     left, top, right, bottom = box_seen(width, height, preprocessing)
     seen = (left / width, top / height, right / width, bottom / height)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from showtell import data
 from showtell.data import Dataset
-from showtell.data.formats.hub import Row, Stream
+from showtell.data.formats.hub import HubImage, Stream
 from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
 
 datasets = pytest.importorskip("datasets")
@@ -210,6 +210,6 @@ def test_threads_that_ask_nearly_in_order_read_a_stream_once() -> None:
 
 
 def test_a_stream_that_has_become_shorter() -> None:
-    row = Row("name", "d", "0", Stream(CountedStream(3)), "x", 5)
+    row = HubImage("name", "d", "0", Stream(CountedStream(3)), "x", 5)
     with pytest.raises(DataError, match="name can't be read: the stream has become shorter"):
         row.read()

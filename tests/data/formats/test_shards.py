@@ -249,8 +249,8 @@ def test_what_is_no_shard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_shard(tmp_path / "2.tar", {"a.txt": "x"})
     (tmp_path / "empty").mkdir()
     for where, message in (
-        (packed, "is compressed. Unpack it: images are read in the middle of a shard."),
-        (tmp_path / "1.tar", "1.tar is no tar file: "),
+        (packed, "is compressed. Unpack it; the tar file itself is read in place."),
+        (tmp_path / "1.tar", "1.tar is damaged or no tar file: "),
         (tmp_path / "2.tar", "2.tar has no image with a caption. Samples left out because there is no image: 1, such"),
         (tmp_path / "3.tar", "3.tar can't be opened: No such file or directory."),
         (tmp_path / "empty", "empty holds no shards. Looked for files that end with .tar."),

@@ -16,9 +16,11 @@ from showtell.captioner import Caption, Captioner, load
 from showtell.cli import cluster
 from showtell.cli import options as shared
 from showtell.cli.progress import print_failure, progress_bar
-from showtell.errors import Interrupted, ShowtellError, UsageError
+from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
 from showtell.images.decode import Source
-from showtell.images.sources import Input, find_inputs, listed_names, ready
+from showtell.images.sources import find_images, listed_names
+from showtell.images.storage import StoredImage
+from showtell.images.tables import in_order
 from showtell.pages.explanations import Explanations, open_explanations
 from showtell.results.descriptions import (
     Descriptions,
@@ -118,7 +120,7 @@ def caption(
         raise UsageError("--resume goes on with a file.", "Say -o FILE.")
     if resume and explain:
         raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
-    images, problems = find_inputs(names, column)
+    images, finder = find_images(names, column)
     captioner = load(model, threads=1, engine="auto" if engine == "local" else engine)
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
@@ -131,17 +133,17 @@ def caption(
             wanted=write_metadata, replace=replace_description, keep_original=keep_original
         ) as descriptions,
     ):
-        for problem in problems:
-            print_failure(problem)
+        for said in filter(None, (finder.passed_over(), *map(str, finder.problems))):
+            print(f"showtell: {one_line(said)}", file=sys.stderr)
         bad = caption_all(
             captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
         )
     if explanations and not explanations.has_attention:
         name = captioner.config.name
         print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
-    if bad or problems:
-        print(f"showtell: {len(images) - bad:,} captioned, {bad + len(problems):,} failed.", file=sys.stderr)
-    if bad or problems or (descriptions and descriptions.failed):
+    if bad or finder.problems:
+        print(f"showtell: {len(images) - bad:,} captioned, {bad + len(finder.problems):,} failed.", file=sys.stderr)
+    if bad or finder.problems or (descriptions and descriptions.failed):
         raise typer.Exit(1)
 
 
@@ -158,7 +160,7 @@ def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dic
 def caption_all(
     captioner: Captioner,
     search_options: Mapping[str, Any],
-    images: Sequence[Input],
+    images: Sequence[StoredImage],
     results: Output,
     explanations: Explanations | None,
     descriptions: Descriptions | None,
@@ -212,11 +214,11 @@ def caption_all(
 def outcomes(
     captioner: Captioner,
     search_options: Mapping[str, Any],
-    images: Sequence[Input],
+    images: Sequence[StoredImage],
     is_done: Sequence[bool],
     explanations: Explanations | None,
     batch_size: int,
-) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+) -> Iterator[tuple[int, StoredImage, list[Caption] | ShowtellError]]:
     """The images that are not done, each with its place among all, and its captions or why there are none.
 
     The batch in which an interrupted run stopped is captioned whole, and first: an image's numbers may depend on
@@ -233,18 +235,18 @@ def outcomes(
 def captioned(
     captioner: Captioner,
     search_options: Mapping[str, Any],
-    images: Sequence[Input],
+    images: Sequence[StoredImage],
     numbers: Sequence[int],
     explanations: Explanations | None,
     batch_size: int,
-) -> Iterator[tuple[int, Input, list[Caption] | ShowtellError]]:
+) -> Iterator[tuple[int, StoredImage, list[Caption] | ShowtellError]]:
     """The images of these numbers, as `outcomes` has them."""
-    ahead: deque[Input] = deque()  # those that are read but not yet captioned
+    ahead: deque[StoredImage] = deque()  # those that are read but not yet captioned
 
     def reads() -> Iterator[Callable[[], Source]]:
-        for number, image in zip(numbers, ready(images[number] for number in numbers), strict=True):
+        for number, image in zip(numbers, in_order(images[number] for number in numbers), strict=True):
             ahead.append(image)
-            yield partial(explanations.read, number, image) if explanations else image.read
+            yield partial(explanations.read, number, image) if explanations else image.source
 
     stream = captioner.stream(
         reads(), batch_size=batch_size, numbers=numbers, attention=explanations is not None, **search_options

@@ -18,7 +18,8 @@ from showtell.data import load as load_data
 from showtell.errors import MissingExtraError, ShowtellError, UsageError
 from showtell.export.weights import Weights
 from showtell.images.decode import Pixels, Preprocessing, prepare, read_image
-from showtell.images.sources import find_inputs, ready
+from showtell.images.sources import find_images
+from showtell.images.tables import in_order
 from showtell.metrics.report import score
 
 app = typer.Typer()
@@ -124,11 +125,11 @@ def calibration_photos(
     if folder is None:
         assert dataset is not None
         return prepared(spread(dataset.split("train")), preprocessing)
-    inputs, _ = find_inputs([str(folder)])
-    if not inputs:
+    images, _ = find_images([str(folder)])
+    if not images:
         raise UsageError(f"--photos {folder} holds no image.", "Give a folder of photos like those to be captioned.")
     side = preprocessing.shorter_side
-    return prepare([read_image(image.read(), at_least=side) for image in ready(spread(inputs))], preprocessing)
+    return prepare([read_image(image.source(), at_least=side) for image in in_order(spread(images))], preprocessing)
 
 
 def spread(items: Sequence[Item]) -> list[Item]:

@@ -23,13 +23,13 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from showtell.errors import DataError
+from showtell.images.urls import TRY_LATER
 
 TRIES = 5  # one after the other that bring nothing new
 PAUSE = 1.0  # seconds before the second try; doubled for each that follows
 LONGEST_PAUSE = 120.0  # that a server may ask for
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
-TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 
 BytesDone = Callable[[int, int], None]
 """Called with the bytes that are done, and all there are."""

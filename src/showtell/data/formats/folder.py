@@ -8,7 +8,8 @@ from pathlib import Path
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
 from showtell.data.formats.layout import not_found, read_lines
-from showtell.images.decode import SUFFIXES
+from showtell.images.names import is_image_name
+from showtell.images.sources import Finder
 
 SYNTAX = "DIR"
 
@@ -16,9 +17,10 @@ SYNTAX = "DIR"
 def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `where`. Raises DataError when no image has a text beside it."""
     root = Path(where).expanduser()
-    files = [path for path in sorted(root.rglob("*")) if not path.name.startswith(".")]
+    finder = Finder(lambda name: is_image_name(name) or name.lower().endswith(".txt"))
+    files = sorted(map(Path, finder.files_in(str(root)))) if root.is_dir() else []
     texts = {path.with_suffix("") for path in files if path.suffix.lower() == ".txt"}
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    images = [path for path in files if is_image_name(path.name)]
     captioned = {path.relative_to(root).as_posix(): path for path in images if path.with_suffix("") in texts}
     if not captioned:
         raise not_found(root, "image with a text beside it", ["photo.jpg with photo.txt"])
@@ -30,6 +32,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     alone = texts - {path.with_suffix("") for path in images}
     if alone:
         notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {min(alone).name}.txt.")
+    notes += filter(None, (finder.passed_over(), *map(str, finder.problems)))
     splits = _splits_of_folders(captioned)
     if not splits:
         splits = split_by_image(captioned)

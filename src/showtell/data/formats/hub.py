@@ -22,8 +22,8 @@ from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
 from showtell.data.formats.table import captions_of
-from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.images.storage import read_range, size_and_version
+from showtell.errors import DataError, MissingExtraError, UsageError, reason_of
+from showtell.images.storage import ContainedImage, read_file
 from showtell.images.tables import COLUMNS
 
 SYNTAX = "NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME][,streaming]"
@@ -54,16 +54,22 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class HubImage(ContainedImage):
     """The image in a row of a data set on this disk, or of a stream."""
 
     name: str
     container: str
-    stamp: str
+    version: str
+    """Its length in bytes; its number in a stream."""
     rows: Any = field(repr=False, compare=False)
     """What has the rows: a `datasets.Dataset` of images alone, or a `Stream`."""
     column: str
     number: int
+
+    @property
+    def stamp(self) -> str:
+        """The version."""
+        return self.version
 
     @property
     def in_order_only(self) -> bool:
@@ -75,14 +81,9 @@ class Row:
         try:
             cell: Cell = self.rows[self.number][self.column]
         except Exception as error:  # of Arrow, of the network
-            raise DataError(f"{self.name} can't be read: {_one_line(error)}.", "Run the command again.") from error
+            raise DataError(f"{self.name} can't be read: {reason_of(error)}.", "Run the command again.") from error
         content: bytes | None = cell.get("bytes")
-        if content is not None:
-            return content
-        try:
-            return read_range(str(cell["path"]), 0, size_and_version(str(cell["path"]))[0])
-        except OSError as error:
-            raise DataError(f"{self.name}: {cell['path']} can't be read: {error.strerror}.") from error
+        return read_file(str(cell["path"])) if content is None else content
 
 
 class Stream:
@@ -134,14 +135,14 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     columns = find_columns(name, parts, settings)
     captions: dict[tuple[str, str], list[str]] = {}
     told: dict[tuple[str, str], str] = {}
-    images: dict[tuple[str, str], Row] = {}
+    images: dict[tuple[str, str], HubImage] = {}
     captionless = 0
     for part, rows in parts.items():
         images_alone = _images_of(rows, columns.image)
         source = Stream(images_alone) if streaming else images_alone
         ids = () if streaming or columns.image_id else _paths(images_alone, columns.image)
         texts = _texts(rows, columns, name, part, settings, streaming)
-        stamps = () if streaming else _lengths(images_alone, columns.image)
+        lengths = () if streaming else _lengths(images_alone, columns.image)
         for number, row in enumerate(texts):
             path = ids[number] if ids else None
             image_id = str(row[columns.image_id]) if columns.image_id else path or f"{number:08}"
@@ -152,8 +153,9 @@ def load(where: str, *, photos: bool = True) -> Dataset:
             if columns.split:
                 told.setdefault(key, str(row[columns.split]))
             if key not in images:
-                stamp = str(stamps[number] if stamps else number)
-                images[key] = Row(f"{name}, {part}: {image_id}", f"hub:{name}", stamp, source, columns.image, number)
+                version = str(lengths[number] if lengths else number)
+                called = f"{name}, {part}: {image_id}"
+                images[key] = HubImage(called, f"hub:{name}", version, source, columns.image, number)
     keys = [key for key, texts in captions.items() if texts]
     if not keys:
         raise DataError(f"{name} has no captions in {', '.join(columns.captions)}.")
@@ -233,7 +235,7 @@ def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: 
                 **options,
             )
     except Exception as error:  # of the hub, of the files
-        raise DataError(f"hub:{name} can't be opened: {_one_line(error)}.") from error
+        raise DataError(f"hub:{name} can't be opened: {reason_of(error)}.") from error
     parts = dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
     if streaming:
         parts = {part: rows if rows.features else rows._resolve_features() for part, rows in parts.items()}
@@ -258,7 +260,7 @@ def _texts(
         for batch in rows.select_columns(columns.texts).iter(ROWS):
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     except OSError as error:
-        raise DataError(f"hub:{name} broke off: {_one_line(error)}.", "Run the command again.") from error
+        raise DataError(f"hub:{name} broke off: {reason_of(error)}.", "Run the command again.") from error
 
 
 def _paths(rows: Any, column: str) -> Sequence[str | None]:
@@ -300,7 +302,3 @@ def _splits(
             return splits, []
     note = "Neither a column nor the parts name train, dev and test: images are split 80/10/10, always the same way."
     return split_by_image(names.values()), [note]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

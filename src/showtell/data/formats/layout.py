@@ -1,34 +1,17 @@
 """Finding a data set's files on disk, and saying what was looked for when they are not there."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from showtell.errors import DataError
-from showtell.images.decode import SUFFIXES
-
-
-def files_present(paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that exist; each folder is listed once, far quicker than asking for every file."""
-    wanted: dict[Path, list[Path]] = {}
-    for path in paths:
-        wanted.setdefault(path.parent, []).append(path)
-    present: set[Path] = set()
-    for folder, members in wanted.items():
-        names = names_in(folder)
-        present.update(path for path in members if path.name in names)
-    return present
+from showtell.images.names import is_image_name, is_passed_over
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file; a line ends where an editor shows it end (unlike `str.splitlines`)."""
     return read_text(path).removesuffix("\n").split("\n")
-
-
-def names_in(folder: Path) -> set[str]:
-    """Names of what is in a folder; none when there is no such folder."""
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
 
 
 def read_text(path: Path) -> str:
@@ -68,7 +51,9 @@ def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Pa
 
 def holds_images(folder: Path) -> bool:
     """Whether the folder exists and has an image file directly in it."""
-    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return folder.is_dir() and any(
+        is_image_name(path.name) and not is_passed_over(path.name) for path in folder.iterdir()
+    )
 
 
 def first_file(root: Path, names: Sequence[str], what: str) -> Path:

@@ -14,21 +14,22 @@ import hashlib
 import json
 import os
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
 from showtell.data.formats.table import captions_of
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.files import cache_folder
 from showtell.images.decode import SUFFIXES
-from showtell.images.storage import ByteRange, is_remote, open_file, size_and_version
+from showtell.images.names import is_passed_over, is_remote
+from showtell.images.storage import ByteRange, size_and_version
 from showtell.images.tables import COLUMNS
+from showtell.images.tar import Member, TarError, members
 
 SYNTAX = "URLS[,caption=FIELD][,split=FIELD]"
 
@@ -155,8 +156,8 @@ def read_listing(shard: str, settings: Settings) -> Listing:
     samples: dict[str, Sample] = {}
     left_out: dict[str, list[str]] = {}
     try:
-        for key, members in _samples(shard):
-            found = "its name was used before" if key in samples else _sample(key, members, settings)
+        for key, images, texts in _samples(shard):
+            found = "its name was used before" if key in samples else _sample(key, images, texts, settings)
             if isinstance(found, Sample):
                 samples[key] = found
             else:
@@ -173,67 +174,42 @@ class _CutOff(Exception):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A file of a sample; of texts, what they say."""
-
-    name: str
-    extension: str
-    offset: int
-    length: int
-    content: bytes
-
-
-def _samples(shard: str) -> Iterator[tuple[str, list[_Member]]]:
-    """Keys with their files. Raises DataError, and _CutOff at the sample that may be incomplete."""
-    key, members = "", list[_Member]()
+def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member], dict[str, bytes]]]:
+    """Keys, each with its images and texts by extension. Raises DataError, and _CutOff at what may be incomplete."""
+    key, images, texts = "", dict[str, Member](), dict[str, bytes]()
     try:
-        with open_file(shard) as file:
-            for member in _members(shard, file):
-                match = SAMPLE_FILE.fullmatch(member.name)
-                if match is None:
-                    continue
-                if match["key"] != key and members:
-                    yield key, members
-                    members = []
-                key, extension = match["key"], match["extension"].lower()
-                content = b""
-                if extension in ("txt", "json"):
-                    file.seek(member.offset_data)
-                    content = file.read(member.size)
-                members.append(_Member(member.name, extension, member.offset_data, member.size, content))
-    except tarfile.TarError as error:
+        for member in members(shard):
+            match = SAMPLE_FILE.fullmatch(member.name)
+            if match is None or is_passed_over(member.name):
+                continue
+            if match["key"] != key and key:
+                yield key, images, texts
+                images, texts = {}, {}
+            key, extension = match["key"], match["extension"].lower()
+            if extension in IMAGE_EXTENSIONS:
+                images.setdefault(extension, member)
+            elif extension in ("txt", "json") and extension not in texts:
+                texts[extension] = member.read()
+    except TarError as error:
         if not key:
-            raise _no_tar(shard, error) from error
+            raise
         raise _CutOff(key) from error
-    except OSError as error:
-        raise DataError(f"{shard} can't be read: {error.strerror or error}.") from error
-    if members:
-        yield key, members
+    if key:
+        yield key, images, texts
 
 
-def _members(shard: str, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar file, one after the other."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
-            if member.isreg() and not member.issparse():
-                yield member
-
-
-def _sample(key: str, members: Sequence[_Member], settings: Settings) -> Sample | str:
+def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], settings: Settings) -> Sample | str:
     """The sample, or why it is left out."""
-    by_extension = {member.extension: member for member in reversed(members)}
-    image = next((member for member in members if member.extension in IMAGE_EXTENSIONS), None)
+    image = next(iter(images.values()), None)
     if image is None:
         return "there is no image"
-    if not image.length:
+    if not image.size:
         return "the image is empty"
     fields: Any = {}
     try:
-        text = by_extension["txt"].content.decode("utf-8-sig") if "txt" in by_extension else ""
-        if "json" in by_extension:
-            fields = json.loads(by_extension["json"].content)
+        text = texts.get("txt", b"").decode("utf-8-sig")
+        if "json" in texts:
+            fields = json.loads(texts["json"])
     except ValueError:
         return "the text is not UTF-8 or the JSON is damaged"
     if not isinstance(fields, dict):
@@ -243,7 +219,7 @@ def _sample(key: str, members: Sequence[_Member], settings: Settings) -> Sample 
     if not captions:
         return "there is no caption"
     split = next((fields[name] for name in _names("split", settings) if name in fields), None)
-    return Sample(key, image.name, image.offset, image.length, captions, split if isinstance(split, str) else None)
+    return Sample(key, image.name, image.offset, image.size, captions, split if isinstance(split, str) else None)
 
 
 def _field_captions(fields: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -318,11 +294,3 @@ def _local(name: str) -> list[str]:
     if not found:
         raise DataError(f"{name} holds no shards.", "Looked for files that end with .tar.")
     return found
-
-
-def _no_tar(shard: str, error: Exception) -> DataError:
-    with open_file(shard) as file:
-        compressed = file.read(4)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5")
-    if compressed:
-        return DataError(f"{shard} is compressed.", "Unpack it: images are read in the middle of a shard.")
-    return DataError(f"{shard} is no tar file: {error}.")

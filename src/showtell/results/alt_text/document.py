@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from showtell.errors import DataError
 from showtell.files import replace_file
+from showtell.images.names import as_on_disk
 from showtell.results.alt_text.html import html_places
 from showtell.results.alt_text.markdown import markdown_places
 from showtell.results.alt_text.place import Place, Skipped
@@ -136,8 +137,7 @@ def file_of(image: str, folder: Path, root: Path | None = None) -> Path | str:
         return "is no address"
     if file.lower().endswith((".svg", ".svgz")):
         return "is a drawing (SVG)"
-    if not file.startswith("/"):
-        return folder / file
-    if root is None:
+    if file.startswith("/") and root is None:
         return "begins at the site's root (say --root DIR)"
-    return root / file.lstrip("/")
+    path = root / file.lstrip("/") if root is not None and file.startswith("/") else folder / file
+    return path if path.exists() else next(as_on_disk([path])) or path
