@@ -8,7 +8,7 @@ import time
 import pytest
 
 from showtell.errors import ImageError
-from showtell.images.decode import urls as fetch_module
+from showtell.images import urls as fetch_module
 from showtell.images.urls import fetch, is_public
 from tests.fake_model import png
 from tests.serve.serving import RED, client

@@ -18,7 +18,7 @@ from showtell import data
 from showtell.data import Dataset
 from showtell.data.formats import shards
 from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
-from showtell.images.decode import storage
+from showtell.images import storage
 
 
 @pytest.fixture(autouse=True)
