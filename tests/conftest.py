@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from showtell.metrics.meteor_data import FOLDER, build_index
@@ -14,6 +15,10 @@ from tests.fake_pycocoevalcap import write_package
 # What the user has set for showtell and for the libraries below it: it names folders, servers and accounts.
 USERS = ("SHOWTELL_", "HF_", "XDG_", "RAY_", "MPLCONFIGDIR", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR")
 TESTS = ("SHOWTELL_TEST_DATA", "SHOWTELL_SCREENSHOTS")
+
+# An example that is slow on a busy machine is no failure.
+hypothesis.settings.register_profile("showtell", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("showtell")
 
 
 def pytest_configure(config: pytest.Config) -> None:
