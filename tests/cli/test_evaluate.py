@@ -32,9 +32,10 @@ PEOPLE_SAY = {
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, small_meteor):
     """A model `m`, and a table `t.jsonl` of four test images."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOWTELL_CACHE", str(small_meteor))
     use_fake_engine(monkeypatch)
     save_fake_model(tmp_path / "m")
     rows = []

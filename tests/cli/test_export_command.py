@@ -12,8 +12,8 @@ import pytest
 from showtell.bundle import save_bundle
 from showtell.cli import main
 from showtell.cli.commands import export as export_command
+from showtell.export import graphs as export_module
 from showtell.export.graphs import Differences
-from showtell.export.graphs import graphs as export_module
 from tests.fake_model import fake_config, fake_tokenizer, picture, save_fake_model
 
 

@@ -269,9 +269,9 @@ def test_a_tree_is_listed_without_opening_a_file(tmp_path, monkeypatch):
         Path(folder).mkdir()
         for number in range(1000):
             Path(folder, f"{number}.jpg").touch()
-    begin = time.perf_counter()
+    begin = time.process_time()
     images, finder = find_images(["."])
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     names = [image.name for image in images]
     assert (len(names), finder.problems) == (2000, [])
     assert names == sorted(names)

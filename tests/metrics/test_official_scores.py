@@ -46,7 +46,7 @@ def test_cider_d(case: tuple[list[str], list[list[str]], dict[str, Any]]) -> Non
 
 
 def test_meteor(case: tuple[list[str], list[list[str]], dict[str, Any]]) -> None:
-    """Builds the index of paraphrases in the user's cache folder when it is not there: half a minute."""
+    """The first of them builds the index of paraphrases: half a minute."""
     pytest.importorskip("pycocoevalcap")
     pytest.importorskip("Stemmer")
     candidates, references, official = case

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from showtell.errors import DataError
 from showtell.metrics import Report, score
-from tests.fake_pycocoevalcap import write_package
 
 pytest.importorskip("Stemmer")
 
@@ -28,13 +27,9 @@ cases = st.dictionaries(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def meteor_installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A small METEOR, for all examples of all tests here."""
-    folder: Path = tmp_path_factory.mktemp("site")
+def meteor_installed(small_meteor: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(write_package(folder)))
-        patch.delitem(__import__("sys").modules, "pycocoevalcap", raising=False)
-        patch.setenv("SHOWTELL_CACHE", str(folder / "cache"))
+        patch.setenv("SHOWTELL_CACHE", str(small_meteor))
         yield
 
 

@@ -227,6 +227,7 @@ def test_a_client_that_says_nothing_is_let_go(monkeypatch):
                 silent.settimeout(10)
                 while silent.recv(10_000):
                     pass
+        monkeypatch.undo()
         assert ask(port)["images"]
 
 

@@ -118,6 +118,7 @@ def test_hovering_moves_the_light(open_page, keep):
     lights = []
     for number in (0, 1, 2):
         page.locator(".word").nth(number).hover()
+        page.wait_for_selector(".looking")
         page.wait_for_timeout(400)
         assert page.locator(".looking").count() == 1
         lights.append(glow(page))
@@ -204,10 +205,8 @@ def test_sliders_search_again(open_page):
     for slider, key in (("#temperature", "ArrowLeft"), ("#top-k", "End"), ("#top-p", "ArrowLeft")):
         page.locator(slider).focus()
         page.keyboard.press(key)
-    page.wait_for_timeout(600)
-    asked = page.evaluate("asked")
     drawn = {"sample": "true", "num": "5", "temperature": "0.9", "top_k": "200", "top_p": "0.85", "seed": "0"}
-    assert asked[-1] == drawn | {"model": "fake", "attention": "true"}
+    until(lambda: page.evaluate("asked.at(-1)") == drawn | {"model": "fake", "attention": "true"})
     assert page.get_attribute("#top-k", "aria-valuetext") == "200"
     page.get_by_role("button", name="Draw again").click()
     until(lambda: page.evaluate("asked.at(-1).seed") == "1")

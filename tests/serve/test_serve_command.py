@@ -18,37 +18,38 @@ from showtell.errors import UsageError
 from showtell.serve import server
 from showtell.serve.examples import find_examples
 from tests.fake_model import picture, save_fake_model, use_fake_engine
-from tests.serve.serving import RED, fake_captioner
+from tests.serve.serving import RED, fake_captioner, until
 from tests.serve.test_api import as_json
+from tests.serve.test_hostile import waiting
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A model whose every batch takes a while, served as the command does.
-SLOW = """
-import sys, time
+# A model that begins each batch when a line comes on stdin, served as the command does.
+HELD = """
+import sys
 sys.path.insert(0, {repository!r})
 from showtell.serve.server import serve
 from showtell.serve.settings import Settings
 from tests.fake_model import FakeEngine
 from tests.serve.serving import fake_captioner
 
-class Slow(FakeEngine):
+class Held(FakeEngine):
     def encode(self, images):
-        time.sleep(0.4)
+        sys.stdin.readline()
         return super().encode(images)
 
 def announce(url):
     print(url, file=sys.stderr, flush=True)
 
-serve({{"fake": fake_captioner(Slow)}}, Settings(batch_size=2), host="127.0.0.1", port=0, announce=announce)
+serve({{"fake": fake_captioner(Held)}}, Settings(batch_size=2), host="127.0.0.1", port=0, announce=announce)
 print("served to the end")
 """
 
 
 @pytest.fixture
-def slow_server():
-    code = SLOW.format(repository=str(REPOSITORY))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+def held_server():
+    code = HELD.format(repository=str(REPOSITORY))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True)
     try:
         yield process, int(re.search(r":(\d+)\n", process.stderr.readline())[1])
     finally:
@@ -57,9 +58,9 @@ def slow_server():
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_taken_is_finished_when_it_is_told_to_stop(slow_server, kind):
+def test_what_was_taken_is_finished_when_it_is_told_to_stop(held_server, kind):
     """Eight requests, batches of two: most of them wait in the queue when the signal comes."""
-    process, port = slow_server
+    process, port = held_server
     body = json.dumps(as_json("red")).encode()
     answers, sent = [], threading.Barrier(9)
 
@@ -74,8 +75,10 @@ def test_what_was_taken_is_finished_when_it_is_told_to_stop(slow_server, kind):
     for thread in threads:
         thread.start()
     sent.wait(60)
-    threading.Event().wait(0.5)  # the server has read them all
+    until(lambda: waiting(port) == 8)
     process.send_signal(kind)
+    process.stdin.write("\n" * 8)
+    process.stdin.flush()
     for thread in threads:
         thread.join(60)
     assert answers == [(200, RED)] * 8

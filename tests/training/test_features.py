@@ -165,7 +165,7 @@ def test_killed_and_resumed_the_cache_is_the_same_to_the_byte(tmp_path: Path) ->
         return file.read_bytes() if file.exists() else b""
 
     assert process("whole", "0").wait() == 0
-    killed = process("killed", "0.005")
+    killed = process("killed", "0.2")
     deadline = time.monotonic() + 120
     while sum(marks()) < 64 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -223,16 +223,15 @@ def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for_steps(folder: Path, steps: int, process: subprocess.Popen[str]) -> None:
-    """Until so many checkpoints have been written since now."""
-    checkpoint = folder / "checkpoint" / "checkpoint.safetensors"
-    seen, last = 0, checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+def wait_for_step(folder: Path, stage: int, step: int, process: subprocess.Popen[str]) -> None:
+    """Until this step of this stage is saved."""
     deadline = time.monotonic() + 120
-    while seen < steps and process.poll() is None:
+    while process.poll() is None:
         assert time.monotonic() < deadline
-        now = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        seen, last = seen + (now != last), now
-        time.sleep(0.001)
+        progress = read_progress(folder / "checkpoint")
+        if progress is not None and (progress.stage, progress.step) >= (stage, step):
+            return
+        time.sleep(0.002)
 
 
 LIVE_AND_AUGMENTED = ("encoder_stages=1", "augmentation={flip: 0.5, crop: 0.6, colour: 0.2, cutout: 0.2}")
@@ -249,9 +248,9 @@ def test_killed_and_resumed_is_as_never_stopped(settings: tuple[str, ...], recip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(recipe, whole, *settings)
     assert process.wait(200) == 0, process.communicate()[1]
-    for steps in (2, 9, 14, 18):
+    for stage, step in ((0, 2), (0, 11), (1, 2), (2, 2)):
         process = start(recipe, killed, "--resume", *settings)
-        wait_for_steps(killed, steps, process)
+        wait_for_step(killed, stage, step, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"

@@ -364,13 +364,13 @@ def test_addresses_that_nothing_reads() -> None:
         data.load("shards:nowhere://x.tar")
 
 
-def test_two_loads_shuffle_alike(tmp_path: Path) -> None:
+def test_two_loads_shuffle_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of examples, from which an epoch's order follows, doesn't depend on which list came first."""
     for number in range(6):
         numbered(tmp_path / f"{number}.tar", range(number * 10, number * 10 + 10))
     orders = []
     for cache in ("one", "two"):
-        os.environ["SHOWTELL_CACHE"] = str(tmp_path / cache)
+        monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / cache))
         orders.append([example.image_id for example in data.load(f"shards:{tmp_path}").examples])
     assert orders[0] == orders[1] == sorted(orders[0])
     assert np.all(np.diff(np.array(orders[0], int)) == 1)
