@@ -21,7 +21,7 @@ from showtell.captioner import Caption
 from showtell.cli import main
 from showtell.cli.commands import caption as caption_module
 from showtell.errors import UsageError
-from showtell.images.decode import sources as inputs
+from showtell.images import sources as inputs
 from showtell.images.names import printable
 from showtell.results.journal import done_images
 from showtell.results.outputs import CSV_HEADER, coco_image_id, row
