@@ -17,10 +17,11 @@ import numpy as np
 
 from showtell.bulk.parts import Part
 from showtell.bulk.reading import Image, images_of
-from showtell.bulk.results import Attempt, Results, Row
+from showtell.bulk.results import Attempt, Results
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError
 from showtell.images.decode import Pixels, normalise
+from showtell.results.outputs import Row
 from showtell.search.options import SearchOptions
 
 READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network

@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 from showtell import __version__
 from showtell.errors import DataError, ImageError
+from showtell.files import as_text
 from showtell.images.names import is_container_name, is_image_name, is_shard_name, is_table_name
 from showtell.images.tables import read_rows, table_rows
 from showtell.images.tar import member_bytes, named, shard_members
@@ -141,7 +142,8 @@ def listed_names(path: str) -> list[str]:
         data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"The list {path} can't be read: {error.strerror}.") from None
-    return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
+    lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    return [line for line in lines if line.strip()]
 
 
 def fetch(url: str) -> bytes:

@@ -22,11 +22,11 @@ from showtell.cli.commands.score import (
 from showtell.cli.progress import meteor_progress
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
+from showtell.files import check_writable, write_file
 from showtell.metrics import Report, score, signature
 from showtell.metrics.comparison import Comparison, Contrast
 from showtell.metrics.significance import compare as compare_reports
 from showtell.metrics.significance import most_different
-from showtell.results.outputs import check_writable, write_whole
 
 RANKED_BY = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """What images are ranked by: the first of these that was computed."""
@@ -84,7 +84,7 @@ def compare(
     if page is not None:
         from showtell.pages.comparison import comparison_page
 
-        write_whole(page, comparison_page(found))
+        write_file(page, comparison_page(found))
     if as_json:
         print(json.dumps(facts(found), indent=1, ensure_ascii=False))
     else:

@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import holds_images, not_found, read_json
+from showtell.data.formats.layout import holds_images, not_found
 from showtell.errors import DataError
+from showtell.files import read_json
 
 IMAGE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})")  # val2017/000000000042.jpg is image 42
 ANNOTATION_FILE = re.compile(r"captions_(?P<split>train|val)(?P<year>\d*)\.json")

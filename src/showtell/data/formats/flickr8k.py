@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import first_file, image_folder, read_lines
+from showtell.data.formats.layout import first_file, image_folder
 from showtell.errors import DataError
+from showtell.files import read_lines
 
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
 from showtell.data.formats.table import captions_of
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.files import cache_folder
+from showtell.files import as_text, cache_folder, write_file
 from showtell.images.decode import SUFFIXES
 from showtell.images.storage import ByteRange, is_remote, open_file, size_and_version
 from showtell.images.tables import COLUMNS
@@ -142,9 +142,7 @@ def listing(shard: str, settings: Settings) -> Listing:
         pass
     found = read_listing(shard, settings)
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    new.write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
-    new.replace(file)
+    write_file(file, json.dumps(asdict(found), ensure_ascii=False), flush=False)
     return found
 
 
@@ -229,7 +227,7 @@ def _sample(key: str, members: Sequence[_Member], settings: Settings) -> Sample 
         return "the image is empty"
     fields: Any = {}
     try:
-        text = by_extension["txt"].content.decode("utf-8-sig") if "txt" in by_extension else ""
+        text = as_text(by_extension["txt"].content) if "txt" in by_extension else ""
         if "json" in by_extension:
             fields = json.loads(by_extension["json"].content)
     except ValueError:
