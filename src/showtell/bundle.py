@@ -19,18 +19,17 @@ a mixture.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from showtell import model_hub as hub
-from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.errors import BundleError, DataError, MissingExtraError, UsageError
+from showtell.files import finish_replacing, new_file, new_folder, read_json
 from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer
@@ -87,11 +86,11 @@ class Bundle:
             )
         try:
             from safetensors import SafetensorError
-            from safetensors.numpy import load_file
+            from safetensors.numpy import load
         except ImportError:
             raise MissingExtraError("Reading model.safetensors", "train") from None
         try:
-            return load_file(self.path / WEIGHTS)
+            return load((self.path / WEIGHTS).read_bytes())  # load_file opens the name twice
         except (OSError, SafetensorError) as error:
             raise BundleError(
                 f"The weights {self.path / WEIGHTS} can't be read: {error}.", "Copy the model folder again."
@@ -138,7 +137,7 @@ def load_bundle(where: str | Path) -> Bundle:
     if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
         folders.append(shipped[where])
     for folder in folders:
-        _finish_replacing(folder)
+        finish_replacing(folder)
         if (folder / CONFIG).is_file():
             return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
     problem = f"{path} is not a model: it holds no {CONFIG}." if path.is_dir() else f"There is no model folder {path}."
@@ -174,22 +173,16 @@ def save_bundle(
             f"{path} holds other files than a model, and writing one there would remove them.",
             "Choose a new folder.",
         )
-    fresh = _aside(path, "new")
+    config_json = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    texts = {CONFIG: config_json + "\n", TOKENIZER: tokenizer.to_json(), CARD: card}
     try:
-        shutil.rmtree(fresh, ignore_errors=True)  # what a save left that was killed
-        fresh.mkdir(parents=True)
-        config_json = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-        (fresh / CONFIG).write_text(config_json + "\n", encoding="utf-8")
-        tokenizer.save(fresh / TOKENIZER)
-        if weights:
-            _save_weights(weights, fresh / WEIGHTS)
-            (fresh / WEIGHTS).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets the owner read only
-        for name, content in (exported or {}).items():
-            (fresh / name).write_bytes(content)
-        (fresh / CARD).write_text(card, encoding="utf-8")
-        _replace_folder(path, fresh)
+        with new_folder(path) as fresh:
+            if weights:
+                _save_weights(weights, fresh / WEIGHTS)
+            for name, content in {**(exported or {}), **{name: text.encode() for name, text in texts.items()}}.items():
+                (fresh / name).write_bytes(content)
     except OSError as error:
-        raise BundleError(f"The model folder {path} can't be written: {error}.") from None
+        raise BundleError(f"The model folder {path} can't be written: {error.strerror}.") from None
 
 
 def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
@@ -198,15 +191,16 @@ def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
         from safetensors.numpy import save_file
     except ImportError:
         raise MissingExtraError("Writing model.safetensors", "train") from None
-    save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, path)
+    with new_file(path) as aside:
+        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, aside)
 
 
 def _read_config(path: Path) -> BundleConfig:
     """Read config.json; the version first, because a newer file may hold anything."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} can't be read: {error}.", "Copy the model folder again.") from None
+        values = read_json(path)
+    except DataError as error:
+        raise BundleError(error.problem, "Copy the model folder again.") from None
     version = values.get("format_version") if isinstance(values, dict) else None
     if not isinstance(version, int):
         raise BundleError(f"{path} is not the config of a showtell model: it names no format_version.")
@@ -222,25 +216,3 @@ def _read_config(path: Path) -> BundleConfig:
         raise BundleError(f"{path} is not a valid config ({wrong}).", "Copy the model folder again.") from None
     except UsageError as error:
         raise BundleError(f"{path} is not a valid config (search: {error.problem})") from None
-
-
-def _aside(path: Path, kind: Literal["new", "old"]) -> Path:
-    """Where the next folder is written, and where the last one goes, while `path` is replaced."""
-    return path.with_name(f".{path.name}.{kind}")
-
-
-def _replace_folder(path: Path, fresh: Path) -> None:
-    """Put `fresh` at `path`; what was there goes when the new one stands."""
-    stale = _aside(path, "old")
-    shutil.rmtree(stale, ignore_errors=True)
-    if path.exists():
-        path.replace(stale)
-    fresh.replace(path)
-    shutil.rmtree(stale, ignore_errors=True)
-
-
-def _finish_replacing(path: Path) -> None:
-    """Do the second of `_replace_folder`'s two renames, when the process was killed between them."""
-    if not path.exists() and _aside(path, "old").exists() and _aside(path, "new").exists():
-        with suppress(OSError):  # a read-only disk: the caller says that there is no model
-            _aside(path, "new").replace(path)

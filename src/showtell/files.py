@@ -1,16 +1,99 @@
-"""Files: written whole or not at all; and the one folder for what showtell can build again."""
+"""Files: written whole or not at all, read as people write them; and the one folder for what can be built again.
 
+What is new is written aside, in the same folder and under a hidden name, flushed to the disk and renamed. Who reads
+meanwhile, or pulls the plug, finds the old or the new. Errors are OSErrors that name the file that was asked for.
+"""
+
+import codecs
 import errno
+import hashlib
+import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from showtell.errors import DataError, UsageError
+
+# Windows refuses to replace what a virus scanner or another reader has open: it is asked again after these seconds.
+PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()
+LONGEST_NAME = 255  # bytes that file systems take
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@contextmanager
+def new_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Write a file: what the block writes to the name that it is given takes the place of `path` when it ends.
+
+    A link stays a link, and a pipe or a device is written to as it is. If the block raises, nothing has changed.
+
+    Args:
+        path: the file; its folder must be there.
+        flush: False for what can be made again: a power failure may then leave it empty.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    place = Path(os.path.realpath(path))
+    aside = _aside(place)
+    try:
+        with _called(path, aside):
+            aside.touch(exist_ok=False)
+            created = aside.stat()
+            yield aside
+            if not os.path.samestat(created, aside.stat()):  # safetensors renames a file that only its owner may read
+                aside.chmod(created.st_mode)
+            if flush:
+                _flush(aside)
+            move(aside, place)
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+    if flush:
+        _flush_folder(place.parent)
+
+
+def write_file(path: Path, content: bytes | str | Iterable[str], *, flush: bool = True) -> None:
+    """Write a file of bytes, of one text or of many pieces; text in UTF-8, its line breaks as they are.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with new_file(path, flush=flush) as aside:
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            with aside.open("w", encoding="utf-8", newline="") as file:
+                file.writelines([content] if isinstance(content, str) else content)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that a file can't be written.
+
+    Raises:
+        UsageError: it can't.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if path.is_file() or not path.exists():
+            aside = _aside(Path(os.path.realpath(path)))
+            aside.touch(exist_ok=False)
+            aside.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}.", "Name another file.") from None
 
 
 def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> None:
-    """Put new content into a file in one step: who reads it meanwhile, or pulls the plug, finds the old or the new.
+    """Put new content into a file of somebody's.
 
     Permissions, extended attributes and, where the system lets us, the owner stay. The time of the last change is
     now: that is how backups and photo managers see that there is something new. A link stays a link, and the file
@@ -19,8 +102,9 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
     Args:
         path: the file; it must be there.
         content: what it holds from now on.
-        keep_as: the name, in the same folder, under which the old file stays, its times included; a file of that
-            name is never written over: it is older, and so the original.
+        keep_as: the name, in the same folder, under which the old file stays, its times included; where it is too
+            long for a file system, it is cut. A file of that name is never written over: it is older, and so the
+            original.
 
     Raises:
         OSError: it can't be written, or is write-protected; it is then as it was.
@@ -28,42 +112,105 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
     path = path.resolve()
     if not os.access(path, os.W_OK):  # a rename asks the folder only, and somebody protects the file
         raise PermissionError(errno.EACCES, "it is write-protected", str(path))
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _look_like(path, fresh)
+    with new_file(path) as aside:
+        aside.write_bytes(content)
+        _look_like(path, aside)
         if keep_as is not None:
-            _keep(path, path.with_name(keep_as))
-        os.replace(fresh, path)  # noqa: PTH105 (a name that mkstemp gave)
-    except BaseException:
-        with suppress(OSError):
-            Path(fresh).unlink()
-        raise
+            _keep(path, path.with_name(_fitting(keep_as)))
 
 
-def _look_like(path: Path, fresh: str) -> None:
-    """Give a fresh file everything of the old one but content and times."""
-    old = path.stat()
-    if hasattr(os, "chown"):
-        with suppress(PermissionError):  # only root gives files away; anybody else's file becomes our own
-            os.chown(fresh, old.st_uid, old.st_gid)
-    shutil.copystat(path, fresh)
-    os.utime(fresh)
+@contextmanager
+def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Write a folder: what the block puts into the folder that it is given takes the place of `path` when it ends.
 
+    Readers call `finish_replacing` first: between its two renames there is no `path`.
 
-def _keep(path: Path, original: Path) -> None:
-    """A second name for the old file, which is a copy where the disk knows no second names (FAT)."""
+    Args:
+        path: the folder.
+        shared: several processes may make the same one at a time; the first that is done stays.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    finish_replacing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh, stale = _beside(path, f"{secrets.token_hex(4)}.new" if shared else "new"), _beside(path, "old")
+    shutil.rmtree(fresh, ignore_errors=True)  # what somebody left who was killed
     try:
-        os.link(path, original)
-    except FileExistsError:
-        pass
-    except OSError:
-        copied = original.with_name(f".{original.name[:100]}.tmp")
-        shutil.copy2(path, copied)
-        copied.replace(original)
+        with _called(path, fresh):
+            fresh.mkdir()
+            yield fresh
+            for file in fresh.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            _flush_folder(fresh)
+            if not shared:
+                shutil.rmtree(stale, ignore_errors=True)
+                if path.exists():
+                    move(path, stale)
+            try:
+                move(fresh, path)
+            except OSError:  # it is there: a reader has finished this, or another process was faster
+                if not path.exists():
+                    raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(stale, ignore_errors=True)
+    _flush_folder(path.parent)
+
+
+def finish_replacing(path: Path) -> None:
+    """Do the second of `new_folder`'s two renames, when the process was killed between them."""
+    fresh = _beside(path, "new")
+    if not path.exists() and _beside(path, "old").exists() and fresh.exists():
+        with suppress(OSError):  # the writer was faster; or a read-only disk: the caller says that nothing is there
+            move(fresh, path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or a folder, in place of a file that has that name."""
+    for pause in PAUSES:
+        try:
+            return os.replace(source, target)  # noqa: PTH105 (of this module, so that tests can let it fail)
+        except PermissionError:
+            time.sleep(pause)
+    return os.replace(source, target)  # noqa: PTH105
+
+
+def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Text that a person's program wrote: in the encoding that its byte order mark says, else in `encoding`.
+
+    Lines end in ``\\n``, whatever they ended in.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding.
+    """
+    codec = next((codec for mark, codec in BYTE_ORDER_MARKS.items() if content.startswith(mark)), encoding)
+    return content.decode(codec, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """A text file as `as_text` reads it. Raises DataError."""
+    try:
+        return as_text(path.read_bytes(), encoding)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        found = error.encoding.upper()
+        raise DataError(f"{path} is not {found} text (byte {error.start}).", "Convert it to UTF-8.") from error
+
+
+def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file, which end where an editor shows it (unlike `str.splitlines`). Raises DataError."""
+    return read_text(path, encoding).removesuffix("\n").split("\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises DataError."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}.") from error
 
 
 def cache_folder() -> Path:
@@ -80,3 +227,71 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "showtell" / "Cache"
     return Path.home() / ".cache" / "showtell"
+
+
+@contextmanager
+def _called(path: Path, aside: Path) -> Iterator[None]:
+    """Let the system's errors name the file that was asked for, and not the one aside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or str(error.filename).startswith(str(aside))):
+            error.filename = str(path)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it takes its place, of its own for every call."""
+    return _beside(path, f"{secrets.token_hex(4)}.tmp")
+
+
+def _beside(path: Path, end: str) -> Path:
+    """A hidden name in the same folder, which is never too long."""
+    name = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
+    return path.with_name(f".{name}.{end}")
+
+
+def _fitting(name: str) -> str:
+    """The name; of one that is too long, what it begins and ends with, and a digest of all."""
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
+        return name
+    begin, end = (part.decode("utf-8", "ignore") for part in (data[:200], data[-20:]))
+    return f"{begin}~{hashlib.sha256(data).hexdigest()[:8]}~{end}"
+
+
+def _flush(file: Path) -> None:
+    """Bring a file's content to the disk."""
+    with file.open("r+b") as opened:  # Windows flushes only what is open for writing
+        os.fsync(opened.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk, where the system can."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _look_like(path: Path, fresh: Path) -> None:
+    """Give a fresh file everything of the old one but content and times."""
+    old = path.stat()
+    if hasattr(os, "chown"):
+        with suppress(PermissionError):  # only root gives files away; anybody else's file becomes our own
+            os.chown(fresh, old.st_uid, old.st_gid)
+    shutil.copystat(path, fresh)
+    os.utime(fresh)
+
+
+def _keep(path: Path, original: Path) -> None:
+    """A second name for the old file, which is a copy where the disk knows no second names (FAT)."""
+    try:
+        os.link(path, original)
+    except FileExistsError:
+        pass
+    except OSError:
+        with new_file(original) as copied:
+            shutil.copy2(path, copied)

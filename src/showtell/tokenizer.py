@@ -8,8 +8,6 @@ inside it (``t-shirt``, ``dog's``). All else separates words and is dropped, so 
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from showtell.errors import BundleError, DataError
+from showtell.files import read_text, write_file
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
@@ -150,11 +149,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write `to_json`; the file is there whole or not at all."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(self.to_json())
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, path)  # noqa: PTH105
+        write_file(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -164,9 +159,9 @@ class Tokenizer:
             BundleError: the file is missing or is no tokenizer.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"The tokenizer {path} can't be read ({error}).") from None
+            return cls.from_json(read_text(Path(path)))
+        except DataError as error:
+            raise BundleError(error.problem, "Copy the model folder again.") from None
         except BundleError as error:
             raise BundleError(f"{path}: {error.problem}", error.way_out) from None
 

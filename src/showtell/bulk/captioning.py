@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from showtell.bulk.parts import Part, images_of
-from showtell.bulk.results import Attempt, Record, Results
+from showtell.bulk.results import Attempt, Results
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError, one_line
 from showtell.images.decode import Pixels, normalise
 from showtell.images.names import writable
 from showtell.images.storage import StoredImage
+from showtell.results.outputs import Row
 from showtell.search.options import SearchOptions
 
 READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network
@@ -64,7 +65,7 @@ class PartCaptioner:
             outcomes = self._together(images)
         else:
             outcomes = self._one_by_one(images, number, attempt)
-        rows: list[Record] = []
+        rows: list[Row] = []
         done = failed = 0
         for name, outcome in outcomes:
             if isinstance(outcome, ShowtellError):
@@ -133,7 +134,7 @@ class PartCaptioner:
             return [outcome for image in images for outcome in self._captions([image])]
 
 
-def rows_of(name: str, outcome: Outcome) -> list[Record]:
+def rows_of(name: str, outcome: Outcome) -> list[Row]:
     """The rows of an image: one for each caption, best first, or one with the error."""
     if isinstance(outcome, ShowtellError):
         return [{"image": writable(name), "error": str(outcome)}]

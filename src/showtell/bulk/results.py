@@ -21,16 +21,14 @@ from typing import Any
 from uuid import uuid4
 
 from showtell.bulk.parts import Part
-from showtell.errors import MissingExtraError, UsageError
+from showtell.errors import UsageError
 from showtell.images.names import is_remote
 from showtell.images.storage import file_system
+from showtell.results.journal import refuse_others
+from showtell.results.outputs import Row, write_parquet
 
 OWN = "_showtell"
 PART_FILE = re.compile(r"part-(\d+)\.parquet")
-BEGIN_AGAIN = "Give what it was begun with, or choose another --out."
-
-Record = dict[str, Any]
-"""Of the output: image, caption and log_prob, or error."""
 
 
 @dataclass
@@ -101,11 +99,7 @@ class Results:
         Raises:
             UsageError: they differ from the manifest's.
         """
-        before = self.manifest() or {}
-        for name, now in json.loads(json.dumps(made_with)).items():
-            then = before.get(name, now)  # what an older version did not know
-            if then != now:
-                raise UsageError(f"{self.where} was begun with {name} {then}, not {now}.", BEGIN_AGAIN)
+        refuse_others(self.where, self.manifest() or {}, made_with, "choose another --out")
 
     def lines(self) -> list[tuple[int, int]]:
         """Where each part's line is in the list of parts: its first byte, and the one behind it."""
@@ -145,9 +139,11 @@ class Results:
         state |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.file_system.pipe_file(self._attempt(number), json.dumps(state).encode())
 
-    def finish(self, number: int, rows: Sequence[Record], made_with: Mapping[str, Any]) -> None:
+    def finish(self, number: int, rows: Sequence[Row], made_with: Mapping[str, Any]) -> None:
         """Write a part's file, in place of what may be there."""
-        self._write(f"{self.root}/part-{number:06}.parquet", _parquet(rows, made_with))
+        file = io.BytesIO()
+        write_parquet(file, rows, made_with, errors=True)
+        self._write(f"{self.root}/part-{number:06}.parquet", file.getvalue())
         with suppress(FileNotFoundError):
             self.file_system.rm_file(self._attempt(number))
 
@@ -180,17 +176,3 @@ class Results:
             with suppress(AttributeError, OSError):  # not a disk's
                 os.fsync(file.fileno())
         self.file_system.mv(aside, path)
-
-
-def _parquet(rows: Sequence[Record], made_with: Mapping[str, Any]) -> bytes:
-    """A file of the one-process command's columns, and `error`."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("Captioning on a cluster", "bulk") from None
-    columns = [("image", pa.string()), ("caption", pa.string()), ("log_prob", pa.float64()), ("error", pa.string())]
-    schema = pa.schema(columns, metadata={"showtell": json.dumps(made_with, ensure_ascii=False)})
-    file = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(list(rows), schema), file)
-    return file.getvalue()

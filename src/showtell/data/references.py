@@ -12,8 +12,8 @@ from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset
 from showtell.data.formats import DATA_FORMATS, coco, karpathy, load, table
-from showtell.data.formats.layout import read_json, read_lines
 from showtell.errors import DataError, UsageError
+from showtell.files import read_json, read_lines
 from showtell.images.decode import SUFFIXES
 
 SAMPLING = ("temperature", "top_k", "top_p", "seed")

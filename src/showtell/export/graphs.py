@@ -32,6 +32,7 @@ from showtell.engines.torch import TorchEngine
 from showtell.errors import MissingExtraError, UsageError
 from showtell.export.int8 import int8_graphs
 from showtell.export.weights import Weights, files_of
+from showtell.files import read_text
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder
 from showtell.search.engine import Proposals
@@ -140,7 +141,7 @@ def export(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
             "nothing is written."
         )
-    card = (bundle.path / CARD).read_text(encoding="utf-8")
+    card = read_text(bundle.path / CARD)
     if calibration is not None:
         with quiet():
             files = files_of(int8_graphs(graphs, calibration), weights)

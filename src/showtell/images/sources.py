@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from showtell.errors import DataError
+from showtell.files import as_text
 from showtell.images.names import (
     WEB,
     as_on_disk,
@@ -218,7 +219,8 @@ def listed_names(path: str) -> list[str]:
         data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"The list {path} can't be read: {error.strerror}.") from None
-    return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
+    lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    return [line for line in lines if line.strip()]
 
 
 def _images_of(file: str, column: str | None) -> Iterator[StoredImage]:

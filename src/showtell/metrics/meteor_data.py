@@ -11,8 +11,6 @@ sorted array, and looking up a million phrases is seven calls of `searchsorted`.
 
 import gzip
 import importlib.util
-import shutil
-import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showtell.errors import DataError, MissingExtraError
-from showtell.files import cache_folder
+from showtell.files import cache_folder, new_folder
 from showtell.metrics.metric import FractionDone
 
 LONGEST = 7  # words of a phrase
@@ -155,23 +153,14 @@ def _opened(folder: Path) -> MeteorData:
 def build_index(folder: Path, progress: FractionDone) -> None:
     """Read pycocoevalcap's METEOR files and write the index; the folder is there whole or not at all."""
     table, texts = _source_files()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with gzip.open(table, "rt", encoding="utf-8", newline="\n") as lines:
+        arrays, words = paraphrase_arrays(lines, progress)
+    texts["words.txt"] = "\n".join(words).encode()
+    with new_folder(folder, shared=True) as fresh:
         for name, text in texts.items():
-            (unfinished / name).write_bytes(text)
-        with gzip.open(table, "rt", encoding="utf-8", newline="\n") as lines:
-            arrays, words = paraphrase_arrays(lines, progress)
-        (unfinished / "words.txt").write_bytes("\n".join(words).encode())
+            (fresh / name).write_bytes(text)
         for name, array in arrays.items():
-            np.save(unfinished / f"{name}.npy", array)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, and its folder is as good
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            np.save(fresh / f"{name}.npy", array)
 
 
 def _source_files() -> tuple[Path, dict[str, bytes]]:

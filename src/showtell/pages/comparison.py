@@ -3,60 +3,32 @@
 The page holds its style and photos itself and forbids the browser requests.
 """
 
-import importlib.resources
+from collections.abc import Sequence
 from html import escape
 
 from PIL import Image
 
-from showtell import __version__
 from showtell.errors import ImageError
 from showtell.images.decode import read_image
 from showtell.metrics.comparison import Comparison, Contrast
 from showtell.metrics.significance import Difference
 from showtell.metrics.table import metric_of
 from showtell.pages.overlay import jpeg_uri
+from showtell.pages.shell import chart_figure, figures, lead, note, sections_page, table, true_minus
 
 PHOTO = 480  # pixels of the longer side
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def comparison_page(found: Comparison) -> str:
     """The comparison as one HTML document."""
-    style = importlib.resources.files("showtell.pages").joinpath("page.css").read_text("utf-8")
-    style += importlib.resources.files("showtell.pages").joinpath("comparison.css").read_text("utf-8")
     first, second = map(escape, found.names)
-    sections = {"Scores": _scores(found), "Images": _images(found), "Method": _method(found)}
-    links = "".join(f'<li><a href="#{title.lower()}">{title}</a></li>' for title in sections)
-    body = "\n".join(
-        f'<section id="{title.lower()}" aria-labelledby="{title.lower()}-title">\n'
-        f'<h2 id="{title.lower()}-title">{title}</h2>\n{content}\n</section>'
-        for title, content in sections.items()
+    return sections_page(
+        " and ".join(found.names),
+        "Comparison of two systems",
+        _summary(found),
+        {"Scores": _scores(found), "Images": _images(found), "Method": _method(found)},
+        heading=f'<small>A</small> <span class="a">{first}</span> <small>and B</small> <span class="b">{second}</span>',
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="color-scheme" content="light dark">
-<title>{first} and {second}: comparison</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">Comparison of two systems</p>
-<h1><small>A</small> <span class="a">{first}</span> <small>and B</small> <span class="b">{second}</span></h1>
-{_summary(found)}
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-</header>
-<main>
-{body}
-</main>
-<footer><p>Written by showtell {__version__}. This page holds all that it shows and loads nothing.</p></footer>
-</body>
-</html>
-"""
 
 
 def verdict(difference: Difference, confidence: float) -> str:
@@ -79,7 +51,7 @@ def clear(difference: Difference, confidence: float) -> bool:
 def _summary(found: Comparison) -> str:
     main = next(d for d in found.differences if d.metric == found.ranked_by)
     a, b, same = found.wins
-    figures = {
+    values = {
         f"{found.ranked_by} of A": f"{main.first:.3f}",
         f"{found.ranked_by} of B": f"{main.second:.3f}",
         "images": f"{found.images:,}",
@@ -87,32 +59,22 @@ def _summary(found: Comparison) -> str:
         "better by B": f"{b:,}",
         "equal": f"{same:,}",
     }
-    items = "".join(f"<div><dt>{label}</dt><dd>{figure}</dd></div>" for label, figure in figures.items())
-    return f'<p class="lead">{verdict(main, found.confidence)}</p>\n<dl class="figures">{items}</dl>'
+    return f"{lead(verdict(main, found.confidence))}\n{figures(values)}"
 
 
 def _scores(found: Comparison) -> str:
     """The intervals as a chart, and all numbers as a table."""
     percent = f"{100 * found.confidence:g} %"
     headings = ("metric", "A", "B", "B − A", f"{percent} interval", "p, bootstrap", "p, swaps")
-    heads = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    rows = "\n".join(_row(difference, found.confidence) for difference in found.differences)
-    missing = "".join(_note(f"{name} is missing: {reason}") for name, reason in found.missing.items())
-    chart = interval_chart(found.differences)
-    return f"""<figure class="chart"><figcaption>B − A, in percent of A<span>Dots are the difference, lines its
-{percent} interval; a line that crosses zero may be chance</span></figcaption>{chart}</figure>
-<div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
-<table>
-<thead><tr>{heads}</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</div>
-{missing}"""
+    rows = (_row(difference, found.confidence) for difference in found.differences)
+    missing = "".join(note(f"{name} is missing: {reason}") for name, reason in found.missing.items())
+    said = f"Dots are the difference, lines its {percent} interval; a line that crosses zero may be chance"
+    chart = chart_figure("B − A, in percent of A", said, interval_chart(found.differences))
+    return f"{chart}{table(headings, rows, 'scores-title')}\n{missing}"
 
 
-def _row(difference: Difference, confidence: float) -> str:
+def _row(difference: Difference, confidence: float) -> tuple[str, Sequence[str], str]:
+    """A line of the table."""
     low, high = difference.interval
     printed = metric_of(difference.metric).printed
     cells = (
@@ -123,15 +85,14 @@ def _row(difference: Difference, confidence: float) -> str:
         f"{difference.p_bootstrap:.4f}",
         f"{difference.p_randomisation:.4f}",
     )
-    start, mark = ('<tr class="best">', "<span>clear</span>") if clear(difference, confidence) else ("<tr>", "")
-    return f'{start}<th scope="row">{difference.metric}{mark}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
+    return difference.metric, cells, "clear" * clear(difference, confidence)
 
 
 def interval_chart(differences: list[Difference]) -> str:
     """A dot and a line for each metric, to one scale: percent of the first system's score."""
     drawn = [d for d in differences if d.first > 0]
     if not drawn:
-        return _note("A scores 0: there is no percentage to draw.")
+        return note("A scores 0: there is no percentage to draw.")
     parts = {d.metric: [100 * x / d.first for x in (d.interval[0], d.difference, d.interval[1])] for d in drawn}
     most = max(1e-9, *(abs(x) for values in parts.values() for x in values))
     left, right, height = 72, 350, 26
@@ -167,9 +128,9 @@ def interval_chart(differences: list[Difference]) -> str:
 
 def _images(found: Comparison) -> str:
     if not found.contrasts:
-        return _note("There is no image to show.")
-    note = f"Where the two differ most, by the {found.ranked_by} of the image."
-    return _note(note) + "\n".join(_article(contrast, found.ranked_by) for contrast in found.contrasts)
+        return note("There is no image to show.")
+    said = f"Where the two differ most, by the {found.ranked_by} of the image."
+    return note(said) + "\n".join(_article(contrast, found.ranked_by) for contrast in found.contrasts)
 
 
 def _article(contrast: Contrast, ranked_by: str) -> str:
@@ -210,7 +171,7 @@ def _method(found: Comparison) -> str:
     """How the numbers were made, and what was left out."""
     low, high = (1 - found.confidence) / 2, (1 + found.confidence) / 2
     left_out = "".join(
-        _note(f"{len(images):,} images {why}; they are not compared.") for why, images in found.left_out.items()
+        note(f"{len(images):,} images {why}; they are not compared.") for why, images in found.left_out.items()
     )
     signatures = escape("\n".join(f"{letter} {mark}" for letter, mark in zip("AB", found.signatures, strict=True)))
     return f"""<p class="note">The interval: {found.draws:,} sets of {found.images:,} images are drawn with
@@ -224,8 +185,4 @@ p, swaps: how many of {found.draws:,} random swaps of the two captions of each i
 
 def _signed(value: float, digits: int = 4) -> str:
     """With its sign, by a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
+    return true_minus(f"{value:+.{digits}f}")

@@ -1,7 +1,8 @@
-"""One validation image in the report: its photo, the model's caption, people's captions, the attention."""
+"""One captioned image on a page: its photo, the caption, what belongs to it, the attention; and so in the report."""
 
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +13,69 @@ from showtell.errors import ShowtellError
 from showtell.metrics.table import RANKED_BY
 from showtell.pages.overlay import jpeg_uri, panels_html
 from showtell.pages.records import Record, items, number, score
+from showtell.pages.shell import true_minus
 
 PHOTO_WIDTH = 360  # pixels; shown at 240, so that it is sharp on a dense screen too
 
 
-def sample_article(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
-    """One image with its caption, what people wrote, and the attention panels under a fold."""
-    caption = html.escape(str(sample.get("caption", "")))
-    image = _photo(run_folder, sample)
-    photo = attention = ""
-    if image is not None:
-        small = Image.fromarray(image)
+def article(
+    picture: NDArray[np.uint8] | None,
+    caption: str,
+    facts: Sequence[str],
+    label: str,
+    listed: Sequence[str],
+    below: str,
+    *,
+    tag: str = "p",
+) -> str:
+    """One image with its caption.
+
+    Args:
+        picture: the photo `[H, W, 3]`; None if there is none.
+        caption: plain text.
+        facts: HTML, for the line below the caption.
+        label: what is listed.
+        listed: HTML items.
+        below: HTML under it all.
+        tag: of the caption: a paragraph, or a heading.
+    """
+    text = html.escape(caption)
+    photo = ""
+    if picture is not None:
+        small = Image.fromarray(picture)
         small.thumbnail((PHOTO_WIDTH, 2 * PHOTO_WIDTH), reducing_gap=3.0)
         size = f'width="{small.width}" height="{small.height}"'
-        photo = f'<img src="{jpeg_uri(small)}" {size} alt="The photo that the model calls “{caption}”">'
-        attention = _attention(run_folder, sample, image, unfolded=unfolded)
+        photo = f'<img src="{jpeg_uri(small)}" {size} alt="The photo that the model calls “{text}”">'
+    entries = "".join(f"<li>{item}</li>" for item in listed)
+    entries = f'<p class="label">{label}</p>\n<ul class="references">{entries}</ul>' if entries else ""
+    return f"""<article class="sample">
+<div class="{"told" if photo else "told bare"}">{photo}<div>
+<{tag} class="caption">{text or "(no words)"}</{tag}>
+<p class="facts">{" · ".join(facts)}</p>
+{entries}</div></div>
+{below}
+</article>"""
+
+
+def attention_details(
+    picture: NDArray[np.uint8], words: Sequence[str], attention: NDArray[np.floating], *, unfolded: bool
+) -> str:
+    """A panel a word under a fold."""
+    panels = panels_html(picture, words, attention)
+    return f"<details{' open' * unfolded}><summary>Attention, word by word</summary>{panels}</details>"
+
+
+def sample_article(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
+    """One validation image of a training run: caption, what people wrote, attention."""
+    picture = _photo(run_folder, sample)
     ranked_by = score(sample, RANKED_BY)
     facts = [] if ranked_by is None else [f"<b>{RANKED_BY} {ranked_by:.3f}</b>"]
     if (log_prob := number(sample.get("log_prob"))) is not None:
-        facts.append(f"log-probability {'−' * (log_prob < 0)}{abs(log_prob):.1f}")
+        facts.append(f"log-probability {true_minus(f'{log_prob:.1f}')}")
     facts.append(html.escape(str(sample.get("image_id", "without a name"))))
-    references = "".join(f"<li>{html.escape(str(text))}</li>" for text in items(sample, "references"))
-    listed = f'<p class="label">People wrote</p>\n<ul class="references">{references}</ul>' if references else ""
-    return f"""<article class="sample">
-<div class="{"told" if photo else "told bare"}">{photo}<div>
-<p class="caption">{caption}</p>
-<p class="facts">{" · ".join(facts)}</p>
-{listed}</div></div>
-{attention}
-</article>"""
+    references = [html.escape(str(text)) for text in items(sample, "references")]
+    attention = "" if picture is None else _attention(run_folder, sample, picture, unfolded=unfolded)
+    return article(picture, str(sample.get("caption", "")), facts, "People wrote", references, attention)
 
 
 def _attention(run_folder: Path, sample: Record, image: NDArray[np.uint8], *, unfolded: bool) -> str:
@@ -49,11 +84,10 @@ def _attention(run_folder: Path, sample: Record, image: NDArray[np.uint8], *, un
         return ""
     try:
         grids = np.load(run_folder / str(sample["attention"]), allow_pickle=False)
-        fragment = panels_html(image, words, grids[: len(words)])  # one more grid may belong to <end>
+        # One more grid may belong to <end>.
+        return attention_details(image, words, grids[: len(words)], unfolded=unfolded)
     except (OSError, EOFError, ValueError, IndexError, ShowtellError):
         return '<p class="facts">Its attention can’t be read.</p>'
-    start = "<details open>" if unfolded else "<details>"
-    return f"{start}<summary>Attention, word by word</summary>{fragment}</details>"
 
 
 def _photo(run_folder: Path, sample: Record) -> NDArray[np.uint8] | None:

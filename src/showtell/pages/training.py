@@ -14,19 +14,16 @@ What is missing or unreadable is left out, with a sentence in its place.
 """
 
 import html
-import importlib.metadata
-import importlib.resources
 import itertools
 import math
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from showtell.errors import DataError
+from showtell.files import write_file
 from showtell.metrics.bleu import BLEU
 from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.charts import histogram, line_chart, short
@@ -41,6 +38,7 @@ from showtell.pages.records import (
     scores,
 )
 from showtell.pages.sample import sample_article
+from showtell.pages.shell import chart_figure, figures, lead, note, sections_page, table
 
 SHOWN = 6  # samples in each of: best, middle, worst
 DRAWN = (RANKED_BY, *BLEU.names)
@@ -72,16 +70,7 @@ def write_report(run_folder: Path) -> Path:
     """
     if not run_folder.is_dir():
         raise DataError(f"There is no run folder {run_folder}.", "Name the folder that training wrote to.")
-    page = report_page(run_folder)
-    descriptor, unfinished = tempfile.mkstemp(dir=run_folder, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(unfinished).chmod(0o644)  # mkstemp's 0600 is for secrets; a report is there to be shared
-        Path(unfinished).replace(run_folder / "report.html")
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    write_file(run_folder / "report.html", report_page(run_folder))
     return run_folder / "report.html"
 
 
@@ -90,46 +79,12 @@ def report_page(run_folder: Path) -> str:
     log, log_note = read_records(run_folder / "log.jsonl")
     samples, samples_note = read_records(run_folder / "samples.jsonl")
     sections = {
-        "Charts": _note(log_note) + _charts(log, samples),
+        "Charts": note(log_note) + _charts(log, samples),
         "Scores": _scores_table(log),
-        "Captions": _note(samples_note) + _captions(run_folder, samples),
+        "Captions": note(samples_note) + _captions(run_folder, samples),
         "Recipe": _recipe(run_folder / "recipe.yaml"),
     }
-    links = "".join(f'<li><a href="#{title.lower()}">{title}</a></li>' for title in sections)
-    body = "\n".join(
-        f'<section id="{title.lower()}" aria-labelledby="{title.lower()}-title">\n'
-        f'<h2 id="{title.lower()}-title">{title}</h2>\n{content}\n</section>'
-        for title, content in sections.items()
-    )
-    name = html.escape(run_folder.resolve().name)
-    version = html.escape(importlib.metadata.version("showtell"))
-    style = importlib.resources.files("showtell.pages").joinpath("page.css").read_text("utf-8")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="color-scheme" content="light dark">
-<title>{name}: training report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">Training report</p>
-<h1>{name}</h1>
-{_summary(log)}
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-</header>
-<main>
-{body}
-</main>
-<footer><p>Written by showtell {version}. This page holds all that it shows and loads nothing.</p></footer>
-</body>
-</html>
-"""
+    return sections_page(run_folder.resolve().name, "Training report", _summary(log), sections)
 
 
 def showcase(samples: Iterable[Record]) -> dict[str, list[Record]]:
@@ -150,20 +105,19 @@ def _summary(log: Sequence[Record]) -> str:
     """One sentence and the run's main figures."""
     best = best_of(log)
     if best is None:
-        return _lead("This run has logged no scores." if log else "This run has logged nothing.")
-    figures = {name: f"{found:.3f}" for name in (RANKED_BY, BLEU.names[-1]) if (found := score(best, name)) is not None}
+        return lead("This run has logged no scores." if log else "This run has logged nothing.")
+    values = {name: f"{found:.3f}" for name in (RANKED_BY, BLEU.names[-1]) if (found := score(best, name)) is not None}
     if speeds := column(log, "captions_per_second"):
-        figures["captions a second"] = f"{np.median(speeds):,.0f}"
+        values["captions a second"] = f"{np.median(speeds):,.0f}"
     if padding := column(log, "padding"):
-        figures["of the tokens are padding"] = _cell("padding", float(np.mean(padding)))
+        values["of the tokens are padding"] = _cell("padding", float(np.mean(padding)))
     if minutes := column(log, "minutes"):
-        figures["minutes"] = f"{max(minutes):,.0f}" if max(minutes) >= 10 else f"{max(minutes):.1f}"
+        values["minutes"] = f"{max(minutes):,.0f}" if max(minutes) >= 10 else f"{max(minutes):.1f}"
     epoch = number(best.get("epoch"))
     at = f": epoch {epoch:.0f}" if epoch is not None else ""
     chosen = f"The best of {len(log)} validations{at}" if len(log) > 1 else "Validated once"
-    lead = f"{chosen}, by the {RANKED_BY} of captions generated for the validation images."
-    items = "".join(f"<div><dt>{label}</dt><dd>{figure}</dd></div>" for label, figure in figures.items())
-    return f'{_lead(lead)}\n<dl class="figures">{items}</dl>'
+    said = f"{chosen}, by the {RANKED_BY} of captions generated for the validation images."
+    return f"{lead(said)}\n{figures(values)}"
 
 
 def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
@@ -182,7 +136,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
                 lines[name] = line
         if not lines:
             return ""
-        return _figure(title, subtitle, line_chart(lines, title=title, below=axis, from_zero=zero, best=mark))
+        return chart_figure(title, subtitle, line_chart(lines, title=title, below=axis, from_zero=zero, best=mark))
 
     validated = "Of captions that the model wrote for the validation images"
     charts = [
@@ -193,7 +147,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
         _lengths(samples),
     ]
     if not any(charts):
-        return _note("There is nothing to draw.")
+        return note("There is nothing to draw.")
     return f'<div class="charts">\n{"".join(charts)}\n</div>'
 
 
@@ -221,7 +175,7 @@ def _lengths(samples: Sequence[Record]) -> str:
         if of
     ]
     chart = histogram(*shares, names=("the model", "people"), below="words in a caption")
-    return _figure("Caption lengths", f"Words, on average: {', '.join(means)}", chart)
+    return chart_figure("Caption lengths", f"Words, on average: {', '.join(means)}", chart)
 
 
 def _length(caption: object) -> int:
@@ -236,24 +190,14 @@ def _scores_table(log: Sequence[Record]) -> str:
     others = sorted({name for record in log for name in scores(record)} & present - {*COLUMNS})
     columns = [name for name in (*COLUMNS, *others) if name in present]
     if not columns:
-        return _note("There is no table without a log.")
-    heads = "".join(f'<th scope="col">{html.escape(COLUMN_NAMES.get(name, name))}</th>' for name in ("epoch", *columns))
+        return note("There is no table without a log.")
     best = best_of(log)
-    body = "\n".join(_table_row(row, columns, best=record is best) for record, row in zip(log, rows, strict=True))
-    return f"""<div class="scroll" role="region" aria-labelledby="scores-title" tabindex="0">
-<table>
-<thead><tr>{heads}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-</div>"""
-
-
-def _table_row(row: Mapping[str, float | None], columns: Sequence[str], *, best: bool) -> str:
-    start, mark = ('<tr class="best">', "<span>best</span>") if best else ("<tr>", "")
-    cells = "".join(f"<td>{_cell(name, row.get(name))}</td>" for name in columns)
-    return f'{start}<th scope="row">{_cell("epoch", row.get("epoch"))}{mark}</th>{cells}</tr>'
+    names = ["epoch", *(COLUMN_NAMES.get(name, name) for name in columns)]
+    lines = (
+        (_cell("epoch", row.get("epoch")), [_cell(name, row.get(name)) for name in columns], "best" * (record is best))
+        for record, row in zip(log, rows, strict=True)
+    )
+    return table(names, lines, "scores-title")
 
 
 def _cell(column: str, value: float | None) -> str:
@@ -271,9 +215,9 @@ def _captions(run_folder: Path, samples: Sequence[Record]) -> str:
     """The best, the middling and the worst captions with their references and attention."""
     groups = [(*GROUPS[group], chosen, group == "best") for group, chosen in showcase(samples).items() if chosen]
     if not groups:
-        return _note(f"There are no captions with a {RANKED_BY} of their own to show.")
+        return note(f"There are no captions with a {RANKED_BY} of their own to show.")
     return "\n".join(
-        f"<h3>{title}</h3>\n{_note(subtitle)}\n"
+        f"<h3>{title}</h3>\n{note(subtitle)}\n"
         + "\n".join(sample_article(run_folder, sample, unfolded=unfolded) for sample in chosen)
         for title, subtitle, chosen, unfolded in groups
     )
@@ -283,17 +227,5 @@ def _recipe(path: Path) -> str:
     try:
         text = html.escape(path.read_text("utf-8", errors="replace").strip())
     except OSError:
-        return _note(f"There is no {path.name} in the run folder.")
+        return note(f"There is no {path.name} in the run folder.")
     return f'<pre tabindex="0"><code>{text}</code></pre>'
-
-
-def _figure(title: str, subtitle: str, chart: str) -> str:
-    return f'<figure class="chart"><figcaption>{title}<span>{subtitle}</span></figcaption>{chart}</figure>\n'
-
-
-def _lead(text: str) -> str:
-    return f'<p class="lead">{html.escape(text)}</p>'
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>' if text else ""

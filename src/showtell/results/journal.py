@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Literal
 from showtell.errors import UsageError
 
 RowFormat = Literal["text", "jsonl", "csv"]
-BEGIN_AGAIN = "Give what it was begun with, or leave out --resume to begin again."
 
 
 def journal_of(path: Path) -> Path:
@@ -38,11 +37,19 @@ def is_begun(path: Path, made_with: Mapping[str, Any]) -> bool:
             before = json.loads(file.readline())["made_with"]
     except (OSError, ValueError, LookupError, TypeError):  # none, or its first line is half-written: so is nothing else
         return False
-    for name, now in json.loads(first_line(made_with))["made_with"].items():
+    refuse_others(path, before, made_with, "leave out --resume to begin again")
+    return True
+
+
+def refuse_others(where: object, before: Mapping[str, Any], made_with: Mapping[str, Any], else_: str) -> None:
+    """Refuse to go on in an output that was begun with other options. Raises UsageError."""
+    for name, now in json.loads(json.dumps(made_with)).items():
         then = before.get(name, now)  # what an older version did not know
         if then != now:
-            raise UsageError(f"{path} was begun with {name} {shown(then)}, not {shown(now)}.", BEGIN_AGAIN)
-    return True
+            raise UsageError(
+                f"{where} was begun with {name} {shown(then)}, not {shown(now)}.",
+                f"Give what it was begun with, or {else_}.",
+            )
 
 
 def shown(value: object) -> str:

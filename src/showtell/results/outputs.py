@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
 from showtell.data.formats.coco import IMAGE_NAME
 from showtell.errors import Interrupted, MissingExtraError, UsageError
+from showtell.files import check_writable, new_file, write_file
 from showtell.images.decode import SUFFIXES
 from showtell.images.names import printable, writable
 from showtell.images.storage import ByteRange, StoredImage
@@ -39,8 +40,8 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
 CSV_HEADER = "image,caption,log_prob\n"
 ROW_GROUP = 10_000  # rows of a Parquet file that are in memory together
 
-Record = dict[str, Any]
-"""A row of JSON lines: image, caption, log_prob."""
+Row = dict[str, Any]
+"""Of an output: image, caption and log_prob; in a cluster's, `error` too."""
 
 
 class Output(Protocol):
@@ -212,7 +213,7 @@ def _journalled(path: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
     if not path.is_file() or path.is_symlink():  # /dev/stdout is a link, to a file at times
         yield
         return
-    write_whole(journal_of(path), first_line(made_with), shown=path)
+    write_file(journal_of(path), first_line(made_with))
     yield
     journal_of(path).unlink()
 
@@ -229,7 +230,7 @@ def _rows_of_whole(
                 yield RowOutput(file, "jsonl", set())
             finally:
                 file.seek(0)
-                sys.stdout.writelines(coco_text(_records(file)))
+                sys.stdout.writelines(coco_text(_rows(file)))
         return
     check_writable(path)
     journal = journal_of(path)
@@ -259,14 +260,15 @@ def _write_whole_of(
 ) -> None:
     """Make the file of its journal's rows."""
     with journal.open(encoding="utf-8", newline="") as file:
-        rows = _records(file)
+        rows = _rows(file)
         if format == "coco":
-            write_whole(path, coco_text(rows))
+            write_file(path, coco_text(rows))
         else:
-            write_parquet(path, rows, made_with)
+            with new_file(path) as aside:
+                write_parquet(aside, rows, made_with)
 
 
-def _records(journal: TextIO) -> Iterator[Record]:
+def _rows(journal: TextIO) -> Iterator[Row]:
     """The rows of a journal."""
     next(journal)
     return map(json.loads, journal)
@@ -285,7 +287,7 @@ def row(format: Format, name: str, caption: "Caption") -> str:
     return f"{printable(name)}\t{caption.text}\n"
 
 
-def coco_text(rows: Iterable[Record]) -> Iterator[str]:
+def coco_text(rows: Iterable[Row]) -> Iterator[str]:
     """The array of the COCO results format, an image on each line."""
     taken: set[int | str] = set()
     separator = "[\n"
@@ -299,16 +301,22 @@ def coco_text(rows: Iterable[Record]) -> Iterator[str]:
     yield "\n]\n" if taken else "[\n\n]\n"
 
 
-def write_parquet(path: Path, rows: Iterable[Record], made_with: Mapping[str, Any]) -> None:
-    """A Parquet file of the columns image, caption, log_prob; what they are made with is in its metadata."""
+def write_parquet(
+    file: Path | BinaryIO, rows: Iterable[Row], made_with: Mapping[str, Any], *, errors: bool = False
+) -> None:
+    """Parquet of the columns image, caption, log_prob and perhaps error; its metadata say what they are made with.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
     pa, parquet = _pyarrow()
     columns = [("image", pa.string()), ("caption", pa.string()), ("log_prob", pa.float64())]
+    columns += [("error", pa.string())] * errors
     schema = pa.schema(columns, metadata={"showtell": json.dumps(made_with, ensure_ascii=False)})
     rows = iter(rows)
-    with parquet.ParquetWriter(_aside(path), schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
-    _aside(path).replace(path)
 
 
 def as_key(path: str) -> str:
@@ -320,35 +328,6 @@ def coco_image_id(name: str) -> int | str:
     """The number in the name of a COCO file; another file's name, without its folder."""
     coco = IMAGE_NAME.fullmatch(Path(name).stem)
     return int(coco[1]) if coco else writable(Path(name).name)
-
-
-def check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that a file can't be written.
-
-    Raises:
-        UsageError: it can't.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path} can't be written: it is a folder.", "Choose another -o FILE.")
-    with _opened(_aside(path), "w", shown=path):
-        pass
-    _aside(path).unlink()
-
-
-def write_whole(path: Path, text: str | Iterable[str], *, shown: Path | None = None) -> None:
-    """Write a file, of one text or of many pieces, that is there whole or not at all; errors call it `shown`.
-
-    Raises:
-        UsageError: it can't be written.
-    """
-    with _opened(_aside(path), "w", shown=shown or path) as file:
-        file.writelines([text] if isinstance(text, str) else text)
-    _aside(path).replace(path)
-
-
-def _aside(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Tensors are weights, optimiser, weight average and random state; what is not a t
 is written beside its place, flushed to the disk and renamed, so a run that is killed finds the last whole one.
 """
 
-import os
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from showtell.errors import DataError
+from showtell.files import new_file
 
 NAME = "checkpoint.safetensors"
+LONGEST_HEADER = 100_000_000  # bytes, in all safetensors files
 Json = dict[str, Any]
 
 
@@ -134,12 +136,8 @@ def save(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f"{NAME}.new"
     text = TypeAdapter(Progress).dump_json(progress).decode()
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, new, {"progress": text})
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(folder / NAME)
+    _save_tensors(folder / NAME, tensors, {"progress": text})
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -151,28 +149,35 @@ def read_progress(folder: Path) -> Progress | None:
     if not exists(folder):
         return None
     try:
-        with safe_open(folder / NAME, "pt") as file:
-            return TypeAdapter(Progress).validate_json(file.metadata()["progress"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DataError(
-            f"The checkpoint {folder / NAME} can't be read.", "Start the run again in another folder."
-        ) from error
+        # By hand: safetensors opens the name twice, and the run may put its next checkpoint there in between.
+        with (folder / NAME).open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
+        return TypeAdapter(Progress).validate_json(header["__metadata__"]["progress"])
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise _damaged(folder) from error
 
 
 def restore_tensors(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
 ) -> None:
-    """Put a checkpoint's tensors back: weights, optimiser, average and the state of the random generators."""
+    """Put a checkpoint's tensors back: weights, optimiser, average and the state of the random generators.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     slots: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "random": {}}
-    with safe_open(folder / NAME, "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - it is no dict
-            part, name = key.split("/", 1)
-            if part == "optimizer":
-                i, slot = name.split("/")
-                slots.setdefault(int(i), {})[slot] = file.get_tensor(key)
-            else:
-                weights[part][name] = file.get_tensor(key)
+    try:
+        tensors = load((folder / NAME).read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise _damaged(folder) from error
+    for key, tensor in tensors.items():
+        part, name = key.split("/", 1)
+        if part == "optimizer":
+            i, slot = name.split("/")
+            slots.setdefault(int(i), {})[slot] = tensor
+        else:
+            weights[part][name] = tensor
     model.load_state_dict(weights["model"], strict=False)
     if average is not None:
         average.load_state_dict(weights["average"], strict=False)
@@ -189,9 +194,7 @@ def keep_weights(folder: Path, epoch: int, model: nn.Module, epochs: Sequence[in
             path.unlink()
     if epoch in epochs:
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / "epoch_weights.new"
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, new)
-        new.replace(_weights_of(folder, epoch))
+        _save_tensors(_weights_of(folder, epoch), model.state_dict())
 
 
 def mean_weights(folder: Path, epochs: Sequence[int]) -> dict[str, Tensor]:
@@ -201,6 +204,17 @@ def mean_weights(folder: Path, epochs: Sequence[int]) -> dict[str, Tensor]:
         for name, weight in load_file(_weights_of(folder, epoch)).items():
             mean[name] = mean[name].lerp(weight, 1 / number) if number > 1 and weight.is_floating_point() else weight
     return mean
+
+
+def _damaged(folder: Path) -> DataError:
+    return DataError(f"The checkpoint {folder / NAME} can't be read.", "Start the run again in another folder.")
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> None:
+    for left in path.parent.glob(f".{path.name}.*"):  # by a run that was killed while it wrote
+        left.unlink()
+    with new_file(path) as aside:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside, said)
 
 
 def _weights_of(folder: Path, epoch: int) -> Path:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from showtell.errors import UsageError
+from showtell.errors import DataError, UsageError
+from showtell.files import read_text
 from showtell.models.attention_decoder import AttentionDecoderConfig
 from showtell.models.captioning_model import DecoderConfig
 from showtell.models.encoders import EncoderConfig
@@ -89,10 +90,10 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"The recipe {path} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = yaml.safe_load(read_text(path))
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    except yaml.YAMLError as error:
         raise UsageError(f"The recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise UsageError(f"The recipe {path} must map keys to values, and holds {type(data).__name__}.")

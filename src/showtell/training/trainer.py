@@ -43,6 +43,7 @@ from showtell.data.dataset import Dataset, Example
 from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import TorchEngine, weights_of
 from showtell.errors import Interrupted, UsageError
+from showtell.files import write_file
 from showtell.metrics.report import Report
 from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel, build_model
@@ -159,7 +160,7 @@ def set_up(
         if processes.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+            write_file(folder / "recipe.yaml", text)
     with processes.agreed():
         processes.refuse_another_disk(folder / "recipe.yaml", "--out")
     model.to(accelerator.device)

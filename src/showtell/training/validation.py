@@ -14,6 +14,7 @@ from PIL import Image
 
 from showtell.captioner import Caption, Captioner
 from showtell.data.dataset import Example
+from showtell.files import write_file
 from showtell.metrics.report import Report, score
 from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.training import showcase
@@ -86,6 +87,4 @@ def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Exam
 
 def write_lines(path: Path, lines: Iterable[Json]) -> None:
     """Write JSON lines, whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
-    new.replace(path)
+    write_file(path, (f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))

@@ -163,13 +163,13 @@ def test_many_files_are_not_all_listed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, encoding: str) -> str:
+    def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
     draw(tmp_path / "Images", "a.jpg")
     write(tmp_path / "captions.txt", "")
-    monkeypatch.setattr(Path, "read_text", refuse)
-    with pytest.raises(DataError, match=r"captions\.txt can't be opened: Permission denied"):
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"captions\.txt can't be read: Permission denied"):
         data.load(f"flickr8k:{tmp_path}")
 
 

@@ -16,19 +16,19 @@ from showtell.captioner import Caption, Captioner, load
 from showtell.cli import cluster
 from showtell.cli import options as shared
 from showtell.cli.progress import print_failure, progress_bar
-from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
-from showtell.images.decode import Source
-from showtell.images.sources import find_images, listed_names
-from showtell.images.storage import StoredImage
-from showtell.images.tables import in_order
-from showtell.pages.explanations import Explanations, open_explanations
-from showtell.results.descriptions import (
+from showtell.cli.write_metadata import (
     Descriptions,
     KeepOriginal,
     ReplaceDescription,
     WriteMetadata,
     open_descriptions,
 )
+from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
+from showtell.images.decode import Source
+from showtell.images.sources import find_images, listed_names
+from showtell.images.storage import StoredImage
+from showtell.images.tables import in_order
+from showtell.pages.explanations import Explanations, open_explanations
 from showtell.results.outputs import Format, Output, format_for, open_output
 from showtell.search.options import SearchOptions
 

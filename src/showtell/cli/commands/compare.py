@@ -12,12 +12,12 @@ from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
+from showtell.files import check_writable, write_file
 from showtell.metrics import Report, score, signature
 from showtell.metrics.comparison import Comparison, Contrast
 from showtell.metrics.significance import compare as compare_reports
 from showtell.metrics.significance import most_different
 from showtell.metrics.table import RANKING, metric_of
-from showtell.results.outputs import check_writable, write_whole
 
 app = typer.Typer()
 
@@ -72,7 +72,7 @@ def compare(
     if page is not None:
         from showtell.pages.comparison import comparison_page
 
-        write_whole(page, comparison_page(found))
+        write_file(page, comparison_page(found))
     if as_json:
         print(json.dumps(facts(found), indent=1, ensure_ascii=False))
     else:

@@ -18,11 +18,11 @@ from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
+from showtell.files import check_writable, write_file
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ptb import tokenise
 from showtell.metrics.report import Report, score
 from showtell.metrics.table import RANKED_BY, metric_of
-from showtell.results.outputs import check_writable, write_whole
 
 app = typer.Typer()
 
@@ -81,7 +81,7 @@ def evaluate(
             "captions": {"system": asdict(system), "people": asdict(people)},
             "predictions": predictions(captions, scored),
         }
-        write_whole(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_file(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     if bad:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ import typer
 
 from showtell import model_hub as hub
 from showtell.bundle import CARD, FILES, BundleConfig, load_bundle
+from showtell.files import read_text
 
 app = typer.Typer()
 
@@ -29,10 +30,8 @@ def push(
 ) -> None:
     """Put a model folder on the Hugging Face Hub, its card with it."""
     bundle = load_bundle(model)
-    try:
-        card = (bundle.path / CARD).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        card = f"# {bundle.config.name}\n"
+    card_file = bundle.path / CARD
+    card = read_text(card_file) if card_file.exists() else f"# {bundle.config.name}\n"
     said = {name: value for name, value in (("license", license), ("datasets", datasets)) if value}
     card = hub.card_with_facts(card.replace("PATH_OF_THIS_FOLDER", where), facts_of(bundle.config), said)
     if not sys.stderr.isatty():

@@ -14,10 +14,10 @@ from showtell.cli import scores
 from showtell.cli.progress import meteor_progress
 from showtell.data import Predictions, matched, read_predictions, read_references
 from showtell.errors import UsageError
+from showtell.files import check_writable, write_file
 from showtell.metrics import METRICS, Diversity, Report, diversity, signature
 from showtell.metrics import score as score_captions
 from showtell.metrics.ptb import tokenise
-from showtell.results.outputs import check_writable, write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -174,4 +174,4 @@ def write_per_image(path: Path, report: Report, predictions: Predictions) -> Non
         writer.writeheader()
         writer.writerows(rows)
         text = lines.getvalue()
-    write_whole(path, text)
+    write_file(path, text)

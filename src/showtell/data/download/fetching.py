@@ -23,6 +23,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from showtell.errors import DataError
+from showtell.files import move, write_file
 from showtell.images.urls import TRY_LATER
 
 TRIES = 5  # one after the other that bring nothing new
@@ -89,7 +90,7 @@ def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total
         part.unlink()
         facts.unlink()
         raise
-    os.replace(part, path)  # noqa: PTH105 (atomic)
+    move(part, path)
     facts.unlink()
 
 
@@ -151,7 +152,7 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) 
         need_space(part.parent, size - start, file.name)
         if not start:
             part.unlink(missing_ok=True)  # before the new facts: they must never stand beside old bytes
-            _write_facts(facts, {"url": file.url, "version": version, "size": size})
+            write_file(facts, json.dumps({"url": file.url, "version": version, "size": size}))
         _write_rest(answer, part, start, size, progress)
 
 
@@ -225,12 +226,6 @@ def _read_facts(facts: Path, url: str) -> dict[str, Any]:
         return {}
     usable = isinstance(known, dict) and known.get("url") == url and known.get("version") and known.get("size")
     return known if usable else {}
-
-
-def _write_facts(facts: Path, known: dict[str, Any]) -> None:
-    fresh = facts.with_name(f"{facts.name}.tmp")
-    fresh.write_text(json.dumps(known), encoding="utf-8")
-    fresh.replace(facts)
 
 
 def _size(path: Path) -> int:

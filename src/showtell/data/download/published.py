@@ -15,6 +15,7 @@ from typing import Any
 from showtell.data.download.fetching import RemoteFile, check, fetch, need_space
 from showtell.data.download.unpacking import unpack
 from showtell.errors import DataError, UsageError
+from showtell.files import write_file
 
 RECORD = "downloaded.json"  # in the data set's folder: what was unpacked there, and where it came from
 
@@ -198,7 +199,7 @@ def download(
             fetch(file, path, partial(progress, f"fetching {file.name}"))
         names = unpack(path, folder, archive.wanted, partial(progress, f"unpacking {file.name}"))
         record[file.name] = {"url": file.url, "checked": file.digest, "wanted": list(archive.wanted), "names": names}
-        _write_record(folder, record)
+        write_file(folder / RECORD, json.dumps(record, indent=2) + "\n")
         if not keep_archives:
             path.unlink()
 
@@ -218,9 +219,3 @@ def _read_record(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{folder / RECORD} is not JSON: {error}.", "Remove it.") from None
     return record if isinstance(record, dict) else {}
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    fresh = folder / f".{RECORD}.tmp"
-    fresh.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(folder / RECORD)

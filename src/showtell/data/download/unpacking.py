@@ -4,7 +4,6 @@ The wanted files are written to a hidden folder beside their place and moved whe
 interrupted goes on: a file that is there, with the right bytes, is not written again.
 """
 
-import os
 import stat
 import tarfile
 import zipfile
@@ -19,6 +18,7 @@ from typing import IO
 
 from showtell.data.download.fetching import CHUNK, BytesDone, need_space
 from showtell.errors import DataError
+from showtell.files import move
 
 MOST_FILES = 1_000_000
 MOST_TIMES_LARGER = 20  # than the archive; JSON of captions grows six times
@@ -184,7 +184,7 @@ def _write(member: ArchiveMember, staging: Path) -> None:
                 file.write(chunk)
         if written != member.size:
             raise EOFError(f"{member.name} is not {member.size:,} bytes long, as the archive says")
-        os.replace(fresh, path)  # noqa: PTH105 (atomic)
+        move(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -196,5 +196,5 @@ def _move(source: Path, target: Path) -> None:
         if path.is_dir() and place.is_dir():
             _move(path, place)
         else:
-            path.replace(place)
+            move(path, place)
     source.rmdir()

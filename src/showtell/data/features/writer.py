@@ -26,6 +26,7 @@ from showtell.data.features.cache import (
     state_of,
 )
 from showtell.errors import DataError
+from showtell.files import write_file
 
 SYNC_BYTES = 32 * 2**20
 """So much is written between two marks: what a kill can cost, against how often the disk is waited for."""
@@ -94,7 +95,8 @@ class CacheWriter:
                 "images": list(self.row),
                 "stamps": [*index["stamps"], *(stamps[image_id] for image_id in new)],
             }
-            _write_json(self.folder / "index.json", index)  # last: what it promises is there
+            # Last: what it promises is there.
+            write_file(self.folder / "index.json", json.dumps(index, ensure_ascii=False))
         self._unmarked: dict[str, int] = {}
         self._pending = 0
 
@@ -123,7 +125,7 @@ class CacheWriter:
     def sync(self) -> None:
         """Bring everything to the disk, and only then mark it as done."""
         if UNREADABLE in self._unmarked.values():
-            _write_json(self.folder / "unreadable.json", self._unreadable)
+            write_file(self.folder / "unreadable.json", json.dumps(self._unreadable, ensure_ascii=False))
         os.fsync(self._features)
         for image_id, mark in self._unmarked.items():
             self._put(self._marks, self.row[image_id], bytes([mark]))
@@ -188,13 +190,3 @@ def _open_at_least(file: Path, size: int) -> int:
     if os.fstat(handle).st_size < size:
         os.truncate(handle, size)
     return handle
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all, and onto the disk."""
-    new = file.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as stream:
-        json.dump(values, stream, ensure_ascii=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)

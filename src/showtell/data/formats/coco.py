@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import holds_images, not_found, read_json
+from showtell.data.formats.layout import holds_images, not_found
 from showtell.errors import DataError
+from showtell.files import read_json
 
 SYNTAX = "DIR[,YEAR] or FILE.json[,IMAGES]"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
 from showtell.data.formats.flickr8k import read_csv, read_tokens
-from showtell.data.formats.layout import first_file, image_folder, read_lines, read_text
+from showtell.data.formats.layout import first_file, image_folder
 from showtell.errors import DataError
+from showtell.files import read_lines, read_text
 
 SYNTAX = "DIR"
 

@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import first_file, image_folder, read_lines
+from showtell.data.formats.layout import first_file, image_folder
 from showtell.errors import DataError
+from showtell.files import read_lines
 
 SYNTAX = "DIR"
 

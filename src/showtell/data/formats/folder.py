@@ -7,7 +7,8 @@ the splits; otherwise the split is ours, by image.
 from pathlib import Path
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import not_found, read_lines
+from showtell.data.formats.layout import not_found
+from showtell.files import read_lines
 from showtell.images.names import is_image_name
 from showtell.images.sources import Finder
 

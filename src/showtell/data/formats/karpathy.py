@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files
-from showtell.data.formats.layout import read_json
 from showtell.errors import DataError, UsageError
+from showtell.files import read_json
 
 SYNTAX = "FILE.json,IMAGES"
 

@@ -1,35 +1,10 @@
 """Finding a data set's files on disk, and saying what was looked for when they are not there."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from showtell.errors import DataError
 from showtell.images.names import is_image_name, is_passed_over
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file; a line ends where an editor shows it end (unlike `str.splitlines`)."""
-    return read_text(path).removesuffix("\n").split("\n")
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark. Raises DataError."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} can't be opened: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}).", "Convert it to UTF-8.") from error
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file holds. Raises DataError."""
-    try:
-        return json.loads(read_text(file))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}.") from error
 
 
 def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:

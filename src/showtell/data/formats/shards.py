@@ -24,7 +24,7 @@ from typing import Any
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
 from showtell.data.formats.table import captions_of
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.files import cache_folder
+from showtell.files import as_text, cache_folder, write_file
 from showtell.images.decode import SUFFIXES
 from showtell.images.names import is_passed_over, is_remote
 from showtell.images.storage import ByteRange, size_and_version
@@ -145,9 +145,7 @@ def listing(shard: str, settings: Settings) -> Listing:
         pass
     found = read_listing(shard, settings)
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}.new")
-    new.write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
-    new.replace(file)
+    write_file(file, json.dumps(asdict(found), ensure_ascii=False), flush=False)
     return found
 
 
@@ -207,7 +205,7 @@ def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], 
         return "the image is empty"
     fields: Any = {}
     try:
-        text = texts.get("txt", b"").decode("utf-8-sig")
+        text = as_text(texts.get("txt", b""))
         if "json" in texts:
             fields = json.loads(texts["json"])
     except ValueError:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import read_lines, read_text
 from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.files import read_lines, read_text
 from showtell.images.tables import COLUMNS
 
 SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]"

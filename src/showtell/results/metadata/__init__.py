@@ -3,6 +3,10 @@
 The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: writing whole files, it writes EXIF, colour
 profiles and comments anew, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet into the
 file, whose other bytes stay what they are, pixels first.
+
+No library does that in their place. Pillow encodes a JPEG's and a lossy WebP's pixels anew when it saves metadata.
+piexif knows EXIF only, and iptcinfo3 a JPEG's IPTC only. python-xmp-toolkit needs the library exempi, which no wheel
+brings along. pyexiv2 is the same exiv2, under the same GPL, and writes whole files.
 """
 
 import io
