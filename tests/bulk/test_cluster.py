@@ -27,7 +27,8 @@ from showtell.cli import main  # noqa: E402
 from showtell.export.graphs import export  # noqa: E402
 from tests.tiny_model import save_tiny_model  # noqa: E402
 
-INPUTS = ["photos", "s.tar", "t.parquet"]
+# One folder's photos by name: a blocked one is a pipe, and pipes in a folder are passed over.
+INPUTS = ["photos/0", *(f"photos/1/{n}.png" for n in range(10, 20)), "photos/2", "photos/3", "s.tar", "t.parquet"]
 BROKEN = {"photos/0/03.png", "photos/2/22.png", "s.tar/5.png", "t.parquet/6"}
 COUNT = 60
 PARTS = 6  # four of ten loose files, the shard, the table

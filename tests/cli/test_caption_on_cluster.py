@@ -1,6 +1,7 @@
 """`showtell caption --engine ray`: options, and going on; here this process plays the cluster."""
 
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ pytest.importorskip("fsspec")
 def pretended(models, work, parts, workers):
     """What the cluster yields."""
     caption = PartCaptioner(load("m"), work.options, Results(work.where), work.made_with, work.batch_size)
-    for number, place in parts.items():
-        yield caption(number, caption.results.part(*place))
+    with chdir(work.folder):
+        for number, place in parts.items():
+            yield caption(number, caption.results.part(*place))
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ def test_what_is_wrong_is_said_on_one_line(place, capsys):
         ("https://x.org/a/b.jpg?size=9/../..", "0008-image.png"),
         ("-", "0008-image.png"),
         ("x" * 300 + ".png", f"0008-{'x' * 60}.png"),
-        ("a\nb\udcff/c\x1b\udcff.png", "0008-c.png"),
+        ("a\nb\udcff/c\x1b\udcff.png", "0008-c_x1b_xff.png"),
     ],
 )
 def test_names_of_files(name: str, file: str) -> None:

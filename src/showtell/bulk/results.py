@@ -53,7 +53,8 @@ class Results:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.file_system, root = file_system(where if is_remote(where) else os.path.abspath(where))  # noqa: PTH100
+        place = where if is_remote(where) else os.path.abspath(where)  # noqa: PTH100
+        self.file_system, root = file_system(place, "bulk")
         self.root = root.rstrip("/")
         self._own = f"{self.root}/{OWN}"
 

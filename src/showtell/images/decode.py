@@ -21,7 +21,7 @@ Source = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
 # What photos come in. Pillow knows more, and some of those run other programs (EPS) or take any file (TGA).
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
+CODECS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
     ".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".qoi",
@@ -205,7 +205,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if _is_heif(prefix):
         return _open_heif(file, start, name)
     Image.preinit()
-    for format_ in IMAGE_FORMATS:
+    for format_ in CODECS:
         if format_ not in Image.OPEN:
             Image.init()
         if format_ not in Image.OPEN:  # this Pillow was built without it
@@ -215,7 +215,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
             continue
         file.seek(start)
         return factory(file, name)
-    raise ImageError(f"{name} is not an image that showtell reads.", f"It reads {', '.join(IMAGE_FORMATS)} and HEIF.")
+    raise ImageError(f"{name} is not an image that showtell reads.", f"It reads {', '.join(CODECS)} and HEIF.")
 
 
 def _is_heif(prefix: bytes) -> bool:

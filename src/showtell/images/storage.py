@@ -207,8 +207,8 @@ def open_file(file: str) -> BinaryIO:
     return io.BufferedReader(_RemoteFile(file), BLOCK)
 
 
-def file_system(file: str) -> tuple[Any, str]:
-    """The fsspec file system that a path or address is in, and its path there.
+def file_system(file: str, extra: str = "shards") -> tuple[Any, str]:
+    """The fsspec file system that a path or address is in, and its path there; `extra` is what installs fsspec.
 
     Raises:
         UsageError: there is no such kind of address.
@@ -217,7 +217,7 @@ def file_system(file: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise MissingExtraError("Reading from a network", "shards") from None
+        raise MissingExtraError("What lies at an address", extra) from None
     try:
         system, path = url_to_fs(file)
     except ValueError as error:
