@@ -9,6 +9,7 @@ import showtell
 from showtell import captioner as captioner_module
 from showtell.bundle import load_bundle
 from showtell.cli import main
+from showtell.cli.caption import what_captions_depend_on
 from showtell.engines import openvino as openvino_module
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.openvino import OpenVinoEngine
@@ -106,6 +107,14 @@ def test_searches_at_once(model):
     for thread in threads:
         thread.join(60)
     assert found == [expected] * 20
+
+
+@pytest.mark.parametrize(("engine", "said"), [("onnx", "onnx"), ("openvino-float32", "openvino float32")])
+def test_a_run_goes_on_with_its_own_engine_only(model, engine, said):
+    """The journal notes what captions depend on, and `--resume` refuses another."""
+    for models in (model, [model, model]):
+        captioner = showtell.load(models, engine=engine)
+        assert what_captions_depend_on(captioner, captioner.options())["engine"] == said
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino", "local"])
