@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from showtell.cli.caption import what_captions_depend_on
 
 import showtell
 from showtell import captioner as captioner_module
@@ -106,6 +107,14 @@ def test_searches_at_once(model):
     for thread in threads:
         thread.join(60)
     assert found == [expected] * 20
+
+
+@pytest.mark.parametrize(("engine", "said"), [("onnx", "onnx"), ("openvino-float32", "openvino float32")])
+def test_a_run_goes_on_with_its_own_engine_only(model, engine, said):
+    """The journal notes what captions depend on, and `--resume` refuses another."""
+    for models in (model, [model, model]):
+        captioner = showtell.load(models, engine=engine)
+        assert what_captions_depend_on(captioner, captioner.options())["engine"] == said
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino", "local"])

@@ -106,6 +106,7 @@ def test_resuming_from_another_folder_finds_the_photos(place, capsys, monkeypatc
         (["photos", "--num", "2"], "out was begun with num 1, not 2."),
         (["photos/0.png"], "out was begun with inputs photos ("),
         (["photos", "--column", "x"], "out was begun with column None, not x."),
+        (["photos", "--worker-engine", "openvino"], "out was begun with engine onnx, not openvino."),
     ],
 )
 def test_other_options_are_refused(place, capsys, changed, problem):

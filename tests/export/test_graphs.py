@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, checker, helper, numpy_helper
 from PIL import Image
 
 from showtell.bundle import load_bundle
@@ -15,7 +17,7 @@ from showtell.captioner import load
 from showtell.engines.onnx import OnnxEngine
 from showtell.errors import BundleError, MissingExtraError, UsageError
 from showtell.export import graphs as export_module
-from showtell.export.graphs import Differences, export
+from showtell.export.graphs import OPSET, Differences, export, with_columns
 from tests.tiny_model import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[1]
@@ -198,3 +200,17 @@ def test_a_damaged_graph(exported, tmp_path):
         (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:100])
         with pytest.raises(BundleError, match=r"The exported model .*onnx can't be read\. Export the model again"):
             load(tmp_path)
+
+
+def test_a_product_with_a_vector_is_one_with_a_column():
+    """Attention's scores, of any rank; the vector itself stays, and may have other uses."""
+    rows, vector = (np.random.default_rng(0).normal(size=size).astype(np.float32) for size in ((2, 3, 4, 8), (8,)))
+    nodes = [helper.make_node("MatMul", ["rows", "vector"], ["scores"]), helper.make_node("Neg", ["vector"], ["less"])]
+    shapes = {"rows": (2, 3, 4, 8), "scores": (2, 3, 4), "less": (8,)}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "graph", infos[:1], infos[1:], [numpy_helper.from_array(vector, "vector")])
+    model = with_columns(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10))
+    checker.check_model(model, full_check=True)
+    scores, less = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"rows": rows})
+    np.testing.assert_allclose(scores, rows @ vector, atol=1e-5)
+    np.testing.assert_array_equal(less, -vector)
