@@ -27,7 +27,7 @@ def test_reading_while_the_run_saves(tmp_path: Path) -> None:
     "file size <201112> is smaller than the required mapping size <201120>"."""
     save(tmp_path, 0)
     code = (
-        f"from tests.training.test_checkpoint import *\nfor step in range(1, 800): save(Path({str(tmp_path)!r}), step)"
+        f"from tests.training.test_checkpoint import *\nfor step in range(1, 400): save(Path({str(tmp_path)!r}), step)"
     )
     seen = [0]
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as writer:
