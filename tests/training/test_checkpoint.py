@@ -1,6 +1,7 @@
 """The checkpoint on disk: whole for whoever reads it, whenever that is."""
 
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 from showtell.errors import DataError
 from showtell.training import checkpoint
 from showtell.training.checkpoint import Progress, keep_weights, mean_weights, read_progress
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def save(folder: Path, step: int) -> None:
@@ -23,21 +26,16 @@ def test_reading_while_the_run_saves(tmp_path: Path) -> None:
     """safetensors looks at the header, then maps the file of that name, which is another one by then: it raised
     "file size <201112> is smaller than the required mapping size <201120>"."""
     save(tmp_path, 0)
-    ended = threading.Event()
-
-    def write() -> None:
-        for step in range(1, 150):
-            save(tmp_path, step)
-        ended.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
+    code = (
+        f"from tests.training.test_checkpoint import *\nfor step in range(1, 400): save(Path({str(tmp_path)!r}), step)"
+    )
     seen = [0]
-    while not ended.is_set():
-        progress = read_progress(tmp_path)
-        assert progress is not None
-        seen.append(progress.step)
-    writer.join()
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as writer:
+        while writer.poll() is None:
+            progress = read_progress(tmp_path)
+            assert progress is not None
+            seen.append(progress.step)
+    assert writer.returncode == 0
     assert seen == sorted(seen)
     assert len(set(seen)) > 10
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
