@@ -50,6 +50,8 @@ print("served to the end")
 def held_server():
     code = HELD.format(repository=str(REPOSITORY))
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True)
+    process.stdin.write("\n")  # for the run with which it warms up
+    process.stdin.flush()
     try:
         yield process, int(re.search(r":(\d+)\n", process.stderr.readline())[1])
     finally:
