@@ -27,8 +27,8 @@ def models(
     if not names:
         default_model()  # says so, if there is none
         names = [str(folder) for folder in shipped_models().values()]
-    for where in names:
-        bundle = load_bundle(where)
+    for name in names:
+        bundle = load_bundle(name)
         if as_json:
             print(json.dumps(bundle.config.model_dump(mode="json"), ensure_ascii=False))
         else:
