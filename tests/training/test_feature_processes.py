@@ -16,8 +16,8 @@ from showtell.data import load
 from showtell.data.features.cache import FeatureCache, images_done
 from showtell.errors import DataError, UsageError
 from showtell.models.encoders import build_encoder
-from showtell.training.features.build import cached_features, share
-from showtell.training.features.build import processes as feature_processes
+from showtell.training.inputs.features import cached_features, share
+from showtell.training.inputs.features import processes as feature_processes
 
 SPEC = "shapes:400,pixels=64"
 

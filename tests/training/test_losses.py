@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from showtell.models.packing import Choices, Forced
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
-from showtell.training.batches import Batch, batch_of
+from showtell.training.inputs.batches import Batch, batch_of
 from showtell.training.stages.losses import choice_terms, loss_terms, with_own_words, word_loss
 
 V = 11

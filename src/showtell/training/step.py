@@ -10,7 +10,7 @@ from torch import Tensor
 
 from showtell.errors import DataError
 from showtell.training import processes
-from showtell.training.batches import Batch
+from showtell.training.inputs.batches import Batch
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 

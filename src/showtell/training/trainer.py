@@ -49,12 +49,12 @@ from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.pages.training import write_report
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
-from showtell.training.augmentation import mirror_image, mirrored
-from showtell.training.batches import Ids, epoch_of_batches
 from showtell.training.checkpoint import Json, Progress
 from showtell.training.events import Encoding, Epoch, Event, LeftOut
-from showtell.training.features.build import cached_features, fingerprint
-from showtell.training.inputs import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
+from showtell.training.inputs.augmentation import mirror_image, mirrored
+from showtell.training.inputs.batches import Ids, epoch_of_batches
+from showtell.training.inputs.features import cached_features, fingerprint
+from showtell.training.inputs.images import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
 from showtell.training.model_card import model_card
 from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.stages.stage import Stage, parameter_groups

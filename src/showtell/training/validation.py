@@ -18,7 +18,7 @@ from showtell.metrics.report import Report, score
 from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.training import showcase
 from showtell.training import processes
-from showtell.training.inputs import Inputs
+from showtell.training.inputs.images import Inputs
 
 Json = dict[str, Any]
 BATCH = 64

@@ -47,8 +47,8 @@ def features(
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
     try:
         from showtell.models.encoders import build_encoder
-        from showtell.training.features.build import fill, share, writer_for
-        from showtell.training.features.processes import fill_in_processes
+        from showtell.training.inputs.feature_builders import fill_in_processes
+        from showtell.training.inputs.features import fill, share, writer_for
     except ModuleNotFoundError as error:
         raise MissingExtraError("showtell features", "train") from error
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch, Ids
+from showtell.training.inputs.batches import Batch, Ids
 from showtell.training.stages.losses import choice_terms, loss_terms, with_own_words
 from showtell.training.stages.stage import Loss, Objective, Stage
 from showtell.training.stages.teachers import Teachers

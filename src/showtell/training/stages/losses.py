@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from showtell.models.packing import Choices, Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch
+from showtell.training.inputs.batches import Batch
 
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

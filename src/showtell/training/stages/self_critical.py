@@ -33,7 +33,7 @@ from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
 from showtell.training import processes
-from showtell.training.batches import Batch, Ids, batch_of, words_of
+from showtell.training.inputs.batches import Batch, Ids, batch_of, words_of
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
-from showtell.training.augmentation import Augmentation
-from showtell.training.batches import Batch, Ids
+from showtell.training.inputs.augmentation import Augmentation
+from showtell.training.inputs.batches import Batch, Ids
 
 
 class Loss(NamedTuple):

@@ -14,7 +14,7 @@ from showtell.data import load
 from showtell.data.features.cache import images_done, part_name
 from showtell.errors import DataError, ShowtellError
 from showtell.models.encoders import build_encoder
-from showtell.training.features.build import fill, share, writer_for
+from showtell.training.inputs.features import fill, share, writer_for
 
 POLL_SECONDS = 0.5
 

@@ -19,8 +19,8 @@ from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError, UsageError
 from showtell.images.decode import Preprocessing, normalise
 from showtell.training import processes
-from showtell.training.augmentation import Augmentation, mirror_image, random_of
-from showtell.training.batches import Batch
+from showtell.training.inputs.augmentation import Augmentation, mirror_image, random_of
+from showtell.training.inputs.batches import Batch
 
 AHEAD = 1
 """Batches whose photos are read while the model learns from the one before."""
