@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +18,8 @@ from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.training import showcase
 from showtell.training import processes
 from showtell.training.inputs.images import Inputs
+from showtell.training.recipe import Json
 
-Json = dict[str, Any]
 BATCH = 64
 
 

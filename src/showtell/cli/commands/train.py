@@ -12,8 +12,8 @@ from showtell.errors import MissingExtraError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from showtell.training.checkpoint import Json
     from showtell.training.events import Event
+    from showtell.training.recipe import Json
 
 app = typer.Typer()
 NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
