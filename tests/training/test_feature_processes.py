@@ -16,7 +16,7 @@ from showtell.data import load
 from showtell.data.features.cache import FeatureCache, images_done
 from showtell.errors import DataError, UsageError
 from showtell.models.encoders import build_encoder
-from showtell.training.inputs.features import cached_features, share
+from showtell.training.inputs.features import cached_features, examples_of_part
 from showtell.training.inputs.features import processes as feature_processes
 
 SPEC = "shapes:400,pixels=64"
@@ -34,11 +34,11 @@ def settings(tmp_path: Path) -> dict[str, object]:
     return {"name": "efficientnet_lite0", "weights": str(tmp_path / "weights.pth"), "size": 64}
 
 
-def test_shares_are_all_images_once() -> None:
+def test_parts_hold_all_images_once() -> None:
     examples = load("shapes:10").examples
     for parts in (1, 3, 4, 10, 12):
-        shares = [share(examples, part, parts) for part in range(1, parts + 1)]
-        assert tuple(example for each in shares for example in each) == examples
+        of_parts = [examples_of_part(examples, part, parts) for part in range(1, parts + 1)]
+        assert tuple(example for each in of_parts for example in each) == examples
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def end_epoch(run: Run, model: CaptioningModel, inputs: Inputs) -> Json:
     state, stage = run.state, run.stage
     facts = {
         "loss": state.mean_loss,
-        "learning_rate": stage.learning_rate * stage.learning_rate_share((state.epoch + 1) / stage.epochs),
+        "learning_rate": stage.learning_rate * stage.learning_rate_factor((state.epoch + 1) / stage.epochs),
         "captions_per_second": state.captions_per_second,
         "padding": state.padding,
         **state.mean_measures,

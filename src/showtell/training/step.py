@@ -50,7 +50,7 @@ def step(
 ) -> Seen:
     """One optimiser step, `done` (0..1) into the stage, of this process's share of a batch."""
     for group in optimizer.param_groups:
-        group["lr"] = group["highest"] * stage.learning_rate_share(done)
+        group["lr"] = group["highest"] * stage.learning_rate_factor(done)
     optimizer.zero_grad()
     losses, parts = objective(model, inputs, batch, done), list[Seen]()
     with processes.gradients_added(model, batch.words / batch.step_words):

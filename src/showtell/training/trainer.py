@@ -156,7 +156,7 @@ def train_epoch(
     encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
     batches = epoch_of_batches(
-        captions, stage.batch_images, stage.captions_per_image, np.random.default_rng(seed), processes.share()
+        captions, stage.batch_images, stage.captions_per_image, np.random.default_rng(seed), processes.own_slice()
     )
     todo = islice(batches, state.batch, None)  # those before were done before the run was stopped
     steps = stage.epochs * math.ceil(len(captions) / stage.batch_images)

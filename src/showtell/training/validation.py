@@ -52,7 +52,7 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
 
     Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
     """
-    own = [caption for _, caption in inputs.captions(captioner, examples[processes.share()], BATCH)]
+    own = [caption for _, caption in inputs.captions(captioner, examples[processes.own_slice()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
     report = None
     if processes.is_main():

@@ -40,7 +40,7 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
         return None
 
     with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
-        own = list(threads.map(problem, examples[processes.share()]))
+        own = list(threads.map(problem, examples[processes.own_slice()]))
     problems = processes.put_together(processes.everyones(own))
     return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
 

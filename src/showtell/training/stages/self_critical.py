@@ -93,11 +93,11 @@ class PolicyGradient:
             grid = model.encoder(inputs) if inputs.ndim == 4 and parts else inputs
         samples = self.draw(model, grid.detach().float(), batch.rows)
         own_scores = self.rewards(batch.rows, samples) if samples else {}
-        shares = processes.everyones((samples, own_scores))
-        step_samples = [of_image for share, _ in shares for of_image in share]
-        scores = {name: np.concatenate([found[name] for _, found in shares if found]) for name in shares[0][1]}
+        everyones = processes.everyones((samples, own_scores))
+        step_samples = [of_image for drawn, _ in everyones for of_image in drawn]
+        scores = {name: np.concatenate([found[name] for _, found in everyones if found]) for name in everyones[0][1]}
         reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
-        first = sum(len(share) for share, _ in shares[: processes.rank()])
+        first = sum(len(drawn) for drawn, _ in everyones[: processes.rank()])
         gains = advantages(reward, normalise=self.stage.normalise)[first : first + len(samples)]
         references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
         measures = measures_of(step_samples, reward, scores)
