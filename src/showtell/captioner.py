@@ -220,13 +220,13 @@ class Captioner:
             return self._outcomes(batch, options, attention)
 
         workers = batches_at_a_time(self.engine)
-        read = _ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
-        batches = _batches(zip(numbers, read, strict=False), batch_size)
+        read = done_ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
+        batches = in_batches(zip(numbers, read, strict=False), batch_size)
         captioned: Iterator[list[list[Caption] | ShowtellError]]
         if workers == 1:
             captioned = map(outcomes, batches)
         else:  # one batch waits, so that no worker does
-            captioned = _ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
+            captioned = done_ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
         for batch in captioned:
             yield from batch
 
@@ -383,13 +383,13 @@ def batches_at_a_time(engine: Engine) -> int:
     return exported.batches_at_a_time(getattr(engine, "threads", None))
 
 
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """The items in lists of `size`; the last one is what is left."""
     while batch := list(islice(items, size)):
         yield batch
 
 
-def _ahead(
+def done_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, window: int, name: str
 ) -> Iterator[Result]:
     """`map(work, items)` on threads, at most `window` results ahead of who asks for them."""

@@ -4,14 +4,14 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from showtell.captioner import READING_THREADS, done_ahead, in_batches
 from showtell.data.dataset import Example
 from showtell.data.features.cache import FeatureCache
 from showtell.data.features.writer import CacheWriter
@@ -23,7 +23,6 @@ from showtell.training import processes
 
 BATCH_SIZE = 16
 BATCHES_AHEAD = 3
-READING_THREADS = 4
 
 Square = npt.NDArray[np.uint8]
 
@@ -151,18 +150,8 @@ def batches_read(
         except ImageError as error:
             return error
 
-    remaining = iter(examples)
-    ahead: list[list[tuple[str, Future[Square | ImageError]]]] = []
-    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
-        try:
-            while True:
-                while len(ahead) < BATCHES_AHEAD and (batch := list(islice(remaining, batch_size))):
-                    ahead.append([(example.image_id, threads.submit(square, example)) for example in batch])
-                if not ahead:
-                    return
-                yield [(image_id, future.result()) for image_id, future in ahead.pop(0)]
-        finally:
-            threads.shutdown(cancel_futures=True)
+    squares = done_ahead(square, examples, READING_THREADS, BATCHES_AHEAD * batch_size, "showtell-read")
+    return in_batches(zip((example.image_id for example in examples), squares, strict=True), batch_size)
 
 
 def fingerprint(encoder: Encoder) -> str:
