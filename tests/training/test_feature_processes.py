@@ -16,8 +16,8 @@ from showtell.data import load
 from showtell.data.features.cache import FeatureCache, images_done
 from showtell.errors import DataError, UsageError
 from showtell.models.encoders import build_encoder
-from showtell.training.inputs.features import cached_features, examples_of_part
 from showtell.training.inputs import feature_builders
+from showtell.training.inputs.features import cached_features, examples_of_part
 
 SPEC = "shapes:400,pixels=64"
 
