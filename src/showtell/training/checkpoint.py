@@ -21,7 +21,6 @@ NAME = "checkpoint.safetensors"
 
 
 def exists(folder: Path) -> bool:
-    """Whether a run was saved there."""
     return (folder / NAME).exists()
 
 

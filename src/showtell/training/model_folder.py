@@ -18,7 +18,6 @@ def save_model(run: Run, model: CaptioningModel, report: Report) -> None:
 
 
 def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) -> BundleConfig:
-    """What the model's folder says of it."""
     encoder = model.encoder
     return BundleConfig(
         name=run.recipe.name,

@@ -84,14 +84,12 @@ def accelerator(precision: str) -> "Accelerator":
 
 
 def leave() -> None:
-    """Part from the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
         _group.cache_clear()
 
 
 def count() -> int:
-    """How many processes the run has."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 

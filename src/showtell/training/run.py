@@ -29,8 +29,6 @@ from showtell.training.state import TrainerState
 
 @dataclass
 class Run:
-    """What one training run works with."""
-
     recipe: Recipe
     folder: Path
     train_examples: Sequence[Example]
@@ -47,16 +45,13 @@ class Run:
 
     @property
     def stage(self) -> Stage:
-        """The stage that the run is in."""
         return self.recipe.stages[self.state.stage]
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run is saved."""
         return self.folder / "checkpoint"
 
     def inputs(self) -> AbstractContextManager[Inputs]:
-        """The images of the stage."""
         if self.stage.encoder_stages:
             return live_pictures(self.train_examples, self.model.encoder.preprocessing, self.stage.augmentation)
         assert self.cache is not None

@@ -8,8 +8,6 @@ from showtell.training.step import Seen
 
 @dataclass
 class TrainerState:
-    """The counters of a run."""
-
     recipe: Json
     stage: int = 0
     epoch: int = 0
@@ -37,7 +35,6 @@ class TrainerState:
     seconds: float = 0.0
 
     def count(self, seen: Seen, seconds: float) -> None:
-        """A step is done."""
         self.batch += 1
         self.step += 1
         self.captions += seen.captions
@@ -49,7 +46,6 @@ class TrainerState:
         self.seconds += seconds
 
     def end_epoch(self) -> None:
-        """An epoch is done and logged."""
         self.epoch += 1
         self.batch = self.captions = self.words = self.positions = 0
         self.loss = self.seconds = 0.0
@@ -64,7 +60,6 @@ class TrainerState:
         return best
 
     def end_stage(self) -> None:
-        """All epochs of the stage are done."""
         self.stage += 1
         self.epoch = self.step = self.epochs_since_best = 0
         self.averaged = False
@@ -86,7 +81,6 @@ class TrainerState:
 
     @property
     def captions_per_second(self) -> float:
-        """In this epoch."""
         return self.captions / max(1e-9, self.seconds)
 
     @property

@@ -26,7 +26,6 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, loss: Loss) -> "Seen":
-        """What was computed in one part."""
         terms = {name: term.item() for name, term in loss.terms.items()}
         return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, dict(loss.measures))
 

@@ -191,7 +191,6 @@ def is_over(run: Run) -> bool:
 
 
 def epoch_so_far(run: Run) -> Epoch:
-    """What the run tells of its epoch."""
     state, stage = run.state, run.stage
     return Epoch(
         epoch=state.epoch + 1,
@@ -212,7 +211,6 @@ def curves_of(run: Run) -> AbstractContextManager[SummaryWriter | None]:
 
 
 def add_to(curves: SummaryWriter | None, group: str, values: Mapping[str, float], step: int) -> None:
-    """Add a point to each of a group's curves."""
     if curves is not None:
         for name, value in values.items():
             curves.add_scalar(f"{group}/{name}", value, step)

@@ -65,7 +65,6 @@ def alt(
 
 
 def missing_images(document: Document) -> list[ImageError]:
-    """Which of a document's images are not there."""
     return [
         ImageError(f"{document.path}:{document.line_of(place)}: there is no image {shortened(place.image)}.")
         for place in document.places

@@ -109,7 +109,6 @@ class _Screen:
             self.bar.stop()
 
     def show(self, event: "Event") -> None:
-        """Show one event of the run."""
         from showtell.data.features.cache import megabytes
         from showtell.training.events import Encoding, LeftOut
 

@@ -43,11 +43,9 @@ class Batch:
 
     @property
     def words(self) -> int:
-        """How many targets are real."""
         return int(self.real.sum())
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
         tokens, targets, real = (tensor.to(device) for tensor in (self.tokens, self.targets, self.real))
         return replace(self, tokens=tokens, targets=targets, real=real)
 

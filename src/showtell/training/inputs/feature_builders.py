@@ -67,7 +67,6 @@ def fill_in_processes(
 
 
 def _build(spec: str, encoder: dict[str, Any], folder: Path, part: int, parts: int, batch_size: int) -> None:
-    """What a process does."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // parts))
     try:
         network = build_encoder(encoder)

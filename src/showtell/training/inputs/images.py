@@ -133,7 +133,6 @@ class LivePictures:
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
     ) -> Iterator[tuple[Example, Caption]]:
-        """The best caption of each image."""
         reads = [example.read for example in examples]
         for example, outcome in zip(examples, captioner.stream(reads, batch_size=batch_size), strict=True):
             if isinstance(outcome, ShowtellError):

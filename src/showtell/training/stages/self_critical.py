@@ -59,7 +59,6 @@ class SelfCritical(Stage):
     cross_entropy: float = Field(0.1, ge=0, description="weight of the loss of people's captions beside the samples'")
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
-        """See `PolicyGradient`."""
         return PolicyGradient(self, captions, tokenizer)
 
     def captions_computed(self, captions: int) -> int:
