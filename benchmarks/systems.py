@@ -21,7 +21,7 @@ from torch import nn
 from showtell.engines.torch import TorchEngine, packed
 from showtell.models.captioning_model import CaptioningModel, build_decoder
 from showtell.search import search
-from showtell.training.batches import batch_of
+from showtell.training.inputs.batches import batch_of
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.stages.cross_entropy import CrossEntropy
 

@@ -108,6 +108,16 @@ def test_heavy_packages_are_imported_where_they_are_used(file):
     assert not heavy, f"{file.relative_to(ROOT)} imports {sorted(heavy)} when it is imported"
 
 
+COMMANDS = sorted((ROOT / "cli" / "commands").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", COMMANDS, ids=lambda file: file.name)
+def test_a_command_imports_no_command(file):
+    """What several commands need stands beside them, in cli/, or below."""
+    for name in absolute_imports(file):
+        assert not name.startswith("showtell.cli.commands"), f"cli/commands/{file.name} imports {name}"
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if package_of(file) == "search"], ids=lambda file: file.name)
 def test_search_needs_numpy_only(file):
     for name in absolute_imports(file):

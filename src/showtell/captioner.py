@@ -133,7 +133,7 @@ class Captioner:
     ) -> Iterator[list[Caption] | ShowtellError]:
         """Caption any number of images, in order, in constant memory; files are read ahead on threads.
 
-        An engine that keeps to fewer threads than there are cores (`load(where, threads=1)`) captions several
+        An engine that keeps to fewer threads than there are cores (`load(model, threads=1)`) captions several
         batches at a time: for many images that is faster than one batch on all cores.
 
         Args:
@@ -220,13 +220,13 @@ class Captioner:
             return self._outcomes(batch, options, attention)
 
         workers = batches_at_a_time(self.engine)
-        read = _ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
-        batches = _batches(zip(numbers, read, strict=False), batch_size)
+        read = done_ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
+        batches = in_batches(zip(numbers, read, strict=False), batch_size)
         captioned: Iterator[list[list[Caption] | ShowtellError]]
         if workers == 1:
             captioned = map(outcomes, batches)
         else:  # one batch waits, so that no worker does
-            captioned = _ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
+            captioned = done_ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
         for batch in captioned:
             yield from batch
 
@@ -276,7 +276,7 @@ class Captioner:
 
 
 def load(
-    where: str | Path | Sequence[str | Path] | None = None,
+    model: str | Path | Sequence[str | Path] | None = None,
     *,
     threads: int | None = None,
     engine: EngineName = "auto",
@@ -284,7 +284,7 @@ def load(
     """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
 
     Args:
-        where: the folder, the name of a shipped model, or `hub:org/name[@revision]`; several are models that caption
+        model: the folder, the name of a shipped model, or `hub:org/name[@revision]`; several are models that caption
             as one, their next words' probabilities averaged, and searched as the first one says; None is the shipped
             `flickr8k`.
         threads: that an exported model spreads one operation over; None is one for each core, which answers
@@ -299,10 +299,10 @@ def load(
             or the model is not exported and an engine is asked for.
         MissingExtraError: the model needs packages that are not installed.
     """
-    models = [where] if isinstance(where, str | Path) else list(where or [default_model()])
+    models = [model] if isinstance(model, str | Path) else list(model or [default_model()])
     if engine not in get_args(EngineName):
         raise UsageError(f"There is no engine '{engine}'.", f"There are: {', '.join(get_args(EngineName))}.")
-    first, *others = bundles = [load_bundle(model) for model in models]
+    first, *others = bundles = [load_bundle(each) for each in models]
     if not others:
         return Captioner(_engine(first, threads, engine), first.tokenizer, first.config)
     for other in others:
@@ -383,13 +383,13 @@ def batches_at_a_time(engine: Engine) -> int:
     return exported.batches_at_a_time(getattr(engine, "threads", None))
 
 
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """The items in lists of `size`; the last one is what is left."""
     while batch := list(islice(items, size)):
         yield batch
 
 
-def _ahead(
+def done_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, window: int, name: str
 ) -> Iterator[Result]:
     """`map(work, items)` on threads, at most `window` results ahead of who asks for them."""

@@ -17,8 +17,8 @@ from showtell.data.scenes import Scene
 from showtell.errors import UsageError
 from showtell.images.decode import Pixels, Preprocessing, prepare, resize
 from showtell.training import trainer
-from showtell.training.augmentation import Augmentation, mirrored, random_of, recoloured
-from showtell.training.batches import Batch
+from showtell.training.inputs.augmentation import Augmentation, mirrored, random_of, recoloured
+from showtell.training.inputs.batches import Batch
 from showtell.training.recipe import documented_keys, load_recipe
 from showtell.training.stages.stage import Loss
 from showtell.training.step import Seen

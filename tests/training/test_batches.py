@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch, batch_of, epoch_of_batches
+from showtell.training.inputs.batches import Batch, batch_of, epoch_of_batches
 
 captions_of_images = st.lists(
     st.lists(st.lists(st.integers(4, 9), min_size=0, max_size=12), min_size=1, max_size=6),

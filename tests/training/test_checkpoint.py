@@ -10,7 +10,8 @@ from torch import nn
 
 from showtell.errors import DataError
 from showtell.training import checkpoint
-from showtell.training.checkpoint import Progress, keep_weights, mean_weights, read_progress
+from showtell.training.checkpoint import keep_weights, mean_weights, read_state
+from showtell.training.state import TrainerState
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 def save(folder: Path, step: int) -> None:
     """A checkpoint whose length differs from the one before."""
     model = nn.Linear(2, 100 if step % 2 else 90)
-    progress = Progress({"stages": [{"encoder_stages": 0}]}, step=step, log=[{"minutes": 1.0}] * (step % 7))
+    progress = TrainerState({"stages": [{"encoder_stages": 0}]}, step=step, log=[{"minutes": 1.0}] * (step % 7))
     checkpoint.save(folder, progress, model, torch.optim.SGD(model.parameters(), 0.1), None)
 
 
@@ -32,7 +33,7 @@ def test_reading_while_the_run_saves(tmp_path: Path) -> None:
     seen = [0]
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as writer:
         while writer.poll() is None:
-            progress = read_progress(tmp_path)
+            progress = read_state(tmp_path)
             assert progress is not None
             seen.append(progress.step)
     assert writer.returncode == 0
@@ -55,7 +56,7 @@ def test_a_checkpoint_that_is_cut_off(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
 
     def resume() -> None:
-        read_progress(tmp_path)
+        read_state(tmp_path)
         model = nn.Linear(2, 100)
         checkpoint.restore_tensors(tmp_path, model, torch.optim.SGD(model.parameters(), 0.1), None)
 

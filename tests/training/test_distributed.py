@@ -14,7 +14,7 @@ import pytest
 
 from showtell.data import load
 from showtell.training import checkpoint
-from showtell.training.checkpoint import read_progress
+from showtell.training.checkpoint import read_state
 from showtell.training.events import Epoch, Event
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.trainer import train
@@ -119,11 +119,11 @@ def test_parts_of_a_batch_are_the_batch(folder: Path, recipe: Recipe, alone: Log
 def test_a_run_from_before_a_key_existed_goes_on(
     folder: Path, recipe: Recipe, alone: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress = read_progress(folder / "alone" / "checkpoint")
+    progress = read_state(folder / "alone" / "checkpoint")
     assert progress is not None
     for stage in progress.recipe["stages"]:
         del stage["accumulate"]
-    monkeypatch.setattr(checkpoint, "read_progress", lambda _: progress)
+    monkeypatch.setattr(checkpoint, "read_state", lambda _: progress)
     train(recipe, load(SPEC), folder / "alone", cache=folder / "features", resume=True)
     assert log_of(folder / "alone") == alone
 
@@ -176,7 +176,7 @@ def test_two_are_stopped_go_on_one_is_killed_and_one_process_goes_on(folder: Pat
 def wait_for(run: Path, stage: int, process: subprocess.Popen[str]) -> None:
     """Until a step of the stage is saved."""
     deadline = time.monotonic() + 240
-    while (progress := read_progress(run / "checkpoint")) is None or progress.stage < stage:
+    while (progress := read_state(run / "checkpoint")) is None or progress.stage < stage:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)

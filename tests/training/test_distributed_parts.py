@@ -20,8 +20,8 @@ from showtell.models.captioning_model import CaptioningModel, build_decoder
 from showtell.models.encoders import build_encoder
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.training import processes
-from showtell.training.batches import Batch, batch_of, epoch_of_batches
-from showtell.training.features.build import cached_features
+from showtell.training.inputs.batches import Batch, batch_of, epoch_of_batches
+from showtell.training.inputs.features import cached_features
 from showtell.training.precision import has_bfloat16
 from showtell.training.stages.cross_entropy import CrossEntropy
 

@@ -16,8 +16,8 @@ from showtell.data import load
 from showtell.data.features.cache import FeatureCache, images_done
 from showtell.errors import DataError, UsageError
 from showtell.models.encoders import build_encoder
-from showtell.training.features.build import cached_features, share
-from showtell.training.features.build import processes as feature_processes
+from showtell.training.inputs import feature_builders
+from showtell.training.inputs.features import cached_features, examples_of_part
 
 SPEC = "shapes:400,pixels=64"
 
@@ -34,11 +34,11 @@ def settings(tmp_path: Path) -> dict[str, object]:
     return {"name": "efficientnet_lite0", "weights": str(tmp_path / "weights.pth"), "size": 64}
 
 
-def test_shares_are_all_images_once() -> None:
+def test_parts_hold_all_images_once() -> None:
     examples = load("shapes:10").examples
     for parts in (1, 3, 4, 10, 12):
-        shares = [share(examples, part, parts) for part in range(1, parts + 1)]
-        assert tuple(example for each in shares for example in each) == examples
+        of_parts = [examples_of_part(examples, part, parts) for part in range(1, parts + 1)]
+        assert tuple(example for each in of_parts for example in each) == examples
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_a_process_that_is_killed_costs_only_its_own_last_images(
         marks = folder / "part-2-of-2" / "index.json"
         while not marks.exists() and monotonic() < deadline:
             sleep(0.005)
-        children = feature_processes.multiprocessing.active_children()
+        children = feature_builders.multiprocessing.active_children()
         pid = next(child.pid for child in children if child.name == "builder 2")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -63,7 +63,7 @@ def test_a_process_that_is_killed_costs_only_its_own_last_images(
     thread = Thread(target=kill_the_second)
     thread.start()
     with pytest.raises(DataError, match=r"these did not end well: 2 \(exit code -9\)\. Run the same command to go on"):
-        feature_processes.fill_in_processes(SPEC, settings, folder, 2, 4)
+        feature_builders.fill_in_processes(SPEC, settings, folder, 2, 4)
     thread.join()
     assert len(killed) == 1
     assert 200 <= images_done(folder) < 400

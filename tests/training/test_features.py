@@ -19,7 +19,7 @@ from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError
 from showtell.images.decode import prepare
 from showtell.models.encoders import Encoder, build_encoder
-from showtell.training.features.build import batches_read, cached_features, default_folder, fingerprint
+from showtell.training.inputs.features import batches_read, cached_features, default_folder, fingerprint
 
 LITE = {"name": "efficientnet_lite0", "weights": "random", "size": 64}
 
@@ -144,7 +144,7 @@ from pathlib import Path
 import showtell.data.features.writer as format
 from showtell.data import load
 from showtell.models.encoders import build_encoder
-from showtell.training.features.build import cached_features
+from showtell.training.inputs.features import cached_features
 torch.set_num_threads(1)
 torch.manual_seed(0)
 format.SYNC_BYTES = 1
@@ -214,7 +214,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     def stop(writer: object, *arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("showtell.training.features.build.fill", stop)
+    monkeypatch.setattr("showtell.training.inputs.features.fill", stop)
     command = ["features", "--data", "shapes:3,pixels=64", "--out", str(tmp_path), "--weights", "random"]
     assert main(command) == 130
     assert "Stopped by Ctrl-C; the same command goes on where it was." in capsys.readouterr().err

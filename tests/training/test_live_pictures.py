@@ -14,9 +14,9 @@ from PIL import Image
 from showtell.data.dataset import Example
 from showtell.errors import ImageError
 from showtell.images.decode import Preprocessing, prepare
-from showtell.training.augmentation import Augmentation, random_of
-from showtell.training.batches import Batch, batch_of
-from showtell.training.inputs import AHEAD, live_pictures
+from showtell.training.inputs.augmentation import Augmentation, random_of
+from showtell.training.inputs.batches import Batch, batch_of
+from showtell.training.inputs.images import AHEAD, live_pictures
 
 SEED = (0, 0, 0)
 SMALL = Preprocessing(size=16)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from showtell.models.packing import Choices, Forced
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
-from showtell.training.batches import Batch, batch_of
-from showtell.training.stages.losses import choice_terms, loss_terms, with_own_words, word_loss
+from showtell.training.inputs.batches import Batch, batch_of
+from showtell.training.stages.cross_entropy import with_own_words
+from showtell.training.stages.losses import choice_terms, loss_terms, word_loss
 
 V = 11
 

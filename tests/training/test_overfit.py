@@ -15,7 +15,7 @@ from showtell.models.encoders import build_encoder
 from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer, TokenizerConfig
-from showtell.training.batches import batch_of
+from showtell.training.inputs.batches import batch_of
 from showtell.training.recipe import load_recipe
 from showtell.training.stages.stage import parameter_groups
 

@@ -106,7 +106,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str | None, message: str
 
 def test_learning_rate_rises_and_falls() -> None:
     stage = CrossEntropy(warmup=0.1)
-    shares = [stage.learning_rate_share(done / 100) for done in range(101)]
+    shares = [stage.learning_rate_factor(done / 100) for done in range(101)]
     assert 0 < shares[0] < 0.02
     assert max(shares) == shares[10] == 1
     assert shares[:11] == sorted(shares[:11])

@@ -14,7 +14,7 @@ from showtell.models.encoders import build_encoder
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.models.transformer import TransformerConfig
 from showtell.tokenizer import Tokenizer, TokenizerConfig
-from showtell.training.batches import Ids, batch_of
+from showtell.training.inputs.batches import Ids, batch_of
 from showtell.training.stages.cross_entropy import CrossEntropy
 from showtell.training.stages.self_critical import PolicyGradient, SelfCritical, advantages, captions_of, mixed_batch
 from showtell.training.stages.stage import parameter_groups

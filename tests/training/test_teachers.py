@@ -12,7 +12,7 @@ from showtell.models.captioning_model import CaptioningModel, build_decoder
 from showtell.models.encoders import build_encoder
 from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
 from showtell.tokenizer import Tokenizer, TokenizerConfig
-from showtell.training.batches import Batch, batch_of
+from showtell.training.inputs.batches import Batch, batch_of
 from showtell.training.stages.cross_entropy import CrossEntropy
 from showtell.training.stages.teachers import Teachers
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import showtell
 from showtell.data import load
 from showtell.errors import BundleError, DataError, UsageError
-from showtell.training.checkpoint import read_progress
+from showtell.training.checkpoint import read_state
 from showtell.training.events import Epoch, Event, LeftOut
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.trainer import train
@@ -228,7 +228,7 @@ def wait_for_step(folder: Path, stage: int, step: int, process: subprocess.Popen
     deadline = time.monotonic() + 120
     while process.poll() is None:
         assert time.monotonic() < deadline
-        progress = read_progress(folder / "checkpoint")
+        progress = read_state(folder / "checkpoint")
         if progress is not None and (progress.stage, progress.step) >= (stage, step):
             return
         time.sleep(0.002)
@@ -254,7 +254,7 @@ def test_killed_and_resumed_is_as_never_stopped(settings: tuple[str, ...], recip
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    saved = read_progress(killed / "checkpoint")
+    saved = read_state(killed / "checkpoint")
     assert saved is not None
     assert saved.stage == 2, "the last one was to fall into the self-critical stage"
     process = start(recipe, killed, "--resume", *settings)

@@ -45,7 +45,6 @@ class ToStderr(logging.Handler):
     """What the layers below have to say beside their results: a line on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print it."""
         print(f"showtell: {one_line(record.getMessage())}", file=sys.stderr)
 
 

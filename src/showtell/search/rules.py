@@ -50,11 +50,9 @@ class Banned:
         self._count = len(ids)
 
     def most_lowered(self, length: int) -> int:
-        """See `Rule`."""
         return self._count
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """See `Rule`."""
         return np.where(self._banned[ids], -np.inf, log_probs)
 
 
@@ -66,11 +64,9 @@ class MinimumLength:
     end: int
 
     def most_lowered(self, length: int) -> int:
-        """See `Rule`."""
         return int(length < self.words)
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """See `Rule`."""
         if past.length >= self.words:
             return log_probs
         return np.where(ids == self.end, -np.inf, log_probs)
@@ -88,7 +84,6 @@ class NoRepeatedNgram:
         return max(0, length - self.n + 1)
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """See `Rule`."""
         if past.length < self.n:
             return log_probs
         words = past.words()  # [B, K, t]
@@ -112,7 +107,6 @@ class ForcedPrefix:
         return self.vocabulary_size if length < len(self.ids) else 0
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """See `Rule`."""
         if past.length >= len(self.ids):
             return log_probs
         return np.where(ids == self.ids[past.length], log_probs, -np.inf)
@@ -136,7 +130,6 @@ class Required:
         return self._vocabulary_size
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        """See `Rule`."""
         incomplete = self.missing(past).any(axis=2, keepdims=True)  # [B, K, 1]
         return np.where(incomplete & (ids == self._end), -np.inf, log_probs)
 

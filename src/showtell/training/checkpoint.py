@@ -6,9 +6,7 @@ is written beside its place, flushed to the disk and renamed, so a run that is k
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -18,115 +16,25 @@ from torch import Tensor, nn
 
 from showtell.errors import DataError
 from showtell.files import new_file
+from showtell.training.state import TrainerState
 
 NAME = "checkpoint.safetensors"
 LONGEST_HEADER = 100_000_000  # bytes, in all safetensors files
-Json = dict[str, Any]
-
-
-@dataclass
-class Progress:
-    """How far a run has come and what it has seen: all of it that is not a tensor."""
-
-    recipe: Json
-    stage: int = 0
-    epoch: int = 0
-    """Complete epochs of the stage."""
-    batch: int = 0
-    """Complete batches of the epoch."""
-    step: int = 0
-    """Complete optimiser steps of the stage."""
-    log: list[Json] = field(default_factory=list)
-    """The lines of log.jsonl."""
-    best_score: float | None = None
-    epochs_since_best: int = 0
-    averaged: bool = False
-    """The stage has ended with the mean of its best epochs."""
-
-    captions: int = 0
-    """Seen in this epoch, as are the six below."""
-    words: int = 0
-    positions: int = 0
-    """Computed for the words; those that hold no word are padding."""
-    loss: float = 0.0
-    """Summed over words, in nats."""
-    measures: dict[str, float] = field(default_factory=dict)
-    """Of the stage's own, summed over captions."""
-    seconds: float = 0.0
-
-    def count(
-        self, captions: int, words: int, positions: int, loss: float, measures: Mapping[str, float], seconds: float
-    ) -> None:
-        """A step is done, with this mean loss and these mean measures."""
-        self.batch += 1
-        self.step += 1
-        self.captions += captions
-        self.words += words
-        self.positions += positions
-        self.loss += loss * words
-        for name, value in measures.items():
-            self.measures[name] = self.measures.get(name, 0.0) + value * captions
-        self.seconds += seconds
-
-    def end_epoch(self) -> None:
-        """An epoch is done and logged."""
-        self.epoch += 1
-        self.batch = self.captions = self.words = self.positions = 0
-        self.loss = self.seconds = 0.0
-        self.measures = {}
-
-    def add_line(self, line: Json, score: float) -> bool:
-        """Log a validation; returns whether its score is the best so far."""
-        self.log.append(line)
-        best = self.best_score is None or score > self.best_score
-        self.best_score = score if best else self.best_score
-        self.epochs_since_best = 0 if best else self.epochs_since_best + 1
-        return best
-
-    def begin_stage(self, stage: int) -> None:
-        """All epochs of the stage before are done."""
-        self.stage, self.epoch, self.step, self.epochs_since_best, self.averaged = stage, 0, 0, 0, False
-
-    @property
-    def minutes_before(self) -> float:
-        """All epochs before this one took, validation included."""
-        return float(self.log[-1]["minutes"]) if self.log else 0.0
-
-    @property
-    def mean_loss(self) -> float:
-        """Nats a word in this epoch."""
-        return self.loss / max(1, self.words)
-
-    @property
-    def mean_measures(self) -> dict[str, float]:
-        """Over the epoch's captions so far."""
-        return {name: value / max(1, self.captions) for name, value in self.measures.items()}
-
-    @property
-    def captions_per_second(self) -> float:
-        """In this epoch."""
-        return self.captions / max(1e-9, self.seconds)
-
-    @property
-    def padding(self) -> float:
-        """Share of the positions that hold no word, 0..1."""
-        return 1 - self.words / max(1, self.positions)
 
 
 def exists(folder: Path) -> bool:
-    """Whether a run was saved there."""
     return (folder / NAME).exists()
 
 
 def save(
     folder: Path,
-    progress: Progress,
+    state: TrainerState,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: nn.Module | None,
 ) -> None:
     """Write the run's state to `folder`, in place of the one before."""
-    with_encoder = any(stage["encoder_stages"] for stage in progress.recipe["stages"])
+    with_encoder = any(stage["encoder_stages"] for stage in state.recipe["stages"])
     tensors = {f"model/{name}": value for name, value in _learned(model, with_encoder).items()}
     if average is not None:
         tensors |= {f"average/{name}": value for name, value in _learned(average, with_encoder).items()}
@@ -136,11 +44,11 @@ def save(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     folder.mkdir(parents=True, exist_ok=True)
-    text = TypeAdapter(Progress).dump_json(progress).decode()
+    text = TypeAdapter(TrainerState).dump_json(state).decode()
     _save_tensors(folder / NAME, tensors, {"progress": text})
 
 
-def read_progress(folder: Path) -> Progress | None:
+def read_state(folder: Path) -> TrainerState | None:
     """How far the run in `folder` has come; None when it has no checkpoint yet.
 
     Raises:
@@ -152,7 +60,7 @@ def read_progress(folder: Path) -> Progress | None:
         # By hand: safetensors opens the name twice, and the run may put its next checkpoint there in between.
         with (folder / NAME).open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
-        return TypeAdapter(Progress).validate_json(header["__metadata__"]["progress"])
+        return TypeAdapter(TrainerState).validate_json(header["__metadata__"]["progress"])
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise _damaged(folder) from error
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from showtell.training.checkpoint import Json
+from showtell.training.recipe import Json
 
 
 @dataclass(frozen=True)

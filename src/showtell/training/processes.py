@@ -84,14 +84,12 @@ def accelerator(precision: str) -> "Accelerator":
 
 
 def leave() -> None:
-    """Part from the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
         _group.cache_clear()
 
 
 def count() -> int:
-    """How many processes the run has."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -105,7 +103,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def share() -> slice:
+def own_slice() -> slice:
     """Which of a sequence of images are this process's; the first process has one wherever any has."""
     return slice(rank(), None, count())
 
@@ -129,9 +127,9 @@ def wait() -> None:
     everyones(None)
 
 
-def put_together(shares: Sequence[Sequence[T]]) -> list[T]:
-    """The sequence that `share` divided: one value of each process in turn."""
-    return [part[place] for place in range(max(map(len, shares))) for part in shares if place < len(part)]
+def put_together(slices: Sequence[Sequence[T]]) -> list[T]:
+    """The sequence that `own_slice` divided: one value of each process in turn."""
+    return [own[place] for place in range(max(map(len, slices))) for own in slices if place < len(own)]
 
 
 def refuse_another_disk(path: Path, option: str) -> None:
@@ -171,14 +169,14 @@ def same_weights(model: nn.Module) -> None:
 
 
 @contextmanager
-def gradients_added(model: nn.Module, share: float) -> Iterator[None]:
-    """Within it each process computes the gradients of its share of a step; afterwards all have their sum.
+def gradients_added(model: nn.Module, weight: float) -> Iterator[None]:
+    """Within it each process computes the gradients of its images of a step; afterwards all have their sum.
 
     The model's buffers (a running mean, a baseline) change too: by the mean of what the processes make of them.
 
     Args:
         model: the same in all processes.
-        share: of the step's words, that are this process's, 0..1.
+        weight: of what this process makes of the buffers: its part of the step's words, 0..1.
     """
     if count() == 1:
         yield
@@ -190,7 +188,7 @@ def gradients_added(model: nn.Module, share: float) -> Iterator[None]:
     # A parameter that no process used has no gradient, as with one process: AdamW leaves it alone.
     used = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    changes = [share * (buffer - old) for buffer, old in zip(buffers, before, strict=True)]
+    changes = [weight * (buffer - old) for buffer, old in zip(buffers, before, strict=True)]
     tensors = [used, *gradients, *changes]
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     with _lost_if_it_fails():

@@ -148,14 +148,14 @@ def _problem(detail: Any) -> str:
         known = sorted({key for part in parts for key in part.get("properties", {})})
         nearest = difflib.get_close_matches(str(last), known, 1, cutoff=0)
         return f"'{_dotted([*steps, last])}' is no known key; the nearest is '{nearest[0]}'"
-    where = _dotted(_walked(detail["loc"])[0])
+    key = _dotted(_walked(detail["loc"])[0])
     if detail["type"] == "union_tag_invalid":
-        return f"'{where}.{_tag(detail)}': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
+        return f"'{key}.{_tag(detail)}': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
-        return f"'{where}.{_tag(detail)}' is missing"
+        return f"'{key}.{_tag(detail)}' is missing"
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
-    return f"'{where}': {message[:1].lower()}{message[1:]}{given}"
+    return f"'{key}': {message[:1].lower()}{message[1:]}{given}"
 
 
 def _tag(detail: Any) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from showtell.errors import DataError
 from showtell.training import processes
-from showtell.training.batches import Batch
+from showtell.training.inputs.batches import Batch
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 
@@ -26,7 +26,6 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, loss: Loss) -> "Seen":
-        """What was computed in one part."""
         terms = {name: term.item() for name, term in loss.terms.items()}
         return cls(loss.batch.captions, loss.batch.words, loss.batch.real.numel(), terms, dict(loss.measures))
 
@@ -50,7 +49,7 @@ def step(
 ) -> Seen:
     """One optimiser step, `done` (0..1) into the stage, of this process's share of a batch."""
     for group in optimizer.param_groups:
-        group["lr"] = group["highest"] * stage.learning_rate_share(done)
+        group["lr"] = group["highest"] * stage.learning_rate_factor(done)
     optimizer.zero_grad()
     losses, parts = objective(model, inputs, batch, done), list[Seen]()
     with processes.gradients_added(model, batch.words / batch.step_words):

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,9 +18,9 @@ from showtell.metrics.report import Report, score
 from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.training import showcase
 from showtell.training import processes
-from showtell.training.inputs import Inputs
+from showtell.training.inputs.images import Inputs
+from showtell.training.recipe import Json
 
-Json = dict[str, Any]
 BATCH = 64
 
 
@@ -54,7 +53,7 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
 
     Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
     """
-    own = [caption for _, caption in inputs.captions(captioner, examples[processes.share()], BATCH)]
+    own = [caption for _, caption in inputs.captions(captioner, examples[processes.own_slice()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
     report = None
     if processes.is_main():

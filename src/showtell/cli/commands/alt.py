@@ -9,8 +9,8 @@ import typer
 
 from showtell.captioner import Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.progress import progress_bar
-from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, one_line
+from showtell.cli.progress import print_failure, progress_bar
+from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.images.names import printable
 from showtell.results.alt_text import Document, read_document, sentence
 
@@ -59,13 +59,12 @@ def alt(
     elif proposed:
         print(f"showtell: {proposed:,} proposed; --write puts them into the files.", file=sys.stderr)
     for problem in (*problems, *missing):
-        print(f"showtell: {one_line(str(problem))}", file=sys.stderr)
+        print_failure(problem)
     if problems or missing:
         raise typer.Exit(1)
 
 
 def missing_images(document: Document) -> list[ImageError]:
-    """Which of a document's images are not there."""
     return [
         ImageError(f"{document.path}:{document.line_of(place)}: there is no image {shortened(place.image)}.")
         for place in document.places
@@ -105,8 +104,8 @@ def texts_of(
 def show(document: Document, texts: dict[Path, str]) -> int:
     """Print what is proposed for a document, and on stderr what is left alone; returns how many texts there are."""
     for skipped in document.skipped:
-        where = f"{printable(str(document.path))}:{document.line_of(skipped)}"
-        print(f"showtell: {where}: {shortened(skipped.image)} {skipped.reason}.", file=sys.stderr)
+        line = f"{printable(str(document.path))}:{document.line_of(skipped)}"
+        print(f"showtell: {line}: {shortened(skipped.image)} {skipped.reason}.", file=sys.stderr)
     count = 0
     for place in document.places:
         text = texts.get(document.files[place.image])

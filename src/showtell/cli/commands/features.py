@@ -47,8 +47,8 @@ def features(
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
     try:
         from showtell.models.encoders import build_encoder
-        from showtell.training.features.build import fill, share, writer_for
-        from showtell.training.features.processes import fill_in_processes
+        from showtell.training.inputs.feature_builders import fill_in_processes
+        from showtell.training.inputs.features import examples_of_part, fill, writer_for
     except ModuleNotFoundError as error:
         raise MissingExtraError("showtell features", "train") from error
 
@@ -69,7 +69,7 @@ def features(
                 fill_in_processes(data, settings, out, processes, batch_size, catching_up(advance, before))
         else:
             network = build_encoder(settings)
-            examples = share(dataset.examples, number, parts)
+            examples = examples_of_part(dataset.examples, number, parts)
             with writer_for(examples, network, out, part_name(number, parts) if part else "") as writer:
                 to_do = len(writer.to_do)
                 shown = announcement(len(examples), to_do, writer.new_bytes, network.grid, network.width, out)

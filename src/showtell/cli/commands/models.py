@@ -27,8 +27,8 @@ def models(
     if not names:
         default_model()  # says so, if there is none
         names = [str(folder) for folder in shipped_models().values()]
-    for where in names:
-        bundle = load_bundle(where)
+    for name in names:
+        bundle = load_bundle(name)
         if as_json:
             print(json.dumps(bundle.config.model_dump(mode="json"), ensure_ascii=False))
         else:
@@ -36,7 +36,6 @@ def models(
 
 
 def description(bundle: Bundle) -> list[str]:
-    """A model in lines of text."""
     config = bundle.config
     rows, columns = config.grid
     search = config.search
@@ -64,6 +63,5 @@ def settings(values: dict[str, Any]) -> str:
 
 
 def file_sizes(folder: Path) -> str:
-    """The files of a folder with their sizes."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in files)

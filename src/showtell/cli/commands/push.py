@@ -16,7 +16,7 @@ app = typer.Typer()
 @app.command(epilog="Needs the [hub] extra and a token that may write: hf auth login, or HF_TOKEN.")
 def push(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
-    where: Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; made if it is not there.")],
+    repository: Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; made if it is not there.")],
     license: Annotated[
         str | None,
         typer.Option("--license", metavar="ID", help="Under which the model is given away: apache-2.0, cc-by-4.0, ..."),
@@ -33,12 +33,12 @@ def push(
     card_file = bundle.path / CARD
     card = read_text(card_file) if card_file.exists() else f"# {bundle.config.name}\n"
     said = {name: value for name, value in (("license", license), ("datasets", datasets)) if value}
-    card = hub.card_with_facts(card.replace("PATH_OF_THIS_FOLDER", where), facts_of(bundle.config), said)
+    card = hub.card_with_facts(card.replace("PATH_OF_THIS_FOLDER", repository), facts_of(bundle.config), said)
     if not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
-    pushed = hub.push_model(bundle.path, where, FILES, card, private=private, message=message)
+    pushed = hub.push_model(bundle.path, repository, FILES, card, private=private, message=message)
     if "\nlicense:" not in card:
         print("showtell: the model has no license, so nobody else may use it. Say --license.", file=sys.stderr)
     print(f"Pushed. To caption with it: showtell caption photo.jpg --model {pushed}")

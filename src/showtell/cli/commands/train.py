@@ -12,8 +12,8 @@ from showtell.errors import MissingExtraError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from showtell.training.checkpoint import Json
     from showtell.training.events import Event
+    from showtell.training.recipe import Json
 
 app = typer.Typer()
 NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
@@ -109,7 +109,6 @@ class _Screen:
             self.bar.stop()
 
     def show(self, event: "Event") -> None:
-        """Show one event of the run."""
         from showtell.data.features.cache import megabytes
         from showtell.training.events import Encoding, LeftOut
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch, Ids
-from showtell.training.stages.losses import choice_terms, loss_terms, with_own_words
+from showtell.training.inputs.batches import Batch, Ids
+from showtell.training.stages.losses import choice_terms, loss_terms
 from showtell.training.stages.stage import Loss, Objective, Stage
 from showtell.training.stages.teachers import Teachers
 
@@ -76,3 +76,29 @@ class CrossEntropy(Stage):
         return terms | choice_terms(
             forced, forced.choices, batch, baseline, reinforce=self.reinforce, entropy=self.entropy
         )
+
+
+@torch.no_grad()
+def with_own_words(batch: Batch, logits: Tensor, probability: float) -> Tensor:
+    """Scheduled sampling (Bengio et al. 2015), for any decoder: the tokens with some words replaced by the model's own.
+
+    The model's words are drawn from a first, teacher-forced pass and fed to a second one, as Mihaylova and Martins
+    (2019) do for Transformers: two parallel passes in place of one that stops at every word.
+
+    Args:
+        batch: the batch.
+        logits: of the first pass, `[B, P, V]`.
+        probability: of each word to be replaced, 0..1.
+
+    Returns:
+        Tokens `[B, K, T]`; `<start>` and padding stay.
+    """
+    chances = logits.float().softmax(-1)
+    # The smallest of exponential waiting times draws a word by its probability. [B, P]: the token of step t + 1
+    drawn = (chances / torch.empty_like(chances).exponential_()).argmax(-1)
+    own = torch.full_like(batch.tokens, -1)
+    own[:, :, 1:] = batch.packing.unpack(torch.where(batch.real, drawn, -1), fill=-1)[:, :, :-1]
+    replaced = (torch.rand(batch.tokens.shape, device=logits.device) < probability) & (own >= 0)
+    still_running = torch.zeros_like(replaced)
+    still_running[:, :, 1:] = batch.packing.unpack(batch.real, fill=False)[:, :, 1:]
+    return torch.where(replaced & still_running, own, batch.tokens)

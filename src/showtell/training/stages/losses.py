@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from showtell.models.packing import Choices, Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch
+from showtell.training.inputs.batches import Batch
 
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
@@ -70,29 +70,3 @@ def choice_terms(
         "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.step_words,
         "entropy": -entropy * choices.entropy[counts].sum() / batch.step_words,
     }
-
-
-@torch.no_grad()
-def with_own_words(batch: Batch, logits: Tensor, share: float) -> Tensor:
-    """Scheduled sampling (Bengio et al. 2015), for any decoder: the tokens with some words replaced by the model's own.
-
-    The model's words are drawn from a first, teacher-forced pass and fed to a second one, as Mihaylova and Martins
-    (2019) do for Transformers: two parallel passes in place of one that stops at every word.
-
-    Args:
-        batch: the batch.
-        logits: of the first pass, `[B, P, V]`.
-        share: how likely each word is replaced, 0..1.
-
-    Returns:
-        Tokens `[B, K, T]`; `<start>` and padding stay.
-    """
-    chances = logits.float().softmax(-1)
-    # The smallest of exponential waiting times draws a word by its probability. [B, P]: the token of step t + 1
-    drawn = (chances / torch.empty_like(chances).exponential_()).argmax(-1)
-    own = torch.full_like(batch.tokens, -1)
-    own[:, :, 1:] = batch.packing.unpack(torch.where(batch.real, drawn, -1), fill=-1)[:, :, :-1]
-    replaced = (torch.rand(batch.tokens.shape, device=logits.device) < share) & (own >= 0)
-    still_running = torch.zeros_like(replaced)
-    still_running[:, :, 1:] = batch.packing.unpack(batch.real, fill=False)[:, :, 1:]
-    return torch.where(replaced & still_running, own, batch.tokens)

@@ -33,7 +33,7 @@ from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
 from showtell.training import processes
-from showtell.training.batches import Batch, Ids, batch_of, words_of
+from showtell.training.inputs.batches import Batch, Ids, batch_of, words_of
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,6 @@ class SelfCritical(Stage):
     cross_entropy: float = Field(0.1, ge=0, description="weight of the loss of people's captions beside the samples'")
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
-        """See `PolicyGradient`."""
         return PolicyGradient(self, captions, tokenizer)
 
     def captions_computed(self, captions: int) -> int:
@@ -93,11 +92,11 @@ class PolicyGradient:
             grid = model.encoder(inputs) if inputs.ndim == 4 and parts else inputs
         samples = self.draw(model, grid.detach().float(), batch.rows)
         own_scores = self.rewards(batch.rows, samples) if samples else {}
-        shares = processes.everyones((samples, own_scores))
-        step_samples = [of_image for share, _ in shares for of_image in share]
-        scores = {name: np.concatenate([found[name] for _, found in shares if found]) for name in shares[0][1]}
+        everyones = processes.everyones((samples, own_scores))
+        step_samples = [of_image for drawn, _ in everyones for of_image in drawn]
+        scores = {name: np.concatenate([found[name] for _, found in everyones if found]) for name in everyones[0][1]}
         reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
-        first = sum(len(share) for share, _ in shares[: processes.rank()])
+        first = sum(len(drawn) for drawn, _ in everyones[: processes.rank()])
         gains = advantages(reward, normalise=self.stage.normalise)[first : first + len(samples)]
         references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
         measures = measures_of(step_samples, reward, scores)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
-from showtell.training.augmentation import Augmentation
-from showtell.training.batches import Batch, Ids
+from showtell.training.inputs.augmentation import Augmentation
+from showtell.training.inputs.batches import Batch, Ids
 
 
 class Loss(NamedTuple):
@@ -99,7 +99,7 @@ class Stage(BaseModel, ABC):
         """How many captions are computed for an image that has so many."""
         return min(captions, self.captions_per_image)
 
-    def learning_rate_share(self, done: float) -> float:
+    def learning_rate_factor(self, done: float) -> float:
         """Which part of the highest learning rate holds when `done` (0..1) of the stage has passed."""
         if done < self.warmup:
             return (done + 1e-3) / (self.warmup + 1e-3)  # the very first step counts too

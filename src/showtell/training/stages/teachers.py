@@ -15,8 +15,8 @@ from showtell.errors import UsageError
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.encoders import Encoder, folded
 from showtell.tokenizer import Tokenizer
-from showtell.training.batches import Batch
-from showtell.training.features.build import fingerprint
+from showtell.training.inputs.batches import Batch
+from showtell.training.inputs.features import fingerprint
 
 
 class Teachers:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from showtell.data.dataset import Example
 from showtell.images.decode import RESAMPLING, Pixels, Preprocessing, resize
-from showtell.training.batches import Ids
+from showtell.training.inputs.batches import Ids
 
 STRETCH = 4 / 3
 """A crop is at most so many times wider or higher than the encoder's usual part of the photo."""

@@ -19,8 +19,8 @@ from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError, UsageError
 from showtell.images.decode import Preprocessing, normalise
 from showtell.training import processes
-from showtell.training.augmentation import Augmentation, mirror_image, random_of
-from showtell.training.batches import Batch
+from showtell.training.inputs.augmentation import Augmentation, mirror_image, random_of
+from showtell.training.inputs.batches import Batch
 
 AHEAD = 1
 """Batches whose photos are read while the model learns from the one before."""
@@ -40,7 +40,7 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
         return None
 
     with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
-        own = list(threads.map(problem, examples[processes.share()]))
+        own = list(threads.map(problem, examples[processes.own_slice()]))
     problems = processes.put_together(processes.everyones(own))
     return {example.image_id: why for example, why in zip(examples, problems, strict=True) if why is not None}
 
@@ -133,7 +133,6 @@ class LivePictures:
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
     ) -> Iterator[tuple[Example, Caption]]:
-        """The best caption of each image."""
         reads = [example.read for example in examples]
         for example, outcome in zip(examples, captioner.stream(reads, batch_size=batch_size), strict=True):
             if isinstance(outcome, ShowtellError):

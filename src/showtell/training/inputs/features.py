@@ -4,14 +4,14 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from showtell.captioner import READING_THREADS, done_ahead, in_batches
 from showtell.data.dataset import Example
 from showtell.data.features.cache import FeatureCache
 from showtell.data.features.writer import CacheWriter
@@ -23,7 +23,6 @@ from showtell.training import processes
 
 BATCH_SIZE = 16
 BATCHES_AHEAD = 3
-READING_THREADS = 4
 
 Square = npt.NDArray[np.uint8]
 
@@ -66,7 +65,7 @@ def cached_features(
                 examples,
                 encoder,
                 advance=lambda: watch(min(images, next(done) * processes.count()), images, writer.new_bytes),
-                share=processes.share(),
+                own=processes.own_slice(),
                 # One file holds the reasons: the others tell theirs to the main process, which writes it.
                 leave_out=writer.leave_out if processes.is_main() else unreadable.__setitem__,
             )
@@ -94,7 +93,7 @@ def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part
     return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
 
 
-def share(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
+def examples_of_part(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
     """The images of builder `part`, 1 to `parts`: neighbours, as they lie together on the disk."""
     return examples[(part - 1) * len(examples) // parts : part * len(examples) // parts]
 
@@ -106,10 +105,10 @@ def fill(
     *,
     batch_size: int = BATCH_SIZE,
     advance: Callable[[], None] = lambda: None,
-    share: slice = slice(None),
+    own: slice = slice(None),
     leave_out: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Compute what is to do, or a share of it. Images that can't be read are recorded and left out.
+    """Compute what is to do, or some of it. Images that can't be read are recorded and left out.
 
     Args:
         writer: of the cache.
@@ -117,16 +116,16 @@ def fill(
         encoder: what computes.
         batch_size: images that are encoded together.
         advance: called after each image.
-        share: which of the images that are to do are computed here.
+        own: which of the images that are to do are computed here.
         leave_out: told of the images that can't be read, and why; the writer when None.
     """
-    if not writer.to_do[share]:
+    if not writer.to_do[own]:
         return
     leave_out = leave_out or writer.leave_out
     by_id = {example.image_id: example for example in examples}
     device = next(encoder.parameters()).device
     fast = folded(encoder)
-    for batch in batches_read([by_id[i] for i in writer.to_do[share]], encoder.preprocessing, batch_size):
+    for batch in batches_read([by_id[i] for i in writer.to_do[own]], encoder.preprocessing, batch_size):
         read = {image_id: square for image_id, square in batch if not isinstance(square, ImageError)}
         for image_id, square in batch:
             if isinstance(square, ImageError):
@@ -151,18 +150,8 @@ def batches_read(
         except ImageError as error:
             return error
 
-    remaining = iter(examples)
-    ahead: list[list[tuple[str, Future[Square | ImageError]]]] = []
-    with ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read") as threads:
-        try:
-            while True:
-                while len(ahead) < BATCHES_AHEAD and (batch := list(islice(remaining, batch_size))):
-                    ahead.append([(example.image_id, threads.submit(square, example)) for example in batch])
-                if not ahead:
-                    return
-                yield [(image_id, future.result()) for image_id, future in ahead.pop(0)]
-        finally:
-            threads.shutdown(cancel_futures=True)
+    squares = done_ahead(square, examples, READING_THREADS, BATCHES_AHEAD * batch_size, "showtell-read")
+    return in_batches(zip((example.image_id for example in examples), squares, strict=True), batch_size)
 
 
 def fingerprint(encoder: Encoder) -> str:

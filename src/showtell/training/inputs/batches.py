@@ -43,11 +43,9 @@ class Batch:
 
     @property
     def words(self) -> int:
-        """How many targets are real."""
         return int(self.real.sum())
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
         tokens, targets, real = (tensor.to(device) for tensor in (self.tokens, self.targets, self.real))
         return replace(self, tokens=tokens, targets=targets, real=real)
 
@@ -101,7 +99,7 @@ def epoch_of_batches(
     images: int,
     most_captions: int,
     generator: np.random.Generator,
-    share: slice = slice(None),
+    own: slice = slice(None),
 ) -> Iterator[Batch]:
     """One pass over all images, in an order and a grouping that only the generator decides.
 
@@ -110,14 +108,14 @@ def epoch_of_batches(
         images: B, images in a batch.
         most_captions: K at most; of an image with more, a random choice is taken each epoch.
         generator: decides everything that is random.
-        share: which images of each batch are wanted; the others are another process's.
+        own: which images of each batch are wanted; the others are another process's.
     """
     chosen = [_choice(of_image, most_captions, generator) for of_image in captions]
     groups = _groups(_sorted_lengths(chosen), images, generator)
     for group in generator.permutation(len(groups)):
         rows = groups[group]
         step_words = words_of(chosen[row] for row in rows)
-        yield batch_of(rows[share], [chosen[row] for row in rows[share]], step_words)
+        yield batch_of(rows[own], [chosen[row] for row in rows[own]], step_words)
 
 
 def _choice(captions: Sequence[Ids], most: int, generator: np.random.Generator) -> Sequence[Ids]:

@@ -14,7 +14,7 @@ from showtell.data import load
 from showtell.data.features.cache import images_done, part_name
 from showtell.errors import DataError, ShowtellError
 from showtell.models.encoders import build_encoder
-from showtell.training.features.build import fill, share, writer_for
+from showtell.training.inputs.features import examples_of_part, fill, writer_for
 
 POLL_SECONDS = 0.5
 
@@ -67,11 +67,10 @@ def fill_in_processes(
 
 
 def _build(spec: str, encoder: dict[str, Any], folder: Path, part: int, parts: int, batch_size: int) -> None:
-    """What a process does."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // parts))
     try:
         network = build_encoder(encoder)
-        examples = share(load(spec).examples, part, parts)
+        examples = examples_of_part(load(spec).examples, part, parts)
         with writer_for(examples, network, folder, part_name(part, parts)) as writer:
             fill(writer, examples, network, batch_size=batch_size)
     except ShowtellError as error:

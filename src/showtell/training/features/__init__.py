@@ -1,1 +1,0 @@
-"""Builds feature caches with an encoder, in one process or several."""

@@ -1,0 +1,163 @@
+"""What a training run works with, and all that comes before its first step: `set_up`."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from showtell.bundle import load_bundle
+from showtell.data.dataset import Dataset, Example
+from showtell.data.features.cache import FeatureCache
+from showtell.engines.torch import weights_of
+from showtell.errors import UsageError
+from showtell.files import write_file
+from showtell.models.captioning_model import CaptioningModel, build_model
+from showtell.tokenizer import Tokenizer
+from showtell.training import checkpoint, processes
+from showtell.training.events import Encoding, Event, LeftOut
+from showtell.training.inputs.augmentation import mirror_image, mirrored
+from showtell.training.inputs.batches import Ids
+from showtell.training.inputs.features import cached_features
+from showtell.training.inputs.images import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
+from showtell.training.recipe import Recipe, parse_recipe
+from showtell.training.stages.stage import Stage
+from showtell.training.state import TrainerState
+
+
+@dataclass
+class Run:
+    recipe: Recipe
+    folder: Path
+    train_examples: Sequence[Example]
+    dev_examples: Sequence[Example]
+    tokenizer: Tokenizer
+    captions: Sequence[Sequence[Ids]]
+    """Token ids of each training image's captions."""
+    model: CaptioningModel
+    cache: FeatureCache | None
+    """Where a stage needs it."""
+    accelerator: Accelerator
+    state: TrainerState
+    tell: Callable[[Event], None]
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.stages[self.state.stage]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    def inputs(self) -> AbstractContextManager[Inputs]:
+        if self.stage.encoder_stages:
+            return live_pictures(self.train_examples, self.model.encoder.preprocessing, self.stage.augmentation)
+        assert self.cache is not None
+        return nullcontext(CachedGrids(self.train_examples, self.cache, self.stage.augmentation))
+
+
+def set_up(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    resume: bool,
+    cache: Path | None,
+    tell: Callable[[Event], None],
+) -> Run:
+    """Everything before the first step, the same whether the run starts or goes on."""
+    with processes.agreed():
+        state = state_of(recipe, folder, resume)
+    with processes.agreed():
+        accelerator = processes.accelerator(recipe.precision)
+        set_seed(recipe.seed)
+        train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+        if any(stage.encoder_stages for stage in recipe.stages):
+            refuse_stream(train_examples)
+        tokenizer, model = starting_point(recipe, train_examples)
+        if processes.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            write_file(folder / "recipe.yaml", text)
+    with processes.agreed():
+        processes.refuse_another_disk(folder / "recipe.yaml", "--out")
+    model.to(accelerator.device)
+    processes.same_weights(model)
+    features = None
+    if frozen := [stage for stage in recipe.stages if not stage.encoder_stages]:
+        flips = any(stage.augmentation.flip for stage in frozen)
+        features = cached_features(
+            dataset.name,
+            [*train_examples, *dev_examples, *(map(mirror_image, train_examples) if flips else ())],
+            model.encoder,
+            cache,
+            lambda done, images, size: tell(Encoding(done, images, size)),
+        )
+    unreadable = features.unreadable if features else unreadable_of([*train_examples, *dev_examples])
+    for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's
+        tell(LeftOut(reason))
+    train_examples, dev_examples = (
+        [example for example in examples if example.image_id not in unreadable]
+        for examples in (train_examples, dev_examples)
+    )
+    return Run(
+        recipe=recipe,
+        folder=folder,
+        train_examples=train_examples,
+        dev_examples=dev_examples,
+        tokenizer=tokenizer,
+        captions=[tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples],
+        model=model,
+        cache=features,
+        accelerator=accelerator,
+        state=state,
+        tell=tell,
+    )
+
+
+def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
+    """How far the run in `folder` has come; nowhere yet, if there is none.
+
+    Raises:
+        UsageError: there is one, and it is not to be resumed or is of another recipe.
+        DataError: its checkpoint is damaged.
+    """
+    settings = recipe.model_dump(mode="json")
+    state = checkpoint.read_state(folder / "checkpoint")
+    if state is None:
+        return TrainerState(settings)
+    if not resume:
+        raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
+    # Read again, a recipe from before a key existed has its default.
+    begun = parse_recipe(state.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
+    # The weights are float32 in every precision, so a run may go on in another one.
+    if keys := [key for key in settings if settings[key] != begun[key] and key != "precision"]:
+        raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+    return state
+
+
+def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel]:
+    """The tokenizer, and the model as it is before the first step.
+
+    Raises:
+        BundleError: there is no model in `start_from`.
+        UsageError: it is of another architecture than the recipe's.
+    """
+    if recipe.start_from is None:
+        texts = [caption for example in examples for caption in example.captions]
+        if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+            texts += [other for text in texts if (other := mirrored(text)) != text]
+        tokenizer = Tokenizer.train(texts, recipe.tokenizer)
+        return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer))
+    bundle = load_bundle(recipe.start_from)
+    model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
+    try:
+        model.load_state_dict(weights_of(bundle))
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights in {bundle.path} are not those of this recipe's model.",
+            f"Give the encoder and the decoder that {bundle.path / 'config.json'} names, sizes included.",
+        ) from error
+    return bundle.tokenizer, model

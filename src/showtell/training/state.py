@@ -1,0 +1,89 @@
+"""How far a training run has come, and what it has seen: all that a checkpoint holds and that is no tensor."""
+
+from dataclasses import dataclass, field
+
+from showtell.training.recipe import Json
+from showtell.training.step import Seen
+
+
+@dataclass
+class TrainerState:
+    recipe: Json
+    stage: int = 0
+    epoch: int = 0
+    """Complete epochs of the stage."""
+    batch: int = 0
+    """Complete batches of the epoch."""
+    step: int = 0
+    """Complete optimiser steps of the stage."""
+    log: list[Json] = field(default_factory=list)
+    """The lines of log.jsonl."""
+    best_score: float | None = None
+    epochs_since_best: int = 0
+    averaged: bool = False
+    """The stage has ended with the mean of its best epochs."""
+
+    captions: int = 0
+    """Seen in this epoch, as are the six below."""
+    words: int = 0
+    positions: int = 0
+    """Computed for the words; those that hold no word are padding."""
+    loss: float = 0.0
+    """Summed over words, in nats."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """Of the stage's own, summed over captions."""
+    seconds: float = 0.0
+
+    def count(self, seen: Seen, seconds: float) -> None:
+        self.batch += 1
+        self.step += 1
+        self.captions += seen.captions
+        self.words += seen.words
+        self.positions += seen.positions
+        self.loss += seen.terms["words"] * seen.words
+        for name, value in seen.measures.items():
+            self.measures[name] = self.measures.get(name, 0.0) + value * seen.captions
+        self.seconds += seconds
+
+    def end_epoch(self) -> None:
+        self.epoch += 1
+        self.batch = self.captions = self.words = self.positions = 0
+        self.loss = self.seconds = 0.0
+        self.measures = {}
+
+    def add_line(self, line: Json, score: float) -> bool:
+        """Log a validation; returns whether its score is the best so far."""
+        self.log.append(line)
+        best = self.best_score is None or score > self.best_score
+        self.best_score = score if best else self.best_score
+        self.epochs_since_best = 0 if best else self.epochs_since_best + 1
+        return best
+
+    def end_stage(self) -> None:
+        self.stage += 1
+        self.epoch = self.step = self.epochs_since_best = 0
+        self.averaged = False
+
+    @property
+    def minutes_before(self) -> float:
+        """All epochs before this one took, validation included."""
+        return float(self.log[-1]["minutes"]) if self.log else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats a word in this epoch."""
+        return self.loss / max(1, self.words)
+
+    @property
+    def mean_measures(self) -> dict[str, float]:
+        """Over the epoch's captions so far."""
+        return {name: value / max(1, self.captions) for name, value in self.measures.items()}
+
+    @property
+    def captions_per_second(self) -> float:
+        return self.captions / max(1e-9, self.seconds)
+
+    @property
+    def padding(self) -> float:
+        """Share of the positions that hold no word, 0..1."""
+        return 1 - self.words / max(1, self.positions)
