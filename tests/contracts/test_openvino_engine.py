@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from showtell.cli.caption import what_captions_depend_on
+from showtell.cli.commands.caption import what_captions_depend_on
 
 import showtell
 from showtell import captioner as captioner_module
