@@ -26,10 +26,12 @@ import torch
 from timing import median_seconds, product_speed
 from torch import Tensor, nn
 
-from showtell.engines.torch import TorchEngine, packed
-from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
+from showtell.engines.torch import TorchEngine, with_packed_weights
+from showtell.models.captioning_model import CaptioningModel, build_decoder
+from showtell.models.decoder import Decoder, DecoderConfig
 from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
+from showtell.tokenizer import Tokenizer, TokenizerConfig
 from showtell.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -47,44 +49,32 @@ SAME_SIZE = TransformerConfig(
     activation="gelu",
     positions="learned",
 )
+VOCABULARY = Tokenizer.train([" ".join(map(str, range(V - 4)))], TokenizerConfig(min_count=1))
 
 
-class Vocabulary:
-    """V numbers that stand for words, as `search` wants them."""
-
-    pad, start, end, unk = 0, 1, 2, 3
-
-    def __len__(self) -> int:
-        return V
-
-    def id_of(self, word: str) -> int | None:
-        """No word has a name here."""
-        return None
-
-
-def our_search(decoder: nn.Module, features: Tensor, beam: int) -> Callable[[], object]:
+def our_search(decoder: Decoder, features: Tensor, beam: int) -> Callable[[], object]:
     """Our search for the captions of `[B, N, D]`, with the decoder as `TorchEngine.from_bundle` has it."""
-    ready = packed(copy.deepcopy(decoder))
+    ready = with_packed_weights(copy.deepcopy(decoder))
     engine = TorchEngine(CaptioningModel(nn.Identity(), ready))  # type: ignore[arg-type]  # it never encodes
     options = SearchOptions(beam=beam, min_words=STEPS - 1, max_words=STEPS - 1)
     grid = features.numpy()
-    return lambda: search(engine, engine.memory_of(grid), options, Vocabulary())
+    return lambda: search(engine, engine.memory_from_grid(grid), options, VOCABULARY)
 
 
 def plain_search(decoder: Any, features: Tensor) -> Callable[[], list[int]]:
     """The textbook's beam search, without a cache, for the caption of one image `[1, N, D]`."""
-    never = [Vocabulary.pad, Vocabulary.start, Vocabulary.end, Vocabulary.unk]
+    never = [VOCABULARY.pad, VOCABULARY.start, VOCABULARY.end, VOCABULARY.unk]
 
     @torch.inference_mode()
     def run() -> list[int]:
         memory = decoder.memory(features)
-        words, totals = torch.full((1, 1), Vocabulary.start), torch.zeros(1)
+        words, totals = torch.full((1, 1), VOCABULARY.start), torch.zeros(1)
         for _ in range(STEPS - 1):
             log_probs = decoder(memory, words[None])[0, :, -1].log_softmax(-1)  # [K, V]
             log_probs[:, never] = -torch.inf
             totals, best = (totals[:, None] + log_probs).flatten().topk(BEAM)
             words = torch.cat([words[best // V], best[:, None] % V], 1)
-        totals += decoder(memory, words[None])[0, :, -1].log_softmax(-1)[:, Vocabulary.end]
+        totals += decoder(memory, words[None])[0, :, -1].log_softmax(-1)[:, VOCABULARY.end]
         caption: list[int] = words[totals.argmax(), 1:].tolist()
         return caption
 
@@ -119,8 +109,8 @@ def generating_model(feature_width: int) -> Any:
         n_layer=SAME_SIZE.decoder_layers,
         n_head=SAME_SIZE.heads,
         n_inner=SAME_SIZE.feed_forward_width,
-        bos_token_id=Vocabulary.start,
-        eos_token_id=Vocabulary.end,
+        bos_token_id=VOCABULARY.start,
+        eos_token_id=VOCABULARY.end,
         add_cross_attention=True,
     )
     model: Any = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))

@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from search import RECIPES, D, N, V, Vocabulary, parameters
+from search import RECIPES, VOCABULARY, D, N, V, parameters
 from timing import median_seconds, product_speed
 from torch import nn
 
-from showtell.engines.torch import TorchEngine, packed
+from showtell.engines.torch import TorchEngine, with_packed_weights
 from showtell.models.captioning_model import CaptioningModel, build_decoder
 from showtell.search import search
 from showtell.training.inputs.batches import batch_of
@@ -52,11 +52,11 @@ def training_step(recipe: Recipe) -> tuple[Callable[[], object], int]:
 
 def whole_search(recipe: Recipe) -> Callable[[], object]:
     """The search for the captions of `SEARCHED` images."""
-    decoder = packed(copy.deepcopy(build_decoder(recipe.decoder, D, V).eval()))
+    decoder = with_packed_weights(copy.deepcopy(build_decoder(recipe.decoder, D, V).eval()))
     engine = TorchEngine(CaptioningModel(nn.Identity(), decoder))  # type: ignore[arg-type]
     options = replace(recipe.search, min_words=STEPS - 1, max_words=STEPS - 1)
     grid = torch.randn(SEARCHED, N, D).numpy()
-    return lambda: search(engine, engine.memory_of(grid), options, Vocabulary())
+    return lambda: search(engine, engine.memory_from_grid(grid), options, VOCABULARY)
 
 
 def main() -> None:

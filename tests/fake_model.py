@@ -37,6 +37,9 @@ def fake_config(**changes) -> BundleConfig:
 class FakeEngine:
     """Says "a <colour> picture of nothing" with probability 0.9 a word; the others share the rest."""
 
+    batches_at_a_time = 1
+    arithmetic = None
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.scripts = np.zeros((3, 16), np.int64) + tokenizer.end
         for number, caption in enumerate(CAPTIONS):
@@ -49,7 +52,7 @@ class FakeEngine:
         self.batches.append(len(images))
         return {"colour": images.mean(axis=(2, 3)).argmax(axis=1)}
 
-    def memory_of(self, grid):
+    def memory_from_grid(self, grid):
         return {"colour": np.asarray(grid, np.float32)[:, 0, :3].argmax(axis=1)}
 
     def batch_size(self, memory):

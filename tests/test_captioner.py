@@ -157,17 +157,16 @@ def test_streaming_reads_only_a_window_ahead(captioner):
     assert threading.active_count() < 10
 
 
-def side_by_side(monkeypatch, cores=2) -> Captioner:
-    """A captioner whose engine leaves the other cores free."""
-    monkeypatch.setattr(exported, "CORES", cores)
+def side_by_side() -> Captioner:
+    """A captioner whose engine leaves a core free."""
     captioner = make_captioner()
-    captioner.engine.threads = 1
+    captioner.engine.batches_at_a_time = 2
     return captioner
 
 
 def test_an_engine_of_one_thread_captions_several_batches_at_a_time(monkeypatch):
     """As many as there are cores; each waits here until the other is there."""
-    captioner = side_by_side(monkeypatch)
+    captioner = side_by_side()
     meeting = threading.Barrier(2, timeout=20)
     encode = captioner.engine.encode
     captioner.engine.encode = lambda images: (meeting.wait(), encode(images))[1]
@@ -178,17 +177,19 @@ def test_an_engine_of_one_thread_captions_several_batches_at_a_time(monkeypatch)
     ("threads", "cores", "batches"), [(1, 1, 1), (1, 2, 2), (2, 2, 1), (None, 8, 1), (2, 8, 4), (4, 2, 1), (1, 64, 8)]
 )
 def test_batches_at_a_time(monkeypatch, threads, cores, batches):
-    captioner = side_by_side(monkeypatch, cores)
-    captioner.engine.threads = threads
-    assert captioner_module.batches_at_a_time(captioner.engine) == batches
-    together = EnsembleEngine([captioner.engine, captioner.engine], 9)
-    assert captioner_module.batches_at_a_time(together) == batches
-    assert captioner_module.batches_at_a_time(EnsembleEngine([captioner.engine, FakeEngine(fake_tokenizer())], 9)) == 1
+    monkeypatch.setattr(exported, "CORES", cores)
+    assert exported.batches_at_a_time(threads) == batches
+
+
+def test_an_ensemble_takes_as_many_batches_as_the_member_that_takes_fewest():
+    engine = side_by_side().engine
+    assert EnsembleEngine([engine, engine], 9).batches_at_a_time == 2
+    assert EnsembleEngine([engine, FakeEngine(fake_tokenizer())], 9).batches_at_a_time == 1
 
 
 def test_batches_side_by_side_come_in_order(monkeypatch):
     """A batch that takes long must not be overtaken, nor one that holds no readable image."""
-    captioner = side_by_side(monkeypatch)
+    captioner = side_by_side()
     encode = captioner.engine.encode
     slow = iter([0.05, 0, 0, 0.03] + 10 * [0])
     captioner.engine.encode = lambda images: (time.sleep(next(slow)), encode(images))[1]
@@ -204,7 +205,7 @@ def test_batches_side_by_side_come_in_order(monkeypatch):
 @pytest.mark.parametrize("count", [50, 500])
 def test_pictures_in_memory_do_not_depend_on_the_number_of_images(monkeypatch, count):
     """Read, and not yet captioned or handed over: at most three batches read ahead, three in work, one that fills."""
-    captioner = side_by_side(monkeypatch)
+    captioner = side_by_side()
     lock = threading.Lock()
     alive, most = 0, 0
 
@@ -224,7 +225,7 @@ def test_pictures_in_memory_do_not_depend_on_the_number_of_images(monkeypatch, c
 
 def test_an_error_of_the_engine_ends_the_stream(monkeypatch):
     """On another thread it must not be lost, or leave threads behind."""
-    captioner = side_by_side(monkeypatch)
+    captioner = side_by_side()
     captioner.engine.encode = lambda images: 1 / 0
     with pytest.raises(ZeroDivisionError):
         list(captioner.stream([picture("red")] * 40, batch_size=2))
@@ -318,7 +319,7 @@ def test_a_prefix_is_text(captioner, prefix):
 
 def test_memory_can_be_captioned(captioner):
     """Cached features go this way."""
-    memory = captioner.engine.memory_of(np.eye(3)[:, None, :])
+    memory = captioner.engine.memory_from_grid(np.eye(3)[:, None, :])
     found = captioner.caption_memory(memory, captioner.options())
     assert [captions[0].words[1] for captions in found] == ["red", "green", "blue"]
 

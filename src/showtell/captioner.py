@@ -28,10 +28,9 @@ from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
 from showtell.images.decode import Pixels, Source, normalise, read_image, resize
 from showtell.search import Hypothesis, search
-from showtell.search.engine import Engine, Memory
+from showtell.search.engine import Engine, Memory, Vocabulary
 from showtell.search.options import SearchOptions, declared
 from showtell.search.rules import rules_for
-from showtell.tokenizer import Tokenizer
 
 ONE_IMAGE = (str, Path, bytes, np.ndarray, Image.Image)
 READING_THREADS = min(4, exported.CORES)
@@ -71,11 +70,11 @@ class Captioner:
 
     Args:
         engine: holds the weights.
-        tokenizer: turns token ids into words.
+        tokenizer: the model's words; showtell's, or another library's behind the same methods.
         config: of the model's bundle: preprocessing, grid, how to search unless asked otherwise.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, config: BundleConfig) -> None:
+    def __init__(self, engine: Engine, tokenizer: Vocabulary, config: BundleConfig) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.config = config
@@ -187,6 +186,28 @@ class Captioner:
         preprocessing = self.config.preprocessing
         return resize(read_image(image, at_least=preprocessing.shorter_side), preprocessing)
 
+    def encode(self, pictures: Sequence[Pixels]) -> Memory:
+        """Encode pictures, as `picture` returns them, for `caption_memory`."""
+        return self.engine.encode(normalise(np.stack(pictures), self.config.preprocessing))
+
+    def caption_pictures(
+        self,
+        pictures: Sequence[Pixels],
+        options: SearchOptions,
+        *,
+        numbers: Sequence[int] | None = None,
+        attention: bool = False,
+    ) -> list[list[Caption]]:
+        """Caption a batch of pictures, as `picture` returns them: for each its captions, best first.
+
+        Args:
+            pictures: uint8 `[S, S, 3]` each.
+            options: how to search; see `options`.
+            numbers: of the images, which seed the sampling; their places in the batch when not given.
+            attention: whether `Caption.attention` is wanted.
+        """
+        return self.caption_memory(self.encode(pictures), options, numbers=numbers, attention=attention)
+
     def caption_memory(
         self,
         memory: Memory,
@@ -195,7 +216,7 @@ class Captioner:
         numbers: Sequence[int] | None = None,
         attention: bool = False,
     ) -> list[list[Caption]]:
-        """Caption images that are encoded already (`engine.encode`, or a feature cache's rows)."""
+        """As `caption_pictures`, of what `encode` returned, or `engine.memory_from_grid` of a feature cache's rows."""
         found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
@@ -219,7 +240,7 @@ class Captioner:
         def outcomes(batch: Batch) -> list[list[Caption] | ShowtellError]:
             return self._outcomes(batch, options, attention)
 
-        workers = batches_at_a_time(self.engine)
+        workers = self.engine.batches_at_a_time
         read = done_ahead(self._picture_or_error, images, READING_THREADS, (workers + 1) * batch_size, "showtell-read")
         batches = in_batches(zip(numbers, read, strict=False), batch_size)
         captioned: Iterator[list[list[Caption] | ShowtellError]]
@@ -235,10 +256,8 @@ class Captioner:
         readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
         captions: Iterator[list[Caption]] = iter(())
         if readable:
-            pixels = normalise(np.stack([picture for _, picture in readable]), self.config.preprocessing)
-            numbers = [number for number, _ in readable]
-            memory = self.engine.encode(pixels)
-            captions = iter(self.caption_memory(memory, options, numbers=numbers, attention=attention))
+            numbers, pictures = zip(*readable, strict=True)
+            captions = iter(self.caption_pictures(pictures, options, numbers=numbers, attention=attention))
         return [picture if isinstance(picture, ShowtellError) else next(captions) for _, picture in batch]
 
     def _picture_or_error(self, image: Source | Callable[[], Source]) -> Pixels | ShowtellError:
@@ -376,11 +395,6 @@ def _exported_engine(bundle: Bundle, threads: int | None, engine: EngineName) ->
     from showtell.engines.onnx import OnnxEngine
 
     return OnnxEngine(bundle.path, threads)
-
-
-def batches_at_a_time(engine: Engine) -> int:
-    """How many batches keep all cores busy; one, where the engine spreads each operation over them itself."""
-    return exported.batches_at_a_time(getattr(engine, "threads", None))
 
 
 def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

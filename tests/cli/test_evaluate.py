@@ -214,13 +214,6 @@ def test_features_of_another_grid_are_refused(place, capsys, ids):
     assert "The feature cache cache holds 9 cells an image, not those of fake. Leave out --features" in error
 
 
-def test_an_engine_without_features(place, capsys, ids, monkeypatch):
-    build_cache(ids)
-    monkeypatch.delattr("tests.fake_model.FakeEngine.memory_of")
-    code, _, error = run(capsys, "--features", "cache")
-    assert (code, error) == (2, "showtell: This model captions images only. Leave out --features.\n")
-
-
 def test_help_mentions_all_options(capsys):
     assert main(["evaluate", "-h"]) == 0
     text = capsys.readouterr().out

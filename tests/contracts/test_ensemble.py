@@ -92,15 +92,9 @@ def test_two_of_the_same_caption_like_one(options: SearchOptions) -> None:
     assert several[0] == several[1]
 
 
-def test_cached_features_go_to_all_members_or_none() -> None:
-    class FromFeatures(ScriptedEngine):
-        def memory_of(self, grid):
-            return self.encode(grid)
-
-    memory_of = ensemble(FromFeatures(), FromFeatures()).memory_of
-    assert memory_of is not None
-    assert {name: array.tolist() for name, array in memory_of(IMAGES).items()} == {
+def test_cached_features_go_to_all_members() -> None:
+    memory = ensemble(ScriptedEngine(), ScriptedEngine()).memory_from_grid(IMAGES)
+    assert {name: array.tolist() for name, array in memory.items()} == {
         "0.image": [0, 1, 2, 3],
         "1.image": [0, 1, 2, 3],
     }
-    assert ensemble(FromFeatures(), ScriptedEngine()).memory_of is None

@@ -14,13 +14,11 @@ from showtell.export.int8 import int8_convolutions, int8_products
 from showtell.export.weights import files_of
 from showtell.models.captioning_model import build_model
 from showtell.models.encoders import encoder_config
-from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
 from tests.contracts.engine_contract import check_engine, first_tokens
-from tests.contracts.test_torch_engine import DECODERS, LOUDER, TRANSFORMER, V, Words
+from tests.contracts.test_torch_engine import DECODERS, LOUDER, OTHERS, WORDS, V
 
 SMALL_ENCODER = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
-EXPORTED = {**DECODERS, "transformer, learned": TransformerConfig(**TRANSFORMER, encode_size=4, positions="learned")}
 INT8_TOLERANCE = 0.2  # of log-probabilities: a value close to one half may be rounded either way
 BFLOAT16_TOLERANCE = 0.2  # as above
 SEARCHES = {
@@ -40,20 +38,20 @@ def encoder():
     return encoder, graph, int8_convolutions(graph, photos)
 
 
-@pytest.fixture(scope="module", params=EXPORTED.values(), ids=EXPORTED.keys())
+@pytest.fixture(scope="module", params=DECODERS.values(), ids=DECODERS.keys())
 def model_and_graphs(request, encoder):
     """A model whose captions differ from image to image, and the graphs of its decoder."""
     torch.manual_seed(0)
     model = build_model(SMALL_ENCODER, request.param, V).eval().requires_grad_(False)
     model.encoder = encoder[0]
-    parts, factor, louder_end = LOUDER[request.param.name]
-    if getattr(request.param, "positions", "") == "learned":
+    parts, factor, louder_end = LOUDER.get(request.param.name, OTHERS)
+    if model.decoder.max_words is not None:
         louder_end += 3  # these weights never end a caption else
     for name, weight in model.decoder.named_parameters():
         if weight.ndim > 1 and name.startswith(parts):
             weight.mul_(factor)
         if name in ("output.bias", "output_bias"):
-            weight[Words.end] += louder_end
+            weight[WORDS.end] += louder_end
     return model, decoder_graphs(model.decoder, model.encoder.grid, model.encoder.width)
 
 
@@ -128,7 +126,7 @@ def test_captions_are_pytorchs_word_for_word(engines, images):
     lengths = set()
     for kind, options in SEARCHES.items():
         expected, found = (
-            search(engine, engine.memory_of(grids), options, Words(), attention=True) for engine in engines
+            search(engine, engine.memory_from_grid(grids), options, WORDS, attention=True) for engine in engines
         )
         for ours, theirs in zip(found, expected, strict=True):
             assert [h.tokens for h in ours] == [h.tokens for h in theirs], kind
@@ -152,12 +150,12 @@ def test_only_learned_positions_have_an_end(engines, images):
     torch_engine, engine = engines
 
     def say_65_words() -> None:
-        memory = engine.memory_of(engine.features(images[:1]))
+        memory = engine.memory_from_grid(engine.features(images[:1]))
         state = engine.start(memory)
         for _ in range(65):
             _, state = engine.step(memory, state, first_tokens(1), None, 1)
 
-    if getattr(torch_engine.model.decoder.config, "positions", None) != "learned":
+    if torch_engine.model.decoder.max_words is None:
         say_65_words()
     else:
         with pytest.raises(UsageError, match=r"positions for captions of 64 words and no more\. Lower max_words"):

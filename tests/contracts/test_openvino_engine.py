@@ -4,12 +4,12 @@ import threading
 
 import numpy as np
 import pytest
-from showtell.cli.commands.caption import what_captions_depend_on
 
 import showtell
 from showtell import captioner as captioner_module
 from showtell.bundle import load_bundle
 from showtell.cli import main
+from showtell.cli.commands.caption import what_captions_depend_on
 from showtell.engines import openvino as openvino_module
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.openvino import OpenVinoEngine

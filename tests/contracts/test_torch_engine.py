@@ -1,46 +1,21 @@
 """The PyTorch engine, held to the contract of every engine, with every variant of every decoder."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.engines.torch import TorchEngine
-from showtell.models.adaptive_attention import AdaptiveAttentionConfig
-from showtell.models.att2in import Att2inConfig
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.models.encoders import encoder_config
-from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
-from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
-from showtell.models.transformer import TransformerConfig
-from showtell.models.up_down import UpDownConfig
+from showtell.models.show_and_tell import ShowAndTell
 from showtell.search import SearchOptions, search
-from showtell.tokenizer import Tokenizer
+from showtell.tokenizer import Tokenizer, TokenizerConfig
+from tests.contracts.decoders import small_decoders
 from tests.contracts.engine_contract import check_engine
 
 V = 23
-LSTM: dict[str, Any] = {"embedding_width": 12, "hidden_width": 16}
-ATTENTION: dict[str, Any] = {**LSTM, "attention_width": 8}
-TRANSFORMER: dict[str, Any] = {
-    "width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 1, "decoder_layers": 2
-}  # fmt: skip
-DECODERS = {
-    "show_and_tell": ShowAndTellConfig(**LSTM, layers=2),
-    "show_attend_and_tell": ShowAttendAndTellConfig(**ATTENTION),
-    "show_attend_and_tell, row 2": ShowAttendAndTellConfig(
-        **ATTENTION, initial_state="zeros", gate=False, output="hidden"
-    ),
-    "show_attend_and_tell, hard": ShowAttendAndTellConfig(**ATTENTION, attention="hard"),
-    "att2in": Att2inConfig(**ATTENTION),
-    "adaptive_attention": AdaptiveAttentionConfig(**ATTENTION),
-    "up_down": UpDownConfig(**ATTENTION),
-    "transformer": TransformerConfig(**TRANSFORMER, encode_size=5),
-    "transformer, modern": TransformerConfig(
-        **TRANSFORMER, encode_size=4, norm="pre", activation="gelu", positions="rotary"
-    ),
-}
+DECODERS = small_decoders(side=4)
 # Fresh weights like all words alike, whatever they see, and a search should have to choose: which weights are
 # multiplied by how much, and what is added to the logit of <end>, so that captions differ in words and length.
 LOUDER = {
@@ -51,6 +26,7 @@ LOUDER = {
     "up_down": ("", 6, 1),
     "transformer": ("", 3, 3),
 }
+OTHERS = ("", 6, 1)
 
 
 @pytest.fixture(params=DECODERS.values(), ids=DECODERS.keys())
@@ -58,7 +34,7 @@ def model(request: pytest.FixtureRequest) -> CaptioningModel:
     torch.manual_seed(0)
     encoder = encoder_config({"name": "efficientnet_lite0", "weights": "random", "size": 64, "stages": 6})
     model = build_model(encoder, request.param, V).eval()
-    parts, factor, _ = LOUDER[request.param.name]
+    parts, factor, _ = LOUDER.get(request.param.name, OTHERS)
     for name, weight in model.decoder.named_parameters():
         if weight.ndim > 1 and name.startswith(parts):
             weight.data.mul_(factor)
@@ -70,16 +46,7 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(16, 3, 64, 64)).astype(np.float32)
 
 
-class Words:
-    """A vocabulary of numbers."""
-
-    pad, start, end, unk = Tokenizer.pad, Tokenizer.start, Tokenizer.end, Tokenizer.unk
-
-    def __len__(self) -> int:
-        return V
-
-    def id_of(self, word: str) -> int | None:
-        return int(word)
+WORDS = Tokenizer.train([" ".join(map(str, range(V - 4)))], TokenizerConfig(min_count=1))
 
 
 def test_contract(model: CaptioningModel, images: np.ndarray) -> None:
@@ -103,12 +70,12 @@ def test_a_batch_of_16_is_one_image_at_a_time(model: CaptioningModel, options: S
     rows, columns = model.encoder.grid
     grids = np.random.default_rng(1).normal(size=(16, rows * columns, model.encoder.width)).astype(np.float32)
     (bias,) = (p for name, p in model.decoder.named_parameters() if name in ("output.bias", "output_bias"))
-    bias.data[Words.end] += LOUDER[model.decoder.config.name][2]
-    together = search(engine, engine.memory_of(grids), options, Words(), attention=True)
+    bias.data[WORDS.end] += LOUDER.get(model.decoder.config.name, OTHERS)[2]
+    together = search(engine, engine.memory_from_grid(grids), options, WORDS, attention=True)
     lengths = set()
     for i, hypotheses in enumerate(together):
-        one = engine.memory_of(grids[i : i + 1])
-        alone = search(engine, one, options, Words(), attention=True, image_numbers=[i])[0]
+        one = engine.memory_from_grid(grids[i : i + 1])
+        alone = search(engine, one, options, WORDS, attention=True, image_numbers=[i])[0]
         assert [h.tokens for h in hypotheses] == [h.tokens for h in alone]
         for a, b in zip(hypotheses, alone, strict=True):
             assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
@@ -124,6 +91,6 @@ def test_cached_features_are_live_images(model: CaptioningModel, images: np.ndar
     engine = TorchEngine(model)
     with torch.no_grad():
         grid = model.encoder(torch.from_numpy(images)).numpy()
-    live = search(engine, engine.encode(images), SearchOptions(), Words())
-    cached = search(engine, engine.memory_of(grid), SearchOptions(), Words())
+    live = search(engine, engine.encode(images), SearchOptions(), WORDS)
+    cached = search(engine, engine.memory_from_grid(grid), SearchOptions(), WORDS)
     assert [h[0].tokens for h in live] == [h[0].tokens for h in cached]

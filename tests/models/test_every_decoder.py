@@ -1,41 +1,20 @@
-"""What every decoder promises training and search, whatever it is inside: see `captioning_model.Decoder`."""
+"""What every decoder promises training and search, whatever it is inside: see `decoder.Decoder`."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.models.adaptive_attention import AdaptiveAttentionConfig
-from showtell.models.att2in import Att2inConfig
 from showtell.models.attention_decoder import AttentionDecoder
-from showtell.models.captioning_model import DECODERS, DecoderConfig, build_decoder
+from showtell.models.captioning_model import build_decoder
 from showtell.models.packing import Packing
-from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
-from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
-from showtell.models.transformer import TransformerConfig
-from showtell.models.up_down import UpDownConfig
+from showtell.models.show_and_tell import ShowAndTell
+from tests.contracts.decoders import small_decoders
 
 B, K, T, N, D, V = 3, 4, 6, 9, 10, 17
-LSTM = {"embedding_width": 8, "hidden_width": 7}
-SMALL = {"width": 16, "heads": 2, "feed_forward_width": 12, "encoder_layers": 2, "decoder_layers": 2, "encode_size": 3}
-CONFIGS: dict[str, Any] = {
-    "show_and_tell": ShowAndTellConfig(**LSTM),
-    "show_and_tell, 3 layers": ShowAndTellConfig(**LSTM, layers=3),
-    "show_attend_and_tell": ShowAttendAndTellConfig(**LSTM, attention_width=6),
-    "show_attend_and_tell, hard": ShowAttendAndTellConfig(**LSTM, attention_width=6, attention="hard"),
-    "show_attend_and_tell, plain": ShowAttendAndTellConfig(
-        **LSTM, attention_width=6, initial_state="zeros", gate=False, output="hidden", normalise=True
-    ),
-    "att2in": Att2inConfig(**LSTM, attention_width=6),
-    "adaptive_attention": AdaptiveAttentionConfig(**LSTM, attention_width=6),
-    "up_down": UpDownConfig(**LSTM, attention_width=6),
-    "transformer": TransformerConfig(**SMALL),
-    "transformer, resized": TransformerConfig(**{**SMALL, "encode_size": 4}),
-    "transformer, modern": TransformerConfig(**SMALL, norm="pre", activation="gelu", positions="rotary"),
-    "transformer, learned positions": TransformerConfig(**SMALL, positions="learned", kernel=3),
-}
+CONFIGS = small_decoders(side=3)
 
 
 @pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
@@ -50,20 +29,13 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(B, N, D), torch.randint(0, V, (B, K, T))
 
 
-def test_decoders_are_those_that_a_recipe_may_name() -> None:
-    """A decoder that is in one of the two lists only can't be built or can't be asked for."""
-    union = get_args(get_args(DecoderConfig)[0])
-    assert {config.model_fields["name"].default: config for config in union} == {
-        name: config for name, (config, _) in DECODERS.items()
-    }
-
-
 def test_repeated_step_is_forward(decoder: Any, batch: tuple[Tensor, Tensor]) -> None:
     grid, tokens = batch
     memory = decoder.memory(grid)
     whole = decoder(memory, tokens)
     packing = Packing.full(K, T)
     attention = decoder.forced(memory, tokens, packing).attention
+    assert (attention is not None) == decoder.attends_in_training
     state = {name: value[:, [0] * K] for name, value in decoder.start(memory).items()}
     for t in range(T):
         logits, alpha, state = decoder.step(memory, state, tokens[:, :, t])

@@ -1,47 +1,48 @@
 """The recurrent operations are exact: they only order the work."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from showtell.models.recurrence import RecurrentLinear, additive_scores
 
 
-def test_recurrent_linear_has_the_gradients_of_a_plain_linear() -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_recurrent_linear_has_the_gradients_of_a_plain_linear(bias: bool) -> None:
     """The gradient of a weight that is used at each step must be the sum over steps, and inputs get theirs."""
     torch.manual_seed(0)
-    weight = torch.randn(4, 4, dtype=torch.double, requires_grad=True)
+    layer = nn.Linear(4, 4, bias=bias, dtype=torch.double)
     start = torch.randn(3, 2, 4, dtype=torch.double, requires_grad=True)
 
-    def run(step: object) -> torch.Tensor:
+    def run(step: Callable[[nn.Linear, Tensor], Tensor]) -> Tensor:
         x = start
         for running in (2, 2, 1):
-            x = torch.tanh(step(x[:, :running]))  # type: ignore[operator]
+            x = torch.tanh(step(layer, x[:, :running]))
         return x.square().sum()
 
-    ours = torch.autograd.grad(run(RecurrentLinear(weight)), [weight, start])
-    plain = torch.autograd.grad(run(lambda x: F.linear(x, weight)), [weight, start])
+    ours = torch.autograd.grad(run(RecurrentLinear()), [*layer.parameters(), start])
+    plain = torch.autograd.grad(run(lambda layer, x: layer(x)), [*layer.parameters(), start])
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_recurrent_linear_without_gradients_keeps_nothing() -> None:
     """In search it must not gather inputs: memory would grow with every word."""
-    linear = RecurrentLinear(torch.nn.Parameter(torch.randn(4, 4)))
+    linear, layer = RecurrentLinear(), nn.Linear(4, 4)
     with torch.no_grad():
-        linear = RecurrentLinear(torch.nn.Parameter(torch.randn(4, 4)))
-        linear(torch.randn(2, 4))
-    assert not linear.inputs
+        linear(layer, torch.randn(2, 4))
+    assert not linear.weights[layer].inputs
 
 
 def test_recurrent_linear_whose_output_is_not_used_gives_no_gradient() -> None:
-    weight = torch.randn(4, 4, requires_grad=True)
-    linear = RecurrentLinear(weight)
-    linear(torch.randn(2, 4))
-    loss = weight.sum()
+    layer = nn.Linear(4, 4)
+    RecurrentLinear()(layer, torch.randn(2, 4))
+    loss = layer.weight.sum()
     loss.backward()
-    assert weight.grad is not None
-    assert torch.equal(weight.grad, torch.ones(4, 4))
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(4, 4))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 4), (3, 1, 49, 8)])

@@ -34,6 +34,9 @@ class ScriptedEngine:
     word said. It counts rows and checks shapes, so that a test can see what search asked for.
     """
 
+    batches_at_a_time = 1
+    arithmetic = None
+
     def __init__(self, size: int = 8, sharpness: float = 2.0, end_bonus: float = 0.2, cells: int = 4) -> None:
         self.size, self.sharpness, self.end_bonus, self.cells = size, sharpness, end_bonus, cells
         self.asked: list[tuple[int, int, int]] = []  # (B, K, top) of each step
@@ -41,6 +44,8 @@ class ScriptedEngine:
     def encode(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """An image is its number."""
         return {"image": np.asarray(images, dtype=np.int64).reshape(len(images))}
+
+    memory_from_grid = encode
 
     def batch_size(self, memory: dict[str, np.ndarray]) -> int:
         return len(memory["image"])

@@ -8,7 +8,6 @@ import pytest
 
 from showtell.errors import UsageError
 from showtell.images.decode import resize
-from showtell.serve import batching
 from showtell.serve.batching import Batcher, Job, QueueFullError
 from tests.serve.serving import GatedEngine, dreaming_captioner, fake_captioner, noise, until
 
@@ -94,8 +93,8 @@ def test_a_batch_is_no_larger_than_asked(batcher_of):
 
 def test_an_engine_of_one_thread_works_on_several_batches(batcher_of, monkeypatch):
     """And they are whole: threads that wait for images do not share them out among themselves."""
-    monkeypatch.setattr(batching, "batches_at_a_time", lambda engine: 2)
     captioner = fake_captioner(GatedEngine)
+    captioner.engine.batches_at_a_time = 2
     batcher = batcher_of(captioner, wait=30, batch_size=4)
     working, count = threading.Semaphore(0), captioner.engine.encode
 
@@ -114,10 +113,10 @@ def test_an_engine_of_one_thread_works_on_several_batches(batcher_of, monkeypatc
     assert captioner.engine.batches == [4, 4]
 
 
-def test_idle_threads_share_what_waits(batcher_of, monkeypatch):
+def test_idle_threads_share_what_waits(batcher_of):
     """A batch of all would leave cores idle."""
-    monkeypatch.setattr(batching, "batches_at_a_time", lambda engine: 2)
     captioner = fake_captioner(GatedEngine)
+    captioner.engine.batches_at_a_time = 2
     batcher = batcher_of(captioner, wait=30)
     until(lambda: batcher._idle == 2)
     jobs = [job(captioner) for _ in range(7)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.models.packing import Choices, Forced
+from showtell.models.decoder import Choices, Forced
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
 from showtell.training.inputs.batches import Batch, batch_of
 from showtell.training.stages.cross_entropy import with_own_words
@@ -98,10 +98,11 @@ def test_reinforce_is_the_gradient_of_the_expected_log_likelihood() -> None:
         for so_far, part in zip(exact, gradients(chance * word_loss(forced.logits, batch, 0.0)), strict=True):
             so_far += part
 
-        forced, baseline = told(choice), torch.tensor(-0.7, dtype=torch.float64)
+        forced = told(choice)
         assert forced.choices is not None
+        choices = forced.choices._replace(baseline=torch.tensor(-0.7, dtype=torch.float64))
         terms = loss_terms(forced, batch, label_smoothing=0.0) | choice_terms(
-            forced, forced.choices, batch, baseline, reinforce=1.0, entropy=0.0
+            forced, choices, batch, reinforce=1.0, entropy=0.0
         )
         for so_far, part in zip(estimate, gradients(torch.stack(list(terms.values())).sum()), strict=True):
             so_far += chance.detach() * part
@@ -114,9 +115,9 @@ def test_the_baseline_is_a_moving_average_of_drawn_words(batch: Batch) -> None:
     logits = torch.randn(2, batch.packing.size, V)
     log_probs = torch.randn(2, batch.packing.size, requires_grad=True)
     drawn = torch.tensor([[False], [True]])
-    choices = Choices(log_probs, drawn, torch.zeros(2, batch.packing.size))
     baseline = torch.tensor(-3.0)
-    terms = choice_terms(Forced(logits), choices, batch, baseline, reinforce=1.0, entropy=1.0)
+    choices = Choices(log_probs, drawn, torch.zeros(2, batch.packing.size), baseline)
+    terms = choice_terms(Forced(logits), choices, batch, reinforce=1.0, entropy=1.0)
     of_words = logits.log_softmax(-1).gather(-1, batch.targets[..., None])[..., 0][batch.real & drawn].mean()
     torch.testing.assert_close(baseline, 0.9 * torch.tensor(-3.0) + 0.1 * of_words)
     terms["choices"].backward()

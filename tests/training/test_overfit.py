@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from showtell.data import load
 from showtell.engines.torch import TorchEngine
 from showtell.images.decode import Pixels
-from showtell.models.captioning_model import CaptioningModel, DecoderConfig, build_decoder
+from showtell.models.captioning_model import CaptioningModel, build_decoder
+from showtell.models.decoder import DecoderConfig
 from showtell.models.encoders import build_encoder
 from showtell.models.transformer import TransformerConfig
 from showtell.search import SearchOptions, search
@@ -50,8 +51,9 @@ def test_repeats_eight_captions_word_for_word(path: Path) -> None:
             break
 
     engine = TorchEngine(model.eval())
+    memory = engine.memory_from_grid(grids.numpy())
     for beam in (1, 3):
-        found = search(engine, engine.memory_of(grids.numpy()), SearchOptions(beam=beam, max_words=30), tokenizer)
+        found = search(engine, memory, SearchOptions(beam=beam, max_words=30), tokenizer)
         assert [tokenizer.decode(hypotheses[0].tokens) for hypotheses in found] == captions
 
 

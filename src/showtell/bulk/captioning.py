@@ -19,7 +19,7 @@ from showtell.bulk.parts import Part, images_of
 from showtell.bulk.results import Attempt, Results
 from showtell.captioner import Caption, Captioner
 from showtell.errors import ImageError, ShowtellError, one_line
-from showtell.images.decode import Pixels, normalise
+from showtell.images.decode import Pixels
 from showtell.images.names import writable
 from showtell.images.storage import StoredImage
 from showtell.results.outputs import Row
@@ -124,10 +124,8 @@ class PartCaptioner:
         if not images:
             return []
         try:
-            pixels = normalise(np.stack([picture for _, picture in images]), self.captioner.config.preprocessing)
-            memory = self.captioner.engine.encode(pixels)
-            numbers = [number_of(name) for name, _ in images]
-            return list(self.captioner.caption_memory(memory, self.options, numbers=numbers))
+            names, pictures = zip(*images, strict=True)
+            return list(self.captioner.caption_pictures(pictures, self.options, numbers=[*map(number_of, names)]))
         except Exception as error:  # as above
             if len(images) == 1:
                 return [ImageError(f"{images[0][0]} can't be captioned: {_of(error)}.")]

@@ -1,6 +1,6 @@
 """Several models that caption as one: the probabilities of their next words are averaged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,29 +25,22 @@ class EnsembleEngine:
         self.vocabulary_size = vocabulary_size
 
     @property
-    def threads(self) -> int | None:
-        """The most threads that a member spreads an operation over; None where one takes all cores."""
-        of_members = [getattr(engine, "threads", None) for engine in self.engines]
-        return None if None in of_members else max(number for number in of_members if number is not None)
+    def batches_at_a_time(self) -> int:
+        """As the member says that takes the most cores."""
+        return min(engine.batches_at_a_time for engine in self.engines)
 
     @property
     def arithmetic(self) -> str | None:
-        """What captions may differ by: the members' engines, where they say."""
-        of_members = {getattr(engine, "arithmetic", None) for engine in self.engines}
-        return " + ".join(sorted(each for each in of_members if each)) or None
-
-    @property
-    def memory_of(self) -> Callable[[FloatArray], dict[str, Any]] | None:
-        """What makes memory of cached features `[B, N, D]`; None where a member can't."""
-        makers = [getattr(engine, "memory_of", None) for engine in self.engines]
-        able = [maker for maker in makers if maker is not None]
-        if len(able) < len(makers):
-            return None
-        return lambda grid: _joined([maker(grid) for maker in able])
+        """The members', each once."""
+        return " + ".join(sorted({engine.arithmetic for engine in self.engines if engine.arithmetic})) or None
 
     def encode(self, images: FloatArray) -> dict[str, Any]:
         """See `Engine`."""
         return _joined([engine.encode(images) for engine in self.engines])
+
+    def memory_from_grid(self, grid: FloatArray) -> dict[str, Any]:
+        """See `Engine`; the members have the same encoder."""
+        return _joined([engine.memory_from_grid(grid) for engine in self.engines])
 
     def start(self, memory: Memory, attention: bool = False) -> dict[str, Any]:
         """See `Engine`."""

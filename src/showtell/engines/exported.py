@@ -57,7 +57,8 @@ class ExportedEngine:
         arithmetic: str,
     ) -> None:
         self.encoder, self.starter, self.stepper = encoder, starter, stepper
-        self.growing, self.max_words, self.threads = growing, max_words, threads
+        self.growing, self.max_words = growing, max_words
+        self.batches_at_a_time = batches_at_a_time(threads)
         self.arithmetic = arithmetic
 
     def features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -67,10 +68,10 @@ class ExportedEngine:
 
     def encode(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Images `[B, 3, S, S]` -> memory."""
-        return self.memory_of(self.features(images))
+        return self.memory_from_grid(self.features(images))
 
-    def memory_of(self, grid: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
-        """Cached features `[B, N, D]` -> memory: `encode` without the encoder."""
+    def memory_from_grid(self, grid: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
+        """See `Engine`."""
         return self.starter({"grid": np.asarray(grid, np.float32)})
 
     def start(self, memory: Arrays, attention: bool = False) -> dict[str, NDArray[Any]]:

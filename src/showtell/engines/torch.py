@@ -1,7 +1,6 @@
 """Search's one question, answered by PyTorch: the engine that training validates with."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,19 +11,25 @@ from torch.nn import functional as F
 from showtell.bundle import Bundle
 from showtell.errors import BundleError
 from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
+from showtell.models.decoder import Arrays
 from showtell.models.encoders import folded
 from showtell.search.engine import Proposals, select
 
-Arrays = Mapping[str, Tensor]
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class TorchEngine:
     """Holds a model's weights and nothing else: memory and state are values, so two searches can run at once.
 
+    PyTorch spreads each operation over all cores, so one batch at a time is enough.
+
     Args:
         model: its encoder and decoder; the engine computes in whatever mode (train or eval) they are in.
         device: where the arrays live; NumPy arrays come and go at the boundary.
     """
+
+    batches_at_a_time = 1
+    arithmetic = None
 
     def __init__(self, model: CaptioningModel, device: str | torch.device = "cpu") -> None:
         self.model = model
@@ -32,29 +37,28 @@ class TorchEngine:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: str | torch.device = "cpu") -> "TorchEngine":
-        """The engine of a model on disk, ready for inference: batch norm folded, matrices packed."""
+        """The engine of a model on disk, ready for inference: batch norm folded, weights packed."""
         model = model_of(bundle)
         model.encoder = folded(model.encoder)
         model.eval().to(device)
-        model.decoder = packed(model.decoder)
+        model.decoder = with_packed_weights(model.decoder)
         return cls(model, device)
 
     @torch.inference_mode()
-    def encode(self, images: NDArray[np.float32]) -> dict[str, Tensor]:
+    def encode(self, images: NDArray[np.float32]) -> Arrays:
         """Images `[B, 3, S, S]` as `images.prepare` makes them -> memory."""
         grid = self.model.encoder(self._tensor(images).contiguous(memory_format=torch.channels_last))
         return self._memory(grid)
 
     @torch.inference_mode()
-    def memory_of(self, grid: NDArray[np.floating[Any]]) -> dict[str, Tensor]:
-        """Cached features `[B, N, D]` -> memory: `encode` without the encoder."""
+    def memory_from_grid(self, grid: NDArray[np.floating[Any]]) -> Arrays:
+        """See `Engine`."""
         return self._memory(self._tensor(grid))
 
     @torch.inference_mode()
-    def start(self, memory: Arrays, attention: bool = False) -> dict[str, Tensor]:
+    def start(self, memory: Arrays, attention: bool = False) -> Arrays:
         """The state before the first word, one row an image; attention comes with every step, asked for or not."""
-        state: dict[str, Tensor] = self.model.decoder.start(memory)
-        return state
+        return self.model.decoder.start(memory)
 
     @torch.inference_mode()
     def step(
@@ -64,19 +68,16 @@ class TorchEngine:
         tokens: NDArray[np.int64],
         parents: NDArray[np.int64] | None,
         top: int,
-    ) -> tuple[Proposals, dict[str, Tensor]]:
+    ) -> tuple[Proposals, Arrays]:
         """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
         if parents is not None:
             state = _gather(state, self._tensor(parents))
-        new_state: dict[str, Tensor]
         logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
         alpha = None if attention is None else attention.float().cpu().numpy()
         return Proposals(*_best(logits.float().log_softmax(-1), top), alpha), new_state
 
     @torch.inference_mode()
-    def select(
-        self, memory: Arrays, state: Arrays, images: NDArray[np.int64]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def select(self, memory: Arrays, state: Arrays, images: NDArray[np.int64]) -> tuple[Arrays, Arrays]:
         """The given images of the batch; the others leave."""
         rows = self._tensor(images)
         return select(memory, rows), select(state, rows)
@@ -88,9 +89,8 @@ class TorchEngine:
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _memory(self, grid: Tensor) -> dict[str, Tensor]:
-        memory: dict[str, Tensor] = self.model.decoder.memory(grid.float())
-        return memory
+    def _memory(self, grid: Tensor) -> Arrays:
+        return self.model.decoder.memory(grid.float())
 
 
 def model_of(bundle: Bundle) -> CaptioningModel:
@@ -134,8 +134,8 @@ def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
     }
 
 
-def packed(decoder: nn.Module) -> nn.Module:
-    """The decoder, its matrices laid out for oneDNN's products; for inference only, and changed in place.
+def with_packed_weights(decoder: AnyModule) -> AnyModule:
+    """The decoder, its weights in the layout that oneDNN multiplies fastest; for inference only, changed in place.
 
     On the CPU, PyTorch leaves float32 products to MKL, which uses half the width of an AMD processor's registers:
     with the 5 x 16 rows of a beam search, oneDNN is 2.3 times as fast there. It is the same float32 arithmetic.

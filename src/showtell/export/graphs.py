@@ -35,6 +35,7 @@ from showtell.export.weights import Weights, files_of
 from showtell.export.weights import replace as replace_all
 from showtell.files import read_text
 from showtell.models.captioning_model import CaptioningModel
+from showtell.models.decoder import Arrays, Decoder
 from showtell.models.encoders import Encoder
 from showtell.search.engine import Proposals
 
@@ -71,7 +72,7 @@ class Differences:
 class StartGraph(nn.Module):
     """What a decoder does with an image before its first word: grid `[B, N, D]` -> arrays of memory, and of state."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
@@ -84,7 +85,7 @@ class StartGraph(nn.Module):
 class StepGraph(nn.Module):
     """`TorchEngine.step`, as one graph; memory and state are the arrays of these names."""
 
-    def __init__(self, decoder: Any, memory: Sequence[str], state: Sequence[str]) -> None:
+    def __init__(self, decoder: Decoder, memory: Sequence[str], state: Sequence[str]) -> None:
         super().__init__()
         self.decoder = decoder
         self.memory, self.state = memory, state
@@ -96,7 +97,7 @@ class StepGraph(nn.Module):
         images = torch.arange(parents.shape[0])[:, None]
         rows = {name: array[images, parents] for name, array in zip(self.state, state, strict=True)}
         logits, attention, new = self.decoder.step(dict(zip(self.memory, memory, strict=True)), rows, tokens)
-        log_probs, ids = logits.log_softmax(-1).topk(top.item(), dim=-1)
+        log_probs, ids = logits.log_softmax(-1).topk(top.item(), dim=-1)  # type: ignore[arg-type]  # it is int64
         return (ids, log_probs, *([] if attention is None else [attention]), *(new[name] for name in self.state))
 
 
@@ -201,13 +202,13 @@ def encoder_graph(encoder: Encoder) -> Any:
     return onnx_model(encoder, {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)}, ({0: "batch"},), ["grid"])
 
 
-def decoder_graphs(decoder: Any, cells: tuple[int, int], feature_width: int) -> dict[str, Any]:
+def decoder_graphs(decoder: Decoder, cells: tuple[int, int], feature_width: int) -> dict[str, Any]:
     """The ONNX models of a decoder, by file name, for grids of so many rows and columns of features."""
     grid = torch.randn(EXAMPLE_IMAGES, cells[0] * cells[1], feature_width)
     with torch.no_grad():
-        memory: dict[str, Tensor] = decoder.memory(grid)
-        first: dict[str, Tensor] = decoder.start(memory)
-        state = {name: array.expand(-1, EXAMPLE_ROWS, *array.shape[2:]) for name, array in first.items()}
+        memory = decoder.memory(grid)
+        first = decoder.start(memory)
+        state: Arrays = {name: array.expand(-1, EXAMPLE_ROWS, *array.shape[2:]) for name, array in first.items()}
         for _ in range(EXAMPLE_WORDS):
             _, attention, state = decoder.step(memory, state, torch.zeros(EXAMPLE_IMAGES, EXAMPLE_ROWS).long())
     grows = [axis for array in first.values() for axis, size in enumerate(array.shape) if size == 0]
@@ -232,9 +233,9 @@ def decoder_graphs(decoder: Any, cells: tuple[int, int], feature_width: int) -> 
         ([{0: "batch"}] * len(memory), [rows] * len(state), *[{0: "batch", 1: "hypotheses"}] * 2, None),
         ["ids", "log_probs", *([] if attention is None else ["attention"]), *(f"next.{name}" for name in state)],
     )
-    if getattr(decoder.config, "positions", None) == "learned":
+    if decoder.max_words is not None:
         entry = step.metadata_props.add()
-        entry.key, entry.value = "max_positions", str(decoder.config.max_positions)
+        entry.key, entry.value = "max_positions", str(decoder.max_words)
     return {DECODER_START: start, DECODER_STEP: step}
 
 
@@ -341,7 +342,7 @@ def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDAr
     with torch.inference_mode():
         grid = theirs.model.encoder(torch.from_numpy(images)).float().numpy()
     features = ours.features(images)
-    their_memory, our_memory = theirs.memory_of(grid), ours.memory_of(features)
+    their_memory, our_memory = theirs.memory_from_grid(grid), ours.memory_from_grid(features)
     their_state, our_state = theirs.start(their_memory), ours.start(our_memory)
     log_probs, attention, moved = [0.0], [0.0], []
     tokens, parents = np.ones((len(images), 1), np.int64), None

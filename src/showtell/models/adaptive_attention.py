@@ -7,14 +7,15 @@ numbers below are the paper's. What differs from it: there is one bias for each 
 The attention that is returned is equation 7's alpha over the cells, which sums to 1, whatever share of the
 look went to the sentinel.
 
-`attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
+`attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
 
 from typing import Literal
 
 from torch import Tensor, cat, nn, relu
 
-from showtell.models.attention_decoder import Arrays, AttentionDecoder, AttentionDecoderConfig, Look
+from showtell.models.attention_decoder import AttentionDecoder, AttentionDecoderConfig, Recurrence
+from showtell.models.decoder import Arrays
 from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, reset_lstm
 
 
@@ -27,6 +28,8 @@ class AdaptiveAttentionConfig(AttentionDecoderConfig):
 class AdaptiveAttention(AttentionDecoder):
     """Memory is {cells `[B, N, H]`, keys `[B, N, A]`, image_gates `[B, 1, 5H]`}, state is {h, c `[B, K, H]`}."""
 
+    config: AdaptiveAttentionConfig
+
     def __init__(self, config: AdaptiveAttentionConfig, feature_width: int, vocabulary: int) -> None:
         words, hidden = config.embedding_width, config.hidden_width
         super().__init__(
@@ -37,7 +40,6 @@ class AdaptiveAttention(AttentionDecoder):
             gates_width=5 * hidden,  # the LSTM's four and the sentinel's
             output_width=hidden,
         )
-        self.config = config
         self.cell = nn.Linear(feature_width, hidden)
         self.image = nn.Linear(feature_width, words)
         self.gates_from_image = nn.Linear(words, 5 * hidden, bias=False)
@@ -53,31 +55,22 @@ class AdaptiveAttention(AttentionDecoder):
         image = relu(self.image(grid.mean(1, keepdim=True)))
         return {"cells": cells, "keys": self.key(cells), "image_gates": self.gates_from_image(image)}
 
-    def products(self) -> tuple[RecurrentLinear, ...]:
-        """From the hidden state before the step; from the one after it, the query; from the sentinel, its key."""
-        linears = (self.gates_from_hidden, self.query, self.sentinel_key)
-        return tuple(RecurrentLinear(linear.weight) for linear in linears)
-
-    def look_and_think(
-        self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
-    ) -> Look:
-        """Equations 6 to 12; the output is c-hat + h."""
-        from_hidden, query_of, sentinel_key_of = products
-        gates = word_gates + memory["image_gates"] + from_hidden(state["h"])
-        gates, sentinel_gate = gates.split((4 * self.config.hidden_width, self.config.hidden_width), dim=-1)
+    def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
+        """Equations 6 to 12."""
+        hidden = self.config.hidden_width
+        gates = word_gates + memory["image_gates"] + linear(self.gates_from_hidden, state["h"])
+        gates, sentinel_gate = gates.split((4 * hidden, hidden), dim=-1)
         h, c = lstm(gates, state["c"])
-        sentinel = sentinel_gate.sigmoid() * c.tanh().type_as(h)  # equations 9 and 10
-        query = query_of(h)
-        scores = additive_scores(memory["keys"], query, self.score.weight[0])  # equation 6, [B, K, N]
-        sentinel_key = sentinel_key_of(sentinel) + self.sentinel_key.bias
-        sentinel_score = (sentinel_key + query).tanh() @ self.score.weight[0]  # [B, K]
-        shares = cat([scores, sentinel_score[..., None]], -1).softmax(-1)  # equation 12, [B, K, N + 1]
+        sentinel = sentinel_gate.sigmoid() * c.tanh().type_as(h)  # equations 9 and 10, s
+        query = linear(self.query, h)
+        scores = additive_scores(memory["keys"], query, self.score.weight[0])  # equation 6, z; [B, K, N]
+        sentinel_score = (linear(self.sentinel_key, sentinel) + query).tanh() @ self.score.weight[0]  # [B, K]
+        shares = cat([scores, sentinel_score[..., None]], -1).softmax(-1)  # equation 12, alpha-hat; [B, K, N + 1]
         of_cells, of_sentinel = shares[..., :-1], shares[..., -1:]
-        context = of_cells @ memory["cells"] + of_sentinel * sentinel  # equation 11, c-hat
-        return Look({"h": h, "c": c}, scores.softmax(-1), (context + h,))
+        context = of_cells @ memory["cells"] + of_sentinel * sentinel  # equations 8 and 11, c-hat
+        return Recurrence({"h": h, "c": c}, scores.softmax(-1), {"context_plus_h": context + h})
 
-    def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
+    def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
         """Equation 13."""
-        (seen_and_thought,) = look.outputs
-        logits: Tensor = self.output(self.dropout(seen_and_thought))
+        logits: Tensor = self.output(self.dropout(found.outputs["context_plus_h"]))
         return logits

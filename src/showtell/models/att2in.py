@@ -5,14 +5,15 @@ don't see the image. The new content is the larger of two (maxout). What differs
 brought to the width H with a ReLU before they are looked at, as in the authors' followers' code, and there
 is one bias for each gate.
 
-`attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
+`attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn, relu
 
-from showtell.models.attention_decoder import Arrays, AttentionDecoder, AttentionDecoderConfig, Look
+from showtell.models.attention_decoder import AttentionDecoder, AttentionDecoderConfig, Recurrence
+from showtell.models.decoder import Arrays
 from showtell.models.recurrence import RecurrentLinear, additive_scores, reset_lstm
 
 
@@ -25,6 +26,8 @@ class Att2inConfig(AttentionDecoderConfig):
 class Att2in(AttentionDecoder):
     """Memory is {cells `[B, N, H]`, keys `[B, N, A]`}, state is {h, c `[B, K, H]`}."""
 
+    config: Att2inConfig
+
     def __init__(self, config: Att2inConfig, feature_width: int, vocabulary: int) -> None:
         hidden = config.hidden_width
         super().__init__(
@@ -35,7 +38,6 @@ class Att2in(AttentionDecoder):
             gates_width=5 * hidden,  # input, forget, output, and two new contents
             output_width=hidden,
         )
-        self.config = config
         self.cell = nn.Linear(feature_width, hidden)
         self.sizes = (config.attention_width, 5 * hidden)
         self.from_hidden = nn.Linear(hidden, sum(self.sizes), bias=False)
@@ -43,31 +45,23 @@ class Att2in(AttentionDecoder):
         reset_lstm(self.from_hidden.weight.data[-5 * hidden :], self.gates_from_word.bias)
 
     def memory(self, grid: Tensor) -> Arrays:
-        """See `AttentionDecoder.memory`."""
+        """The cells and their keys."""
         cells = relu(self.cell(self.feature_dropout(self.normalise(grid))))
         return {"cells": cells, "keys": self.key(cells)}
 
-    def products(self) -> tuple[RecurrentLinear, ...]:
-        """From the hidden state, and from the context vector."""
-        return RecurrentLinear(self.from_hidden.weight), RecurrentLinear(self.content_from_context.weight)
-
-    def look_and_think(
-        self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
-    ) -> Look:
-        """One look and one step of the LSTM; the output is h."""
-        from_hidden, from_context = products
-        query, hidden_gates = from_hidden(state["h"]).split(self.sizes, dim=-1)
+    def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
+        """Soft attention, and an LSTM whose new content g alone sees the image."""
+        query, hidden_gates = linear(self.from_hidden, state["h"]).split(self.sizes, dim=-1)
         alpha = additive_scores(memory["keys"], query, self.score.weight[0]).softmax(-1)  # [B, K, N]
         context = alpha @ memory["cells"]  # I_t, [B, K, H]
         i, f, o, one, other = (word_gates + hidden_gates).chunk(5, dim=-1)
-        one_from_image, other_from_image = from_context(context).chunk(2, dim=-1)
+        one_from_image, other_from_image = linear(self.content_from_context, context).chunk(2, dim=-1)
         g = (one + one_from_image).maximum(other + other_from_image)  # phi, the maxout
         c = f.sigmoid() * state["c"] + i.sigmoid() * g
         h = o.sigmoid() * c.tanh().type_as(o)
-        return Look({"h": h, "c": c}, alpha, (h,))
+        return Recurrence({"h": h, "c": c}, alpha, {"h": h})
 
-    def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
+    def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
         """The hidden state alone decides: s_t = W_s h_t."""
-        (hidden,) = look.outputs
-        logits: Tensor = self.output(self.dropout(hidden))
+        logits: Tensor = self.output(self.dropout(found.outputs["h"]))
         return logits

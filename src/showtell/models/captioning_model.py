@@ -1,65 +1,89 @@
 """An encoder and a decoder put together: the one module that is trained, saved and searched with."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, Protocol
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple, Union, get_type_hints
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import CoreSchema
 from torch import Tensor, nn
 
 from showtell.errors import UsageError
-from showtell.models.adaptive_attention import AdaptiveAttention, AdaptiveAttentionConfig
-from showtell.models.att2in import Att2in, Att2inConfig
+from showtell.models.decoder import Decoder, DecoderConfig, Forced
 from showtell.models.encoders import Encoder, EncoderConfig, build_encoder
-from showtell.models.packing import Forced, Packing
-from showtell.models.show_and_tell import ShowAndTell, ShowAndTellConfig
-from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
-from showtell.models.transformer import Transformer, TransformerConfig
-from showtell.models.up_down import UpDown, UpDownConfig
+from showtell.models.packing import Packing
 
-Arrays = dict[str, Tensor]
-DecoderConfig = Annotated[
-    ShowAndTellConfig
-    | ShowAttendAndTellConfig
-    | Att2inConfig
-    | AdaptiveAttentionConfig
-    | UpDownConfig
-    | TransformerConfig,
-    Field(discriminator="name"),
-]
-DECODERS: dict[str, tuple[type[BaseModel], Callable[[Any, int, int], nn.Module]]] = {
-    "show_and_tell": (ShowAndTellConfig, ShowAndTell),
-    "show_attend_and_tell": (ShowAttendAndTellConfig, ShowAttendAndTell),
-    "att2in": (Att2inConfig, Att2in),
-    "adaptive_attention": (AdaptiveAttentionConfig, AdaptiveAttention),
-    "up_down": (UpDownConfig, UpDown),
-    "transformer": (TransformerConfig, Transformer),
+DECODERS = {
+    "show_and_tell": "showtell.models.show_and_tell:ShowAndTell",
+    "show_attend_and_tell": "showtell.models.show_attend_and_tell:ShowAttendAndTell",
+    "att2in": "showtell.models.att2in:Att2in",
+    "adaptive_attention": "showtell.models.adaptive_attention:AdaptiveAttention",
+    "up_down": "showtell.models.up_down:UpDown",
+    "transformer": "showtell.models.transformer:Transformer",
 }
-"""A decoder's name, its config, and the module that is built from the config, D and V."""
+"""A decoder's name, and where its class stands. One from elsewhere is named by that: `my_module:MyDecoder`."""
 
 
-class Decoder(Protocol):
-    """What every decoder offers; DESIGN's letters. Axis 0 is the image and axis 1 the hypothesis, in every array."""
+def decoder_class(name: str) -> type[Decoder]:
+    """The decoder of a name in `DECODERS`, or of `module:Class`, which is imported.
 
-    def memory(self, grid: Tensor) -> Arrays:
-        """What the steps ask of an image, `[B, ...]`, from its grid `[B, N, D]`; never repeated for hypotheses."""
+    Raises:
+        UsageError: there is none, or the class is no `Decoder`.
+    """
+    module, _, attribute = DECODERS.get(name, name).partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except (ImportError, ValueError, TypeError) as error:  # the latter two of what is no module's name
+        raise UsageError(
+            f"The decoder {name} can't be imported: {error}.", "Install its package, or add its folder to PYTHONPATH."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Decoder)):
+        raise UsageError(f"{name} is no decoder.", "Name a class that derives from showtell.models.decoder.Decoder.")
+    return found
 
-    def start(self, memory: Arrays) -> Arrays:
-        """The state before the first word, `[B, 1, ...]`."""
 
-    def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor | None, Arrays]:
-        """Last words `[B, K]` -> logits `[B, K, V]`, attention `[B, K, N]` if any, state."""
+def config_class(name: str) -> type[DecoderConfig]:
+    """The config that a decoder is built from: its class's annotation of `config`."""
+    found: type[DecoderConfig] = get_type_hints(decoder_class(name))["config"]
+    return found
 
-    def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """Teacher forcing of tokens `[B, K, T]` on the packed positions."""
+
+def _of_module(value: Any, of_table: ValidatorFunctionWrapHandler) -> DecoderConfig:
+    """A decoder's settings, read as the config of the class that their name says."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str) or ":" not in name:
+        return of_table(value)  # type: ignore[no-any-return]
+    try:
+        return config_class(name).model_validate(value)
+    except ValidationError as error:  # not as it is: a recipe's problems are looked up among the keys that it knows
+        raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+
+
+def _schema(_: type[DecoderConfig], handler: GetCoreSchemaHandler) -> CoreSchema:
+    of_table: Any = Annotated[Union[tuple(map(config_class, DECODERS))], Field(discriminator="name")]  # noqa: UP007
+    return handler.generate_schema(Annotated[of_table, WrapValidator(_of_module)])
+
+
+AnyDecoderConfig = SerializeAsAny[Annotated[DecoderConfig, GetPydanticSchema(_schema)]]
+"""A field of a recipe that holds the config of any decoder, which its `name` chooses."""
 
 
 class CaptioningModel(nn.Module):
     """Images or their cached grids in, logits of their captions out."""
 
-    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder: Any = decoder  # a Decoder and a Module, which the type system can't say at once
+        self.decoder = decoder
 
     def forward(self, inputs: Tensor, tokens: Tensor, packing: Packing) -> Forced:
         """Teacher forcing.
@@ -70,8 +94,7 @@ class CaptioningModel(nn.Module):
             packing: the positions to compute.
         """
         grid = self.encoder(inputs) if inputs.ndim == 4 else inputs
-        forced: Forced = self.decoder.forced(self.decoder.memory(grid), tokens, packing)
-        return forced
+        return self.decoder.forced(self.decoder.memory(grid), tokens, packing)
 
 
 class ModelConfig(NamedTuple):
@@ -82,11 +105,24 @@ class ModelConfig(NamedTuple):
 
 
 def parse_model_config(encoder: dict[str, Any], decoder: dict[str, Any]) -> ModelConfig:
-    """Typed configs from a bundle's JSON; UsageError names what is wrong."""
+    """Typed configs from a bundle's JSON.
+
+    A bundle may come from anywhere, so what it names is not imported: a decoder's module must have been before.
+
+    Raises:
+        UsageError: what is wrong, or which module must be imported first.
+    """
+    name = str(decoder.get("name"))
+    module, colon, _ = name.partition(":")
+    if colon and module not in sys.modules:
+        raise UsageError(
+            f"This model's decoder is {name}, and a model's own word is no reason to run a module's code.",
+            f"If you trust it, say 'showtell --decoder-module {module} ...', or import it before you load the model.",
+        )
     try:
         return ModelConfig(
             TypeAdapter[EncoderConfig](EncoderConfig).validate_python(encoder),
-            TypeAdapter(DecoderConfig).validate_python(decoder),
+            TypeAdapter[DecoderConfig](AnyDecoderConfig).validate_python(decoder),
         )
     except ValidationError as error:
         raise UsageError(
@@ -94,9 +130,9 @@ def parse_model_config(encoder: dict[str, Any], decoder: dict[str, Any]) -> Mode
         ) from error
 
 
-def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) -> nn.Module:
+def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) -> Decoder:
     """The decoder that a config names, with fresh weights."""
-    return DECODERS[config.name][1](config, feature_width, vocabulary)
+    return decoder_class(config.name)(config, feature_width, vocabulary)
 
 
 def build_model(

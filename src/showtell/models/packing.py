@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,25 +67,3 @@ class Packing:
         unpacked = values.new_full((batch, self.running[0], len(self.running), *rest), fill)
         unpacked[:, self.captions.to(values.device), self.steps.to(values.device)] = values
         return unpacked
-
-
-class Choices(NamedTuple):
-    """Hard attention's random choices of a cell, for REINFORCE (`training/losses.py`), on the packed axis P."""
-
-    log_probs: Tensor
-    """`[B, P]`, of the cell that was chosen."""
-    drawn: Tensor
-    """Bool `[B, 1]`: False for images that were looked at softly, where nothing was chosen."""
-    entropy: Tensor
-    """`[B, P]`, in nats, of the distribution that the cell was drawn from."""
-
-
-class Forced(NamedTuple):
-    """What teacher forcing returns, on the packed axis P."""
-
-    logits: Tensor
-    """`[B, P, V]`"""
-    attention: Tensor | None = None
-    """`[B, P, N]`, sums to 1 over N; None from a decoder that has none, or computes none in training."""
-    choices: Choices | None = None
-    """Of hard attention."""

@@ -9,28 +9,24 @@ The image is the first word: its mean feature, brought to the width of a word's 
   `nn.LSTM` on a PackedSequence (0.23 s against 0.26 s a step of 20 images on one core), whose backward pass adds up
   a full-sized weight gradient at each word; see `recurrence.py`.
 
-B images, K captions of each, T steps, P packed positions, N cells, L layers; widths: D features, H hidden, E words;
-V words in the vocabulary.
+`decoder.py` has the letters of the shapes; L is the number of layers.
 """
 
 from typing import Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from showtell.models.decoder import Arrays, Decoder, DecoderConfig, Forced
 from showtell.models.dropout import Dropout
-from showtell.models.packing import Forced, Packing
+from showtell.models.packing import Packing
 from showtell.models.recurrence import RecurrentLinear, lstm, reset_lstm
 
-Arrays = dict[str, Tensor]
 
-
-class ShowAndTellConfig(BaseModel):
+class ShowAndTellConfig(DecoderConfig):
     """The decoder's sizes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["show_and_tell"] = "show_and_tell"
     embedding_width: int = Field(300, gt=0, description="E, width of a word's and of the image's embedding")
@@ -60,15 +56,17 @@ class LSTMLayer(nn.Module):
         Returns:
             h of every position `[B, P, H]`, and the last h and c of those captions that read to the end.
         """
-        recurrent, outputs = RecurrentLinear(self.gates_from_hidden.weight), []
+        linear, outputs = RecurrentLinear(), []
         for captions, gates in zip(running, self.gates_from_input(inputs).split(running, dim=1), strict=True):
-            h, c = lstm(gates + recurrent(h[:, :captions]), c[:, :captions])
+            h, c = lstm(gates + linear(self.gates_from_hidden, h[:, :captions]), c[:, :captions])
             outputs.append(h)
         return torch.cat(outputs, 1), h, c
 
 
-class ShowAndTell(nn.Module):
+class ShowAndTell(Decoder):
     """The decoder without attention. Memory is {image `[B, E]`}, state is {h, c `[B, K, L, H]`}."""
+
+    config: ShowAndTellConfig
 
     def __init__(self, config: ShowAndTellConfig, feature_width: int, vocabulary: int) -> None:
         super().__init__()
@@ -119,35 +117,15 @@ class ShowAndTell(nn.Module):
         return output, {"h": torch.stack(last_h, 2), "c": torch.stack(last_c, 2)}
 
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, None, Arrays]:
-        """One word more for K hypotheses of each image.
-
-        Args:
-            memory: the image; it was read by `start`.
-            state: `[B, K, ...]`, one row a hypothesis.
-            tokens: the last word of each, int64 `[B, K]`.
-
-        Returns:
-            Logits of the next word `[B, K, V]`, no attention, and the state after the word.
-        """
+        """See `Decoder`; the image was read by `start`, and there is no attention."""
         output, state = self.read(self.dropout(self.embedding(tokens)), state, (tokens.shape[1],))
         return self.output(output), None, state
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """Logits after every word of K captions an image, the words given.
-
-        Args:
-            memory: the image.
-            tokens: `<start>` and the words, int64 `[B, K, T]`, longest captions first.
-            packing: the positions to compute.
-        """
+        """See `Decoder`."""
         state = {name: value.expand(-1, packing.running[0], -1, -1) for name, value in self.start(memory).items()}
         embedded = self.dropout(self.embedding(packing.pack(tokens)))  # [B, P, E]
         return Forced(self.output(self.read(embedded, state, packing.running)[0]))
-
-    def forward(self, memory: Arrays, tokens: Tensor) -> Tensor:
-        """Teacher-forced logits `[B, K, T, V]` for tokens `[B, K, T]`: `forced` without a packing to think of."""
-        packing = Packing.full(*tokens.shape[1:])
-        return packing.unpack(self.forced(memory, tokens, packing).logits)
 
 
 class ImageNorm(nn.BatchNorm1d):

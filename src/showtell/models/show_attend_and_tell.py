@@ -1,14 +1,24 @@
 """Show, Attend and Tell: Neural Image Caption Generation with Visual Attention (Xu et al. 2015, arXiv:1502.03044v3).
 
-An LSTM writes the caption; before each word it looks at the encoder's grid of N cells: soft attention takes their
-weighted mean (section 4.2), hard attention chooses one (section 4.1). Equation numbers below are the paper's. What
-differs from it:
+An LSTM writes the caption; before each word it looks at the encoder's grid, cells a_1 .. a_N. With the paper's
+numbers, E y being the last word's embedding, `*` by elements:
 
-- One LSTM bias instead of two, and the deep output of equation 7 has dropout before the vocabulary.
-- Hard attention rewards a choice by the words from its own on, which are all that it can change, and its baseline is
-  the moving average of a word's log-probability: see `training/losses.py`.
+    i, f, o, g = sigm, sigm, sigm, tanh of T (E y, h, z)        (1)    T is one affine map
+    c = f * c + i * g                                           (2)
+    h = o * tanh(c)                                             (3)
+    e_i = f_att(a_i, h) = w . tanh(U a_i + W h)                 (4)    h is of the step before
+    alpha = softmax(e)                                          (5)
+    z = phi(a, alpha)                                           (6)    soft: beta sum_i alpha_i a_i   (13 and 4.2.1)
+                                                                       hard: one cell, drawn by alpha (8 and 9)
+    p(y) ~ exp(L_o (E y + L_h h + L_z z))                       (7)
 
-`attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
+`recurrent_step` computes 4, 5, 6, 1, 2, 3, in this order, and `logits` 7. What differs from the paper:
+
+- Equation 7 has dropout before the vocabulary.
+- Hard attention has the gate beta too. It rewards a choice by the words from its own on, which are all that it can
+  change, and its baseline is the moving average of a word's log-probability: see `training/stages/losses.py`.
+
+`attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
 
 import math
@@ -18,8 +28,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from showtell.models.attention_decoder import Arrays, AttentionDecoder, AttentionDecoderConfig, Look
-from showtell.models.packing import Choices, Forced, Packing
+from showtell.models.attention_decoder import AttentionDecoder, AttentionDecoderConfig, Recurrence
+from showtell.models.decoder import Arrays, Choices, Forced
+from showtell.models.packing import Packing
 from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, reset_lstm
 
 
@@ -42,6 +53,10 @@ class ShowAttendAndTellConfig(AttentionDecoderConfig):
 class ShowAttendAndTell(AttentionDecoder):
     """Memory is {grid `[B, N, D]`, keys `[B, N, A]`}, state is {h, c `[B, K, H]`}."""
 
+    config: ShowAttendAndTellConfig
+    baseline: Tensor
+    """What REINFORCE compares rewards with: the moving average of a word's log-probability."""
+
     def __init__(self, config: ShowAttendAndTellConfig, feature_width: int, vocabulary: int) -> None:
         features, words, hidden = feature_width, config.embedding_width, config.hidden_width
         super().__init__(
@@ -52,11 +67,10 @@ class ShowAttendAndTell(AttentionDecoder):
             gates_width=4 * hidden,
             output_width=words if config.output == "deep" else hidden,
         )
-        self.config = config
         if config.initial_state == "mean":
             self.initial_h = nn.Linear(features, hidden)
             self.initial_c = nn.Linear(features, hidden)
-        # One product gives what h decides at a step: the query of the attention, the gate beta, its part of the LSTM.
+        # One product gives what h decides at a step: W h of equation 4, the gate beta, its part of T in equation 1.
         self.sizes = (config.attention_width, 1 if config.gate else 0, 4 * hidden)
         self.from_hidden = nn.Linear(hidden, sum(self.sizes), bias=False)
         self.beta_bias = nn.Parameter(torch.zeros(self.sizes[1]))
@@ -65,8 +79,7 @@ class ShowAttendAndTell(AttentionDecoder):
             self.output_h = nn.Linear(hidden, words)
             self.output_z = nn.Linear(features, words, bias=False)
         if config.attention == "hard":
-            # What REINFORCE compares rewards with: a word's log-probability, from that of a blind guess on.
-            self.register_buffer("baseline", torch.tensor(-math.log(vocabulary)))
+            self.register_buffer("baseline", torch.tensor(-math.log(vocabulary)))  # of a blind guess
         reset_lstm(self.from_hidden.weight.data[-4 * hidden :], self.gates_from_word.bias)
 
     def memory(self, grid: Tensor) -> Arrays:
@@ -84,24 +97,18 @@ class ShowAttendAndTell(AttentionDecoder):
         mean = memory["grid"].mean(1, keepdim=True)  # [B, 1, D]
         return {"h": torch.tanh(self.initial_h(mean)), "c": torch.tanh(self.initial_c(mean).float())}
 
-    def products(self) -> tuple[RecurrentLinear, ...]:
-        """From the hidden state, and from the context vector."""
-        return RecurrentLinear(self.from_hidden.weight), RecurrentLinear(self.gates_from_context.weight)
-
-    def look_and_think(
-        self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
-    ) -> Look:
-        """Equations 1 to 6 and the gate beta; the outputs are h, beta `[B, K, 1]` and, if it is hard, soft alpha."""
-        from_hidden, from_context = products
-        query, beta, hidden_gates = from_hidden(state["h"]).split(self.sizes, dim=-1)
-        scores = additive_scores(memory["keys"], query, self.score.weight[0])  # equation 4, [B, K, N]
-        alpha = scores.softmax(-1)  # equation 5
-        attention = self.chosen(alpha, memory) if self.config.attention == "hard" else alpha
-        context = attention @ memory["grid"]  # equations 6 and 13, or 9; [B, K, D]
+    def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
+        """Equations 1 to 6."""
+        query, beta, hidden_gates = linear(self.from_hidden, state["h"]).split(self.sizes, dim=-1)
+        e = additive_scores(memory["keys"], query, self.score.weight[0])  # (4), [B, K, N]
+        alpha = e.softmax(-1)  # (5)
+        hard = self.config.attention == "hard"
+        attention = self.chosen(alpha, memory) if hard else alpha
         beta = torch.sigmoid(beta + self.beta_bias) if self.config.gate else beta.new_ones(*alpha.shape[:2], 1)
-        gates = word_gates + hidden_gates + from_context(beta * context)
-        h, c = lstm(gates, state["c"])  # equations 1 to 3
-        return Look({"h": h, "c": c}, attention, (h, beta) if attention is alpha else (h, beta, alpha))
+        z = beta * (attention @ memory["grid"])  # (6), [B, K, D]
+        gates = word_gates + hidden_gates + linear(self.gates_from_context, z)  # (1)'s T, in three parts
+        h, c = lstm(gates, state["c"])  # (1) to (3)
+        return Recurrence({"h": h, "c": c}, attention, {"h": h, "beta": beta, **({"alpha": alpha} if hard else {})})
 
     def chosen(self, alpha: Tensor, memory: Arrays) -> Tensor:
         """Hard attention's s of equations 8 and 9: alpha `[B, K, N]` -> one cell each, as ones and zeros."""
@@ -111,31 +118,32 @@ class ShowAttendAndTell(AttentionDecoder):
         one_hot = torch.zeros_like(alpha).scatter_(-1, cell, 1.0)
         return torch.where(memory["expected"], alpha, one_hot) if "expected" in memory else one_hot
 
-    def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
-        """Equation 7, for any number of positions at once."""
-        hidden, beta, *_ = look.outputs
+    def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
+        """Equation 7, for any number of positions at once; z is computed again, as to keep it takes more memory."""
+        hidden = found.outputs["h"]
         if self.config.output == "deep":
-            context = beta * (look.attention @ memory["grid"])
-            hidden = embedded + self.output_h(hidden) + self.output_z(context)
+            z = found.outputs["beta"] * (found.attention @ memory["grid"])
+            hidden = embedded + self.output_h(hidden) + self.output_z(z)
         logits: Tensor = self.output(self.dropout(hidden))
         return logits
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """See `AttentionDecoder.forced`; hard attention adds its choices."""
-        embedded, look = self.looks(memory, tokens, packing)
-        logits = self.logits(memory, embedded, look)
+        """See `Decoder`; hard attention adds its choices."""
+        embedded, found = self.all_steps(memory, tokens, packing)
+        logits = self.logits(memory, embedded, found)
         if self.config.attention == "soft":
-            return Forced(logits, look.attention)
-        alpha = look.outputs[2]
+            return Forced(logits, found.attention)
+        alpha = found.outputs["alpha"]
         log_alpha = alpha.clamp_min(torch.finfo(alpha.dtype).tiny).log()
         choices = Choices(
-            log_probs=(look.attention.detach() * log_alpha).sum(-1),
+            log_probs=(found.attention.detach() * log_alpha).sum(-1),
             drawn=~memory["expected"][..., 0]
             if "expected" in memory
             else torch.ones_like(alpha[:, :1, 0], dtype=torch.bool),
             entropy=-(alpha * log_alpha).sum(-1),
+            baseline=self.baseline,
         )
-        return Forced(logits, look.attention, choices)
+        return Forced(logits, found.attention, choices)
 
 
 def doubly_stochastic_penalty(attention: Tensor, packing: Packing) -> Tensor:

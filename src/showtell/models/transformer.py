@@ -14,30 +14,28 @@ differs from it:
 The modern variant is a matter of options: norm "pre", activation "gelu", positions "rotary" (Su et al. 2021) or
 "learned". The attention that is returned is the last decoder layer's attention to the image, the mean of its heads.
 
-B images, K captions of each, T steps, P packed positions, N cells of the grid, M of them after resizing, t words so
-far; widths: D features, E everywhere else, d = E / heads; V words in the vocabulary.
+`decoder.py` has the letters of the shapes. Here E is the width of everything but features; M is the cells after
+resizing, R any number of rows, t the words so far, and d = E / heads.
 """
 
 import math
 from typing import Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from showtell.errors import UsageError
+from showtell.models.decoder import Arrays, Decoder, DecoderConfig, Forced
 from showtell.models.dropout import Dropout
-from showtell.models.packing import Forced, Packing
+from showtell.models.packing import Packing
 
-Arrays = dict[str, Tensor]
 attend = F.scaled_dot_product_attention  # equation 1, fused
 
 
-class TransformerConfig(BaseModel):
+class TransformerConfig(DecoderConfig):
     """Sizes and options of the encoder layers and the decoder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["transformer"] = "transformer"
     width: int = Field(512, gt=0, description="E, width of every layer and of a word's embedding")
@@ -154,12 +152,14 @@ class DecoderLayer(nn.Module):
         return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x))), query
 
 
-class Transformer(nn.Module):
+class Transformer(Decoder):
     """Encoder layers and decoder of the captioning Transformer.
 
     Memory is, for each decoder layer l, {l.image_key, l.image_value `[B, heads, M, d]`}, and cells `[B, M, N]` if the
     grid was resized; state is {l.key, l.value `[B, K, heads, t, d]`}.
     """
+
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig, feature_width: int, vocabulary: int) -> None:
         super().__init__()
@@ -199,6 +199,11 @@ class Transformer(nn.Module):
         if self.config.positions == "learned":
             nn.init.normal_(self.word_positions.weight, std=0.02)
 
+    @property
+    def max_words(self) -> int | None:
+        """Learned positions have an end."""
+        return self.config.max_positions if self.config.positions == "learned" else None
+
     # ---------------------------------------------------------------- an image, once
 
     def memory(self, grid: Tensor) -> Arrays:
@@ -208,7 +213,7 @@ class Transformer(nn.Module):
         for encoder_layer in self.encoder_layers:
             image = encoder_layer(image)
         image = self.encoder_norm(image)
-        memory: Arrays = {}
+        memory = {}
         for n, layer in enumerate(self.decoder_layers):
             memory[f"{n}.image_key"], memory[f"{n}.image_value"] = layer.remember(image)
         if grid.shape[1] != cells.shape[1]:
@@ -256,16 +261,7 @@ class Transformer(nn.Module):
         return rotated(query, angles), rotated(key, angles)
 
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor, Arrays]:
-        """One word more for K hypotheses of each image.
-
-        Args:
-            memory: the image.
-            state: `[B, K, ...]`, one row a hypothesis.
-            tokens: the last word of each, int64 `[B, K]`.
-
-        Returns:
-            Logits of the next word `[B, K, V]`, attention `[B, K, N]`, and the state after the word.
-        """
+        """See `Decoder`."""
         batch, hypotheses = tokens.shape
         so_far = state["0.key"].shape[3]  # t
         now = torch.full((1,), so_far, device=tokens.device)
@@ -288,13 +284,7 @@ class Transformer(nn.Module):
         return self.logits(x), (alpha @ memory["cells"]).float() if "cells" in memory else alpha, longer
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """Logits after every word of K captions an image, the words given; fused attention returns no weights.
-
-        Args:
-            memory: the image.
-            tokens: `<start>` and the words, int64 `[B, K, T]`, longest captions first.
-            packing: the positions to compute.
-        """
+        """See `Decoder`; fused attention returns no weights."""
         captions, steps = packing.captions.to(tokens.device), packing.steps.to(tokens.device)
         visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # [P, P]: own caption, up to this word
         x = self.embedded(packing.pack(tokens), steps, len(packing.running) - 1)
@@ -308,11 +298,6 @@ class Transformer(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """`[B, R, E]` -> `[B, R, V]`."""
         return F.linear(self.decoder_norm(x), self.embedding.weight, self.output_bias)
-
-    def forward(self, memory: Arrays, tokens: Tensor) -> Tensor:
-        """Teacher-forced logits `[B, K, T, V]` for tokens `[B, K, T]`: `forced` without a packing to think of."""
-        packing = Packing.full(*tokens.shape[1:])
-        return packing.unpack(self.forced(memory, tokens, packing).logits)
 
 
 def activation(config: TransformerConfig) -> nn.Module:

@@ -5,14 +5,15 @@ reads what was seen and says the next word. Equation numbers below are the paper
 grid take the place of detected regions and are brought to the width H with a ReLU, as in the authors'
 followers' code, and there is one bias for each gate.
 
-`attention_decoder.py` has what the recurrent attention decoders share, and the letters of the shapes.
+`attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
 
 from typing import Literal
 
 from torch import Tensor, cat, nn, relu
 
-from showtell.models.attention_decoder import Arrays, AttentionDecoder, AttentionDecoderConfig, Look
+from showtell.models.attention_decoder import AttentionDecoder, AttentionDecoderConfig, Recurrence
+from showtell.models.decoder import Arrays
 from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, reset_lstm
 
 
@@ -28,6 +29,8 @@ class UpDown(AttentionDecoder):
     1 is the attention LSTM and 2 the language LSTM.
     """
 
+    config: UpDownConfig
+
     def __init__(self, config: UpDownConfig, feature_width: int, vocabulary: int) -> None:
         hidden = config.hidden_width
         super().__init__(
@@ -38,7 +41,6 @@ class UpDown(AttentionDecoder):
             gates_width=4 * hidden,
             output_width=hidden,
         )
-        self.config = config
         self.cell = nn.Linear(feature_width, hidden)
         # The attention LSTM: the word's part of its gates is the common gates_from_word.
         self.gates_from_image = nn.Linear(hidden, 4 * hidden, bias=False)
@@ -60,27 +62,19 @@ class UpDown(AttentionDecoder):
         zeros = memory["cells"].new_zeros(memory["cells"].shape[0], 1, self.config.hidden_width)
         return {"h1": zeros, "c1": zeros.float(), "h2": zeros, "c2": zeros.float()}
 
-    def products(self) -> tuple[RecurrentLinear, ...]:
-        """From both hidden states; the query, from h1; and from what was seen, the language LSTM's gates."""
-        linears = (self.gates_from_hidden, self.query, self.gates_from_seen)
-        return tuple(RecurrentLinear(linear.weight) for linear in linears)
-
-    def look_and_think(
-        self, memory: Arrays, state: Arrays, word_gates: Tensor, products: tuple[RecurrentLinear, ...]
-    ) -> Look:
-        """Equations 1 to 6; the output is the language LSTM's h2."""
-        from_hidden, query_of, from_seen = products
-        gates = word_gates + memory["image_gates"] + from_hidden(cat([state["h1"], state["h2"]], -1))
-        h1, c1 = lstm(gates, state["c1"])  # equation 2's input
-        scores = additive_scores(memory["keys"], query_of(h1), self.score.weight[0])  # equation 3, [B, K, N]
+    def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
+        """Equations 1 to 6."""
+        h1, h2 = state["h1"], state["h2"]
+        gates = word_gates + memory["image_gates"] + linear(self.gates_from_hidden, cat([h1, h2], -1))  # of equation 2
+        h1, c1 = lstm(gates, state["c1"])  # equation 1, the attention LSTM
+        scores = additive_scores(memory["keys"], linear(self.query, h1), self.score.weight[0])  # equation 3, [B, K, N]
         alpha = scores.softmax(-1)  # equation 4
         context = alpha @ memory["cells"]  # equation 5, [B, K, H]
-        seen = cat([context, h1, state["h2"]], -1)  # equation 6, and the state
-        h2, c2 = lstm(from_seen(seen) + self.gates_from_seen.bias, state["c2"])
-        return Look({"h1": h1, "c1": c1, "h2": h2, "c2": c2}, alpha, (h2,))
+        seen = cat([context, h1, h2], -1)  # equation 6, and the state
+        h2, c2 = lstm(linear(self.gates_from_seen, seen), state["c2"])  # equation 1, the language LSTM
+        return Recurrence({"h1": h1, "c1": c1, "h2": h2, "c2": c2}, alpha, {"h2": h2})
 
-    def logits(self, memory: Arrays, embedded: Tensor, look: Look) -> Tensor:
+    def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
         """Equation 7."""
-        (hidden,) = look.outputs
-        logits: Tensor = self.output(self.dropout(hidden))
+        logits: Tensor = self.output(self.dropout(found.outputs["h2"]))
         return logits

@@ -8,7 +8,7 @@ reordering that any decoder needs.
 Letters: B images, K hypotheses of an image, V words in the vocabulary, N cells of the encoder's grid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,10 +43,24 @@ class Proposals:
 
 
 class Engine(Protocol):
-    """What search needs from a model. NumPy arrays go in and come out, whatever works inside."""
+    """What captioning needs from a model. NumPy arrays go in and come out, whatever works inside."""
+
+    @property
+    def batches_at_a_time(self) -> int:
+        """How many batches, each on a thread of the caller's, keep all cores busy."""
+        ...
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What captions may differ by, such as "openvino bfloat16"; None for PyTorch."""
+        ...
 
     def encode(self, images: FloatArray) -> Memory:
         """Read float32 images `[B, 3, S, S]`, once and for ever."""
+        ...
+
+    def memory_from_grid(self, grid: FloatArray) -> Memory:
+        """Read the encoder's features `[B, N, D]` from a cache: `encode` without the encoder."""
         ...
 
     def start(self, memory: Memory, attention: bool = False) -> State:
@@ -78,7 +92,7 @@ class Engine(Protocol):
 
 
 class Vocabulary(Protocol):
-    """What search needs from a tokenizer."""
+    """What captioning needs from a tokenizer."""
 
     @property
     def pad(self) -> int:
@@ -104,6 +118,18 @@ class Vocabulary(Protocol):
 
     def id_of(self, word: str) -> int | None:
         """Return the id of a word, or None where the vocabulary lacks it."""
+        ...
+
+    def words(self, caption: str) -> list[str]:
+        """Return the words of a text as captions spell them, known or not."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the words of ids joined by spaces, without the special ones; pieces of a word are put together."""
+        ...
+
+    def to_json(self) -> str:
+        """Return all that it is as text: two that agree on this give the same captions."""
         ...
 
 

@@ -21,8 +21,8 @@ from math import ceil
 
 import numpy as np
 
-from showtell.captioner import Caption, Captioner, batches_at_a_time
-from showtell.images.decode import Pixels, normalise
+from showtell.captioner import Caption, Captioner
+from showtell.images.decode import Pixels
 from showtell.search.options import SearchOptions
 
 LONGEST_RETRY = 60  # seconds
@@ -99,7 +99,7 @@ class Batcher:
         self._open = True
         self._threads = [
             threading.Thread(target=self._work, name="showtell-captions", daemon=True)
-            for _ in range(batches_at_a_time(self.captioner.engine))
+            for _ in range(self.captioner.engine.batches_at_a_time)
         ]
         for thread in self._threads:
             thread.start()
@@ -169,8 +169,7 @@ class Batcher:
         """Caption a batch; whatever goes wrong is the outcome of the images that it went wrong for."""
         engine = self.captioner.engine
         try:
-            pixels = normalise(np.stack([job.picture for job in jobs]), self.captioner.config.preprocessing)
-            memory = engine.encode(pixels)
+            memory = self.captioner.encode([job.picture for job in jobs])
         except Exception as error:
             _fail(jobs, error)
             return

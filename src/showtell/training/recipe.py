@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from showtell.errors import DataError, UsageError
 from showtell.files import read_text
-from showtell.models.attention_decoder import AttentionDecoderConfig
-from showtell.models.captioning_model import DecoderConfig
+from showtell.models.captioning_model import AnyDecoderConfig, decoder_class
 from showtell.models.encoders import EncoderConfig
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import TokenizerConfig
@@ -31,7 +30,7 @@ class Recipe(BaseModel):
 
     name: str = Field(description="what the trained model is called")
     encoder: EncoderConfig = Field(description="the image encoder")
-    decoder: DecoderConfig = Field(description="the caption decoder")
+    decoder: AnyDecoderConfig = Field(description="the caption decoder")
     start_from: str | None = Field(
         None, description="run or model folder whose weights and words training starts from; else from fresh ones"
     )
@@ -74,7 +73,7 @@ class Recipe(BaseModel):
             if (
                 isinstance(stage, CrossEntropy)
                 and stage.doubly_stochastic
-                and not isinstance(self.decoder, AttentionDecoderConfig)
+                and not decoder_class(self.decoder.name).attends_in_training
             ):
                 raise ValueError(
                     f"stages.{number}.doubly_stochastic: {self.decoder.name} has no attention in training; leave it out"

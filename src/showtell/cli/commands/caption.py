@@ -152,7 +152,7 @@ def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dic
     said = captioner.config.model_dump_json() + captioner.tokenizer.to_json()
     return {
         "model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}",
-        "engine": getattr(captioner.engine, "arithmetic", None),
+        "engine": captioner.engine.arithmetic,
         **asdict(options),
     }
 

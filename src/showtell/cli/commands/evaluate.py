@@ -17,7 +17,7 @@ from showtell.cli.scores import diversity_table
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
-from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
+from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.files import check_writable, write_file
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.ptb import tokenise
@@ -73,7 +73,7 @@ def evaluate(
             "model": captioner.config.name,
             "data": data,
             "split": split,
-            "engine": getattr(captioner.engine, "arithmetic", None),
+            "engine": captioner.engine.arithmetic,
             "search": asdict(options),
             "images": len(scored.image_ids),
             "scores": scored.scores,
@@ -106,17 +106,13 @@ def from_features(
 
     Raises:
         DataError: the cache is of another encoder or lacks an image.
-        UsageError: the model's engine takes images only.
     """
-    memory_of = getattr(captioner.engine, "memory_of", None)
-    if memory_of is None:
-        raise UsageError("This model captions images only.", "Leave out --features.")
     cache = open_features(folder, captioner.config)
     options = captioner.options(**search_options)
     for first in range(0, len(examples), batch_size):
         batch = [(n, examples[n].image_id) for n in range(first, min(first + batch_size, len(examples)))]
         readable = [(n, image_id) for n, image_id in batch if image_id not in cache.unreadable]
-        memory = memory_of(cache.rows([image_id for _, image_id in readable]))
+        memory = captioner.engine.memory_from_grid(cache.rows([image_id for _, image_id in readable]))
         found = iter(captioner.caption_memory(memory, options, numbers=[n for n, _ in readable]))
         for _, image_id in batch:
             reason = cache.unreadable.get(image_id)

@@ -15,7 +15,6 @@ from torch import Tensor
 from showtell.captioner import READING_THREADS, Caption, Captioner
 from showtell.data.dataset import Example
 from showtell.data.features.cache import FeatureCache
-from showtell.engines.torch import TorchEngine
 from showtell.errors import ImageError, ShowtellError, UsageError
 from showtell.images.decode import Preprocessing, normalise
 from showtell.training import processes
@@ -94,10 +93,9 @@ class CachedGrids:
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
     ) -> Iterator[tuple[Example, Caption]]:
         """The best caption of each image, the encoder left out."""
-        assert isinstance(captioner.engine, TorchEngine)
         remaining = iter(examples)
         while batch := list(islice(remaining, batch_size)):
-            memory = captioner.engine.memory_of(self.cache.rows([example.image_id for example in batch]))
+            memory = captioner.engine.memory_from_grid(self.cache.rows([example.image_id for example in batch]))
             for example, found in zip(batch, captioner.caption_memory(memory, captioner.options()), strict=True):
                 yield example, found[0]
 

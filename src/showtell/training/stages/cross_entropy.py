@@ -72,10 +72,7 @@ class CrossEntropy(Stage):
             terms["teachers"] = self.distillation * summed / batch.step_words
         if forced.choices is None:
             return terms
-        baseline = model.decoder.baseline
-        return terms | choice_terms(
-            forced, forced.choices, batch, baseline, reinforce=self.reinforce, entropy=self.entropy
-        )
+        return terms | choice_terms(forced, forced.choices, batch, reinforce=self.reinforce, entropy=self.entropy)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from showtell.models.packing import Choices, Forced
+from showtell.models.decoder import Choices, Forced
 from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.tokenizer import Tokenizer
 from showtell.training.inputs.batches import Batch
@@ -44,7 +44,7 @@ def loss_terms(
 
 
 def choice_terms(
-    forced: Forced, choices: Choices, batch: Batch, baseline: Tensor, *, reinforce: float, entropy: float
+    forced: Forced, choices: Choices, batch: Batch, *, reinforce: float, entropy: float
 ) -> dict[str, Tensor]:
     """Hard attention's part of the loss: Show, Attend and Tell's learning rule at the end of section 4.1.
 
@@ -53,19 +53,18 @@ def choice_terms(
 
     Args:
         forced: what the model returned for the batch.
-        choices: its choices.
+        choices: its choices; their baseline is the rule's b.
         batch: what it should have said.
-        baseline: b, the moving average of a word's log-probability, a scalar; brought up to date in place.
         reinforce: lambda_r, the weight of the rewards.
         entropy: lambda_e, the weight of the distributions' entropy, which is kept high.
     """
     counts = batch.real & choices.drawn  # [B, P]
     with torch.no_grad():
         log_probs = -F.cross_entropy(forced.logits.float().mT, batch.targets, reduction="none")  # of the words, [B, P]
-        gains = batch.packing.unpack(torch.where(counts, log_probs - baseline, 0.0))  # [B, K, T]
+        gains = batch.packing.unpack(torch.where(counts, log_probs - choices.baseline, 0.0))  # [B, K, T]
         rewards = batch.packing.pack(gains.flip(-1).cumsum(-1).flip(-1))
         if counts.any():
-            baseline.lerp_(log_probs[counts].mean().to(baseline), 0.1)  # b = 0.9 b + 0.1 log p
+            choices.baseline.lerp_(log_probs[counts].mean().to(choices.baseline), 0.1)  # b = 0.9 b + 0.1 log p
     return {
         "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.step_words,
         "entropy": -entropy * choices.entropy[counts].sum() / batch.step_words,

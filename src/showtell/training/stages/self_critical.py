@@ -133,7 +133,7 @@ class PolicyGradient:
         )
         model.eval()
         engine = TorchEngine(model, grid.device)
-        memory = engine.memory_of(grid.cpu().numpy())
+        memory = engine.memory_from_grid(grid.cpu().numpy())
         found = search(engine, memory, options, self.tokenizer, image_numbers=rows.tolist())
         model.train()
         return [[(self.tokenizer.start, *sample.tokens) for sample in of_image] for of_image in found]

@@ -6,31 +6,25 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from showtell.engines.torch import packed
-from showtell.models.captioning_model import DecoderConfig, build_decoder
-from showtell.models.show_and_tell import ShowAndTellConfig
-from showtell.models.show_attend_and_tell import ShowAttendAndTellConfig
-from showtell.models.transformer import TransformerConfig
+from showtell.engines.torch import with_packed_weights
+from showtell.models.captioning_model import build_decoder
+from showtell.models.decoder import DecoderConfig
+from tests.contracts.decoders import small_decoders
 
 D, V = 24, 31
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        ShowAndTellConfig(embedding_width=12, hidden_width=16, layers=2),
-        ShowAttendAndTellConfig(embedding_width=12, hidden_width=16, attention_width=8),
-        TransformerConfig(width=16, heads=2, feed_forward_width=12, encode_size=3, positions="learned"),
-    ],
-    ids=lambda config: config.name,
-)
+DECODERS = small_decoders(side=3)
+
+
+@pytest.mark.parametrize("config", DECODERS.values(), ids=DECODERS.keys())
 @pytest.mark.parametrize("captions", [1, 40])
 @torch.inference_mode()
 def test_packed_decoder_says_the_same(config: DecoderConfig, captions: int) -> None:
     """Guards a weight that is used otherwise than by `linear` (looked up, sliced, tied), and other numbers of rows."""
     torch.manual_seed(0)
     decoder = build_decoder(config, D, V).eval()
-    fast = packed(copy.deepcopy(decoder))
+    fast = with_packed_weights(copy.deepcopy(decoder))
     grid, tokens = torch.randn(3, 9, D), torch.randint(4, V, (3, captions, 5))
     logits = fast(fast.memory(grid), tokens)
     assert type(logits) is torch.Tensor
@@ -41,7 +35,7 @@ def test_packed_decoder_says_the_same(config: DecoderConfig, captions: int) -> N
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this PyTorch has no MKL to go around")
 def test_products_are_the_packed_ones() -> None:
     """Guards a PyTorch that no longer asks the weight how to multiply: all would be right, and slow."""
-    linear = packed(torch.nn.Linear(8, 4))
+    linear = with_packed_weights(torch.nn.Linear(8, 4))
     assert [name for name, _ in linear.named_parameters()] == ["bias"]
     linear.weight.packed = torch.ops.mkldnn._reorder_linear_weight(torch.zeros(4, 8), 80)
     with torch.inference_mode():
