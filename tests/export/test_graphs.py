@@ -14,8 +14,8 @@ from showtell.bundle import load_bundle
 from showtell.captioner import load
 from showtell.engines.onnx import OnnxEngine
 from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.export import graphs as export_module
 from showtell.export.graphs import Differences, export
-from showtell.export.graphs import graphs as export_module
 from tests.tiny_model import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[1]
