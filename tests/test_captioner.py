@@ -1,6 +1,7 @@
 """The Python API: what a call returns, that batches don't matter, and what errors say."""
 
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from showtell.errors import BundleError, ImageError, MissingExtraError, UsageErr
 from showtell.search import Hypothesis
 from showtell.search.options import SearchOptions
 from tests.fake_model import (
+    CAPTIONS,
     FakeEngine,
     fake_config,
     fake_tokenizer,
@@ -315,6 +317,36 @@ def test_required_words_are_spelled_as_the_vocabulary_does(captioner):
 @pytest.mark.parametrize("prefix", ["Nothing of", ["nothing", "of"], ("nothing of",)])
 def test_a_prefix_is_text(captioner, prefix):
     assert captioner(picture("red"), prefix=prefix)[0].words[:2] == ("nothing", "of")
+
+
+def test_a_vocabulary_may_be_another_librarys():
+    """Here a list of words, with the special ones at the end."""
+
+    class Words:
+        listed = (*sorted({word for caption in CAPTIONS for word in caption.split()}), "[P]", "[S]", "[E]", "[U]")
+        pad, start, end, unk = range(len(listed) - 4, len(listed))
+
+        def __len__(self):
+            return len(self.listed)
+
+        def id_of(self, word):
+            return self.listed.index(word) if word in self.listed else None
+
+        def words(self, caption):
+            return caption.lower().split()
+
+        def decode(self, ids):
+            return " ".join(self.listed[id] for id in ids if id < self.pad)
+
+        def encode(self, caption):  # for the engine's script
+            return [self.start, *map(self.id_of, self.words(caption)), self.end]
+
+        def to_json(self):
+            return json.dumps(self.listed)
+
+    captioner = Captioner(FakeEngine(Words()), Words(), fake_config())
+    assert captioner(picture("lime"))[0].text == "a green picture of nothing"
+    assert captioner(picture("lime"), prefix="Nothing", banned_words=("green",))[0].words[0] == "nothing"
 
 
 def test_memory_can_be_captioned(captioner):

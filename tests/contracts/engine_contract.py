@@ -25,6 +25,8 @@ def check_engine(
         tolerance: the largest difference of two log-probabilities that should be equal.
         seed: of the random words and parents.
     """
+    assert engine.batches_at_a_time >= 1
+    assert engine.arithmetic is None or engine.arithmetic
     memory = engine.encode(images)
     assert engine.batch_size(memory) == len(images) >= 3
     check_start_is_one_row_an_image(engine, memory)

@@ -27,6 +27,7 @@ RED, GREEN = "a red picture of nothing", "a green picture of nothing"
 class DreamingEngine:
     """A small recurrent network with random weights: what it says depends on every pixel and word before."""
 
+    batches_at_a_time = 1
     H, N = 24, 4
 
     def __init__(self, size: int) -> None:

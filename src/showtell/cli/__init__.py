@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from showtell import __version__
-from showtell.errors import Interrupted, ShowtellError, one_line
+from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
 
 COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
@@ -76,6 +76,19 @@ for name, summary in COMMANDS.items():
     app.command(name, help=summary)(lambda: None)
 
 
+def import_named(modules: list[str]) -> list[str]:
+    """Import the modules of decoders that the user trusts, before a command loads a model that names one."""
+    for module in modules:
+        try:
+            import_module(module)
+        except (ImportError, ValueError, TypeError) as error:  # the latter two of what is no module's name
+            raise UsageError(
+                f"--decoder-module {module} can't be imported: {error}.",
+                "Install its package, or add its folder to PYTHONPATH.",
+            ) from error
+    return modules
+
+
 def print_version(wanted: bool) -> None:
     """Answer ``--version`` before any command is looked for."""
     if wanted:
@@ -88,6 +101,10 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
+    decoder_module: Annotated[
+        list[str],
+        typer.Option(metavar="MODULE", callback=import_named, help="Import this module of your own decoder."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Train the classic image-captioning models, and caption images with them."""
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from showtell.bundle import Bundle
 from showtell.errors import BundleError
-from showtell.models.captioning_model import CaptioningModel, build_model, parse_model_config
+from showtell.models.captioning_model import CaptioningModel, build_model, decoder_config
 from showtell.models.decoder import Arrays
-from showtell.models.encoders import folded
+from showtell.models.encoders import encoder_config, folded
 from showtell.search.engine import Proposals, select
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -99,8 +99,8 @@ def model_of(bundle: Bundle) -> CaptioningModel:
     Raises:
         BundleError: its weights are missing, or are another model's.
     """
-    config = parse_model_config(bundle.config.encoder, bundle.config.decoder)
-    model = build_model(config.encoder, config.decoder, len(bundle.tokenizer), pretrained=False)
+    encoder, decoder = encoder_config(bundle.config.encoder), decoder_config(bundle.config.decoder)
+    model = build_model(encoder, decoder, len(bundle.tokenizer), pretrained=False)
     try:
         model.load_state_dict(weights_of(bundle))
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple, Union, get_type_hints
+from typing import Annotated, Any, Union, get_type_hints
 
 from pydantic import (
     Field,
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from showtell.errors import UsageError
 from showtell.models.decoder import Decoder, DecoderConfig, Forced
-from showtell.models.encoders import Encoder, EncoderConfig, build_encoder
+from showtell.models.encoders import Encoder, build_encoder
+from showtell.models.encoders.encoder import EncoderConfigBase
 from showtell.models.packing import Packing
 
 DECODERS = {
@@ -65,7 +66,11 @@ def _of_module(value: Any, of_table: ValidatorFunctionWrapHandler) -> DecoderCon
     try:
         return config_class(name).model_validate(value)
     except ValidationError as error:  # not as it is: a recipe's problems are looked up among the keys that it knows
-        raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+        raise ValueError(_told(error)) from error
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
 
 
 def _schema(_: type[DecoderConfig], handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -97,37 +102,25 @@ class CaptioningModel(nn.Module):
         return self.decoder.forced(self.decoder.memory(grid), tokens, packing)
 
 
-class ModelConfig(NamedTuple):
-    """The two configs that make a model, parsed."""
-
-    encoder: EncoderConfig
-    decoder: DecoderConfig
-
-
-def parse_model_config(encoder: dict[str, Any], decoder: dict[str, Any]) -> ModelConfig:
-    """Typed configs from a bundle's JSON.
+def decoder_config(settings: dict[str, Any]) -> DecoderConfig:
+    """A bundle's settings as the config of the decoder that they name.
 
     A bundle may come from anywhere, so what it names is not imported: a decoder's module must have been before.
 
     Raises:
-        UsageError: what is wrong, or which module must be imported first.
+        UsageError: a setting is wrong, or a module must be imported first.
     """
-    name = str(decoder.get("name"))
+    name = str(settings.get("name"))
     module, colon, _ = name.partition(":")
     if colon and module not in sys.modules:
         raise UsageError(
-            f"This model's decoder is {name}, and a model's own word is no reason to run a module's code.",
+            f"This model's decoder is {name}, and showtell imports no module because a model names it.",
             f"If you trust it, say 'showtell --decoder-module {module} ...', or import it before you load the model.",
         )
     try:
-        return ModelConfig(
-            TypeAdapter[EncoderConfig](EncoderConfig).validate_python(encoder),
-            TypeAdapter[DecoderConfig](AnyDecoderConfig).validate_python(decoder),
-        )
+        return TypeAdapter[DecoderConfig](AnyDecoderConfig).validate_python(settings)
     except ValidationError as error:
-        raise UsageError(
-            f"This model can't be built: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}."
-        ) from error
+        raise UsageError(f"This model's decoder can't be built: {_told(error)}.") from error
 
 
 def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) -> Decoder:
@@ -136,7 +129,7 @@ def build_decoder(config: DecoderConfig, feature_width: int, vocabulary: int) ->
 
 
 def build_model(
-    encoder: EncoderConfig, decoder: DecoderConfig, vocabulary: int, *, pretrained: bool = True
+    encoder: EncoderConfigBase, decoder: DecoderConfig, vocabulary: int, *, pretrained: bool = True
 ) -> CaptioningModel:
     """A model with a fresh decoder.
 
