@@ -235,8 +235,8 @@ def fit(run: Run, index: int, stage: Stage, *, restore: bool) -> None:
     progress, model, device = run.progress, run.model, run.accelerator.device
     if index and not restore:
         model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
-    optimizer = torch.optim.AdamW(parameter_groups(model, stage))
-    average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
+    optimizer = torch.optim.AdamW(parameter_groups(model, stage), fused=True)
+    average = AveragedModel(model, multi_avg_fn=stage.average_into) if stage.average else None
     if restore:
         checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
     # Mixed precision without a wrapper: gradients are added in `processes`.
