@@ -1,8 +1,11 @@
 """What the benchmarks measure with: medians of alternating runs, and the machine's own speed."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -19,7 +22,19 @@ def median_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[f
     return [statistics.median(t) for t in times]
 
 
-def product_speed(precision: torch.dtype = torch.float32) -> float:
+def product_speed(dtype: torch.dtype = torch.float32) -> float:
     """Operations a second of one large matrix product."""
-    matrix = torch.randn(2048, 2048).to(precision)
+    matrix = torch.randn(2048, 2048).to(dtype)
     return 2 * 2048**3 / median_seconds([lambda: matrix @ matrix], 9)[0]
+
+
+@contextmanager
+def beside(processes: int) -> Iterator[None]:
+    """Within it, so many other processes keep a core busy each."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

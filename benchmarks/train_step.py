@@ -1,24 +1,27 @@
 """One training step of Show, Attend and Tell: ours beside a plain loop over captions, in one process.
 
     python benchmarks/train_step.py
+    python benchmarks/train_step.py --beside 2      while two other processes are busy
 
 Both learn the same captions of the same images with the same sizes; the plain loop is what most tutorials do: a copy
 of the image for each caption, an attention and an `LSTMCell` call at each step, padded captions. It comes in two
 strengths: with the keys projected again at each step (as the tutorials do), and with the keys projected once.
+Ours has a row in float32, and one in bfloat16 where `precision: auto` means that; the plain loop is float32 in both.
 Times are medians of alternating runs. The share of the machine's speed is what the step's matrix products need at the
-speed that `torch.matmul` reaches here on 2048 x 2048 matrices, over the time it took.
+speed that `torch.matmul` reaches here, in the row's precision, on 2048 x 2048 matrices, over the time it took.
 """
 
 import argparse
 from collections.abc import Callable
 
 import torch
-from timing import median_seconds, product_speed
+from timing import beside, median_seconds, product_speed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from showtell.models.packing import Packing
 from showtell.models.show_attend_and_tell import ShowAttendAndTell, ShowAttendAndTellConfig
+from showtell.training.precision import has_bfloat16
 
 D, H, A, E, V, K = 2048, 512, 512, 512, 2917, 5
 WIDTHS = (16, 13, 12, 10, 8)  # the mean lengths of Flickr8k's longest to shortest caption, `<start>` included
@@ -70,8 +73,8 @@ def plain_step(images: int, cells: int, project_once: bool) -> Callable[[], None
     return step
 
 
-def our_step(images: int, cells: int) -> Callable[[], None]:
-    """The same with the image shared by its captions, and no padding."""
+def our_step(images: int, cells: int, dtype: torch.dtype) -> Callable[[], None]:
+    """The same with the image shared by its captions, no padding, and products in `dtype`."""
     model = ShowAttendAndTell(ShowAttendAndTellConfig(), D, V)
     packing = Packing.of_widths(WIDTHS)
     grid = torch.randn(images, cells, D)
@@ -80,8 +83,10 @@ def our_step(images: int, cells: int) -> Callable[[], None]:
 
     def step() -> None:
         model.zero_grad()
-        logits = model.forced(model.memory(grid), tokens, packing).logits
-        F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            logits = model.forced(model.memory(grid), tokens, packing).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss.backward()
 
     return step
 
@@ -94,29 +99,42 @@ def operations(images: int, cells: int) -> float:
 
 
 def main() -> None:
-    """Print one line for each grid."""
+    """Print a line for each grid and precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=16, help="images in a batch")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--beside", type=int, default=0, help="other processes that keep a core busy each")
     options = parser.parse_args()
     torch.manual_seed(0)
-    speed = product_speed()
-    print(f"D={D} H=A=E={H} V={V} K={K}, {options.images} images a batch, {torch.get_num_threads()} threads")
-    print(f"matrix products: {speed / 1e9:.0f} GFLOP/s")
-    print("  N   captions/s: ours   plain, keys once   plain, keys each step   ours / plain   matrix speed")
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(cpu=True) else [])]
+    speeds = [product_speed(dtype) for dtype in dtypes]
+    print(
+        f"D={D} H=A=E={H} V={V} K={K}, {options.images} images a batch, {torch.get_num_threads()} threads, "
+        f"beside {options.beside} busy processes"
+    )
+    for dtype, speed in zip(dtypes, speeds, strict=True):
+        print(f"matrix products, {name_of(dtype)}, alone: {speed / 1e9:.0f} GFLOP/s")
+    print("  N   precision   captions/s: ours   plain, keys once   plain, keys each step   ours / plain   matrix speed")
     for cells in (49, 196):
         steps = [
-            our_step(options.images, cells),
             plain_step(options.images, cells, project_once=True),
             plain_step(options.images, cells, project_once=False),
+            *(our_step(options.images, cells, dtype) for dtype in dtypes),
         ]
-        seconds = median_seconds(steps, options.repeats)
-        rates = [options.images * K / s for s in seconds]
-        share = operations(options.images, cells) / speed / seconds[0]
-        print(
-            f"{cells:4}   {rates[0]:16.0f}   {rates[1]:16.0f}   {rates[2]:21.0f}"
-            f"   {rates[0] / rates[1]:.1f} x, {rates[0] / rates[2]:.1f} x   {share:8.0%}"
-        )
+        with beside(options.beside):
+            seconds = median_seconds(steps, options.repeats)
+        once, each, *ours = (options.images * K / s for s in seconds)
+        for dtype, speed, rate in zip(dtypes, speeds, ours, strict=True):
+            share = operations(options.images, cells) / speed * rate / (options.images * K)
+            print(
+                f"{cells:4}   {name_of(dtype):9}   {rate:16.0f}   {once:16.0f}   {each:21.0f}"
+                f"   {rate / once:.1f} x, {rate / each:.1f} x   {share:8.0%}"
+            )
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float32` or `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":

@@ -160,6 +160,20 @@ def test_refuses_to_write_over_a_run(recipe: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize(("begun", "resumed"), [("bf16", "float32"), ("'no'", "auto")])
+def test_a_run_goes_on_in_another_precision(begun: str, resumed: str, recipe: Path, tmp_path: Path) -> None:
+    """`auto` may mean another on this machine, and was not the default of runs from before it."""
+    settings = ["stages.0.epochs=1", "validation_images=2"]
+    run(load_recipe(recipe, [*settings, f"precision={begun}"]), tmp_path / "run")
+    run(load_recipe(recipe, [*settings, f"precision={resumed}"]), tmp_path / "run", resume=True)
+    assert load_recipe(tmp_path / "run/recipe.yaml").precision == resumed
+    weights = load_file(tmp_path / "run/checkpoint/checkpoint.safetensors")
+    assert {value.dtype for name, value in weights.items() if not name.startswith("random/")} <= {
+        np.dtype("float32"),
+        np.dtype("int64"),  # what is counted
+    }
+
+
 def test_a_damaged_checkpoint_is_named(recipe: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoint" / "checkpoint.safetensors"
     checkpoint.parent.mkdir(parents=True)

@@ -17,7 +17,7 @@ def has_bfloat16(cpu: bool) -> bool:
         cpu: whether no GPU is to be used.
     """
     if not cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # oneDNN has PyTorch's only fast ones on a processor. On x86 it says yes to all that have AVX-512.
     if torch.backends.mps.is_available() or not torch.backends.mkldnn.is_available():
         return False

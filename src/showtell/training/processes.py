@@ -62,6 +62,7 @@ def accelerator(precision: str) -> "Accelerator":
         UsageError: the launcher was told something that contradicts, or that does not go together with it.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     mixed = {"float32": "no"}.get(precision, precision)
     if precision == "auto":
@@ -80,6 +81,7 @@ def accelerator(precision: str) -> "Accelerator":
             )
     if mixed == "fp16" and _on_cpu():
         raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto is what is fastest here.")
+    AcceleratorState._reset_state()  # a run before this one in the process may have had another precision
     return Accelerator(mixed_precision=mixed, cpu=count() > 1 and _on_cpu())
 
 

@@ -121,8 +121,8 @@ class Learner:
         model, stage = run.model, run.stage
         if run.state.stage and not restore:
             model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
-        optimizer = torch.optim.AdamW(parameter_groups(model, stage))
-        average = AveragedModel(model, avg_fn=stage.averaged) if stage.average else None
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage), fused=True)
+        average = AveragedModel(model, multi_avg_fn=stage.average_into) if stage.average else None
         if restore:
             checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
         self.model, self.average = model, average

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from showtell.errors import BundleError, MissingExtraError
 from showtell.images.decode import Preprocessing
+from showtell.models.encoders.depthwise import depthwise
 from showtell.models.encoders.encoder import (
     Encoder,
     EncoderConfigBase,
@@ -182,7 +183,10 @@ class ConvNorm(nn.Module):
             left, right = same_padding(x.shape[3], kernel, stride)
             x = F.pad(x, (left, right, top, bottom))
         weight, shift = self._melted()
-        x = F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding, groups=self.conv.groups)
+        if self.conv.groups > 1:
+            x = depthwise(x, weight, shift, self.conv.stride[0], int(self.conv.padding[0]))
+        else:
+            x = F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
         return F.relu6(x, inplace=True) if self.relu6 else x
 
     def _melted(self) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,9 @@ from showtell.models.show_attend_and_tell import doubly_stochastic_penalty
 from showtell.tokenizer import Tokenizer
 from showtell.training.inputs.batches import Batch
 
+IGNORED = -100
+"""A target that is none."""
+
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     """Cross-entropy of the words to come, in nats, averaged over the step's real words; padding never counts.
@@ -18,8 +21,11 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
         batch: targets and which of them are real, `[B, P]`.
         label_smoothing: the share of the target that is spread evenly over the vocabulary.
     """
-    real = batch.real
-    summed = F.cross_entropy(logits[real], batch.targets[real], label_smoothing=label_smoothing, reduction="sum")
+    # Padding is ignored rather than cut out: `logits[real]` would copy all logits, and all their gradients again.
+    targets = batch.targets.where(batch.real, IGNORED).flatten()
+    summed = F.cross_entropy(
+        logits.flatten(0, 1), targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
+    )
     return summed / batch.step_words
 
 

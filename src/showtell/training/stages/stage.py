@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
@@ -105,10 +106,15 @@ class Stage(BaseModel, ABC):
             return (done + 1e-3) / (self.warmup + 1e-3)  # the very first step counts too
         return 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
 
-    def averaged(self, average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
-        """The moving average after `count` steps; young averages forget faster, so they hold no untrained weights."""
+    def average_into(
+        self,
+        averages: tuple[Tensor, ...] | list[Tensor],
+        weights: tuple[Tensor, ...] | list[Tensor],
+        count: Tensor | int,
+    ) -> None:
+        """The moving averages after `count` steps; young ones forget faster, so they hold no untrained weights."""
         decay = min(self.average, (1 + float(count)) / (10 + float(count)))
-        return average.lerp(weight, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 def parameter_groups(model: CaptioningModel, stage: Stage) -> list[dict[str, object]]:
