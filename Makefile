@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint
+.PHONY: demo test lint benchmarks
 
 demo: $(VENV)/train.stamp
 	$(VENV)/bin/python examples/demo.py demo
@@ -27,3 +27,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: $(VENV)/train.stamp
 	$(PIP) --editable '.[train,demo,encoders,tables,heif,meteor,export,openvino,serve,metadata,alt,hub,bulk,shards,datasets,dev]'
 	touch $@
+
+benchmarks: $(VENV)/dev.stamp
+	$(VENV)/bin/python benchmarks/tables.py $(if $(RUN),--run $(RUN)) $(if $(PHOTOS),--photos $(PHOTOS)) \
+		$(if $(SCORED),--scored $(SCORED)) > docs/benchmarks.md

@@ -49,7 +49,7 @@ Figures = dict[str, float]
 def main() -> None:
     """Measure all systems in turn and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model folder or training run, with PyTorch weights")
+    parser.add_argument("model", help="model folder or training run, with PyTorch weights if their rows are wanted")
     parser.add_argument("--exported", help="the same model, exported (by default it is exported now)")
     parser.add_argument("--photos", type=Path, help="folder of photos (by default random textures)")
     parser.add_argument("--count", type=int, default=1000, help="photos of 224 pixels")
@@ -221,12 +221,13 @@ def floor_of(model: str) -> Figures:
     from timing import product_speed
     from torch.utils.flop_counter import FlopCounterMode
 
-    from showtell import load
+    from showtell.bundle import load_bundle
+    from showtell.models.encoders import build_encoder
 
-    captioner = load(model)
-    size = captioner.config.preprocessing.size
+    encoder = build_encoder(load_bundle(model).config.encoder, pretrained=False)
+    size = encoder.preprocessing.size
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        captioner.engine.model.encoder(torch.zeros(1, 3, size, size))  # type: ignore[attr-defined]
+        encoder(torch.zeros(1, 3, size, size))
     return {
         "flops": float(counter.get_total_flops()),
         "speed": product_speed(),
