@@ -98,7 +98,11 @@ def test_a_shard_that_is_cut_off_gives_what_it_has(place, capsys):
     ("name", "content", "message"),
     [
         ("s.tar", b"x" * 2000, "s.tar is damaged or no tar file: "),
-        ("s.tar.gz", gzip.compress(b"x" * 2000, mtime=0), "s.tar.gz is compressed. Unpack it; the tar file itself is read in"),
+        (
+            "s.tar.gz",
+            gzip.compress(b"x" * 2000, mtime=0),
+            "s.tar.gz is compressed. Unpack it; the tar file itself is read in",
+        ),
         ("empty.tar", b"\0" * 10240, "empty.tar: no image in this shard. Images are known by their suffix"),
         ("s.parquet", b"x" * 2000, "s.parquet is not Parquet: "),
     ],
