@@ -310,7 +310,7 @@ def load(
             soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: that runs an exported model: ONNX Runtime (`onnx`), or OpenVINO, in bfloat16 where the processor has
             it (`openvino`), or always in float32. `auto` is OpenVINO where it is installed and the processor has
-            bfloat16, which makes it nearly twice as fast; else ONNX Runtime.
+            bfloat16, which makes it half again as fast; else ONNX Runtime.
 
     Raises:
         BundleError: there is no model.

@@ -46,7 +46,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("RAY_worker_niceness", "0")  # else workers wait for whatever else the machine does
         export(load_bundle(model_that_sees(folder)), folder / "m", np.full((1, 3, 64, 64), 0.5, np.float32))
         write_images()
-        assert main(["caption", "-m", "m", *INPUTS, "-o", "expected.parquet"]) == 1
+        assert main(["caption", "-m", "m", *INPUTS, "-o", "expected.parquet", "--engine", "onnx"]) == 1
         start_cluster()
         patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
         yield folder

@@ -1,4 +1,4 @@
-"""OpenVINO: nearly twice as fast as ONNX Runtime on processors that multiply in bfloat16, which has 8 significant bits.
+"""OpenVINO: half again as fast as ONNX Runtime, where the processor multiplies in bfloat16 (8 significant bits).
 
 It reads the same graphs. Compiled ones are kept in the user's cache, so that the next start need not compile.
 """

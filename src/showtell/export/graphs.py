@@ -290,7 +290,7 @@ def without_origins(model: Any) -> Any:
 def with_columns(model: Any) -> Any:
     """The same ONNX model, with products with a vector as products with a matrix of one column.
 
-    ONNX Runtime takes a quarter of the time for those; attention's scores were a third of a step.
+    ONNX Runtime is faster at those: attention's scores were a third of a step.
     """
     from onnx import helper, numpy_helper
 
