@@ -186,7 +186,6 @@ def save_bundle(
 
 
 def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write model.safetensors."""
     try:
         from safetensors.numpy import save_file
     except ImportError:

@@ -85,7 +85,6 @@ class Tokenizer:
         return cls(_without_added_tokens(table, config))
 
     def __len__(self) -> int:
-        """Number of ids: V."""
         return self._table.get_vocab_size()
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:

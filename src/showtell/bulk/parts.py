@@ -37,7 +37,6 @@ class Part:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Part":
-        """What `to_json` wrote."""
         values = json.loads(text)
         return cls(**{**values, "names": tuple(values["names"])})
 

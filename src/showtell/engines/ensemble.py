@@ -35,7 +35,6 @@ class EnsembleEngine:
         return " + ".join(sorted({engine.arithmetic for engine in self.engines if engine.arithmetic})) or None
 
     def encode(self, images: FloatArray) -> dict[str, Any]:
-        """See `Engine`."""
         return _joined([engine.encode(images) for engine in self.engines])
 
     def memory_from_grid(self, grid: FloatArray) -> dict[str, Any]:
@@ -43,7 +42,6 @@ class EnsembleEngine:
         return _joined([engine.memory_from_grid(grid) for engine in self.engines])
 
     def start(self, memory: Memory, attention: bool = False) -> dict[str, Any]:
-        """See `Engine`."""
         memories = self._parted(memory)
         return _joined([each.start(one, attention) for each, one in zip(self.engines, memories, strict=True)])
 
@@ -64,7 +62,6 @@ class EnsembleEngine:
         return Proposals(ids, best, _mean_attention(proposals)), _joined([its_state for _, its_state in answers])
 
     def select(self, memory: Memory, state: State, images: IntArray) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See `Engine`."""
         selected = [
             engine.select(its_memory, its_state, images)
             for engine, its_memory, its_state in zip(
@@ -74,7 +71,6 @@ class EnsembleEngine:
         return _joined([its_memory for its_memory, _ in selected]), _joined([its_state for _, its_state in selected])
 
     def batch_size(self, memory: Memory) -> int:
-        """See `Engine`."""
         return self.engines[0].batch_size(self._parted(memory)[0])
 
     def _parted(self, joined: Mapping[str, Any]) -> list[dict[str, Any]]:

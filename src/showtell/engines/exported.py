@@ -71,7 +71,6 @@ class ExportedEngine:
         return self.memory_from_grid(self.features(images))
 
     def memory_from_grid(self, grid: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
-        """See `Engine`."""
         return self.starter({"grid": np.asarray(grid, np.float32)})
 
     def start(self, memory: Arrays, attention: bool = False) -> dict[str, NDArray[Any]]:
@@ -110,7 +109,6 @@ class ExportedEngine:
         return select(memory, images), select(state, images)
 
     def batch_size(self, memory: Arrays) -> int:
-        """B."""
         return len(next(iter(memory.values())))
 
 

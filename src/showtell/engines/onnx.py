@@ -45,7 +45,6 @@ class Graph:
         self.outputs = [value.name for value in self.session.get_outputs()]
 
     def __call__(self, feed: Arrays) -> dict[str, NDArray[Any]]:
-        """See `exported.Graph`."""
         arrays = self.session.run(None, {name: feed[name] for name in self.inputs})
         return dict(zip(self.outputs, arrays, strict=True))
 

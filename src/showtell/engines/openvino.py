@@ -79,7 +79,6 @@ class Graph:
             self.idle.put(self.compiled.create_infer_request())
 
     def __call__(self, feed: Arrays) -> dict[str, NDArray[Any]]:
-        """See `exported.Graph`."""
         request = self.idle.get()
         try:
             request.infer({name: feed[name] for name in self.inputs}, share_inputs=True, share_outputs=True)

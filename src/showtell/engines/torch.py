@@ -52,7 +52,6 @@ class TorchEngine:
 
     @torch.inference_mode()
     def memory_from_grid(self, grid: NDArray[np.floating[Any]]) -> Arrays:
-        """See `Engine`."""
         return self._memory(self._tensor(grid))
 
     @torch.inference_mode()
@@ -83,7 +82,6 @@ class TorchEngine:
         return select(memory, rows), select(state, rows)
 
     def batch_size(self, memory: Arrays) -> int:
-        """B."""
         return len(next(iter(memory.values())))
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:

@@ -32,8 +32,6 @@ FOLDERS, FILES, PIPES = "hidden or system folder", "hidden file", "pipe or devic
 
 
 class Entry(NamedTuple):
-    """Something in a folder."""
-
     name: str
     path: str
     """With the folder's, as the user wrote it."""

@@ -110,7 +110,6 @@ class ByteRange(ContainedImage):
 
     @property
     def stamp(self) -> str:
-        """Its length."""
         return str(self.length)
 
     def read(self) -> bytes:

@@ -20,8 +20,6 @@ from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, r
 
 
 class AdaptiveAttentionConfig(AttentionDecoderConfig):
-    """The decoder's sizes."""
-
     name: Literal["adaptive_attention"] = "adaptive_attention"
 
 

@@ -18,8 +18,6 @@ from showtell.models.recurrence import RecurrentLinear, additive_scores, reset_l
 
 
 class Att2inConfig(AttentionDecoderConfig):
-    """The decoder's sizes."""
-
     name: Literal["att2in"] = "att2in"
 
 

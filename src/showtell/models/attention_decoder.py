@@ -110,13 +110,11 @@ class AttentionDecoder(Decoder):
     # ---------------------------------------------------------------- one step, and all of them
 
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor, Arrays]:
-        """See `Decoder`."""
         embedded = self.dropout(self.embedding(tokens))
         found = self.recurrent_step(memory, state, self.gates_from_word(embedded), RecurrentLinear())
         return self.logits(memory, embedded, found), found.attention, found.state
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """See `Decoder`."""
         embedded, found = self.all_steps(memory, tokens, packing)
         return Forced(self.logits(memory, embedded, found), found.attention)
 

@@ -26,8 +26,6 @@ from showtell.models.recurrence import RecurrentLinear, lstm, reset_lstm
 
 
 class ShowAndTellConfig(DecoderConfig):
-    """The decoder's sizes."""
-
     name: Literal["show_and_tell"] = "show_and_tell"
     embedding_width: int = Field(300, gt=0, description="E, width of a word's and of the image's embedding")
     hidden_width: int = Field(512, gt=0, description="H, width of each LSTM layer's hidden state")
@@ -122,7 +120,6 @@ class ShowAndTell(Decoder):
         return self.output(output), None, state
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """See `Decoder`."""
         state = {name: value.expand(-1, packing.running[0], -1, -1) for name, value in self.start(memory).items()}
         embedded = self.dropout(self.embedding(packing.pack(tokens)))  # [B, P, E]
         return Forced(self.output(self.read(embedded, state, packing.running)[0]))

@@ -74,7 +74,6 @@ class SubLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def before(self, x: Tensor) -> Tensor:
-        """What the sub-layer reads."""
         normed: Tensor = self.norm(x) if self.pre else x
         return normed
 
@@ -101,7 +100,6 @@ class EncoderLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """One layer."""
         query, key, value = in_heads(self.query_key_value(self.around_attention.before(x)), 3, self.heads)
         x = self.around_attention.after(x, self.attention_output(merged(attend(query, key, value))))
         cells = self.around_feed_forward.before(x).transpose(1, 2)  # [B, E, M]
@@ -261,7 +259,6 @@ class Transformer(Decoder):
         return rotated(query, angles), rotated(key, angles)
 
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor, Arrays]:
-        """See `Decoder`."""
         batch, hypotheses = tokens.shape
         so_far = state["0.key"].shape[3]  # t
         now = torch.full((1,), so_far, device=tokens.device)

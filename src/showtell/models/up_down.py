@@ -18,8 +18,6 @@ from showtell.models.recurrence import RecurrentLinear, additive_scores, lstm, r
 
 
 class UpDownConfig(AttentionDecoderConfig):
-    """The decoder's sizes."""
-
     name: Literal["up_down"] = "up_down"
 
 

@@ -64,7 +64,6 @@ class Explanations:
         self._page.write(explanation(name, captions, picture, file))
 
     def finish(self) -> None:
-        """End the page."""
         if not self.count:
             self._begin()
         self._page.write("</section>\n" + page_end(f"{self.count:,} image{'s' * (self.count != 1)}. "))

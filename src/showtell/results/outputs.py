@@ -86,7 +86,6 @@ class ShardOutput:
         self.done = done
 
     def called(self, name: str) -> str:
-        """The name in Unicode."""
         return writable(name)
 
     def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:

@@ -91,11 +91,9 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether its threads work."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Begin to work."""
         self._open = True
         self._threads = [
             threading.Thread(target=self._work, name="showtell-captions", daemon=True)

@@ -36,7 +36,6 @@ class Metrics:
         self.queue.labels(model).set_function(waiting)
 
     def batch(self, model: str, images: int, seconds: float) -> None:
-        """Count a batch."""
         self.batches.labels(model).observe(images)
         self.batch_seconds.labels(model).observe(seconds)
 

@@ -53,8 +53,6 @@ class SentImage(BaseModel):
 
 
 class AskedInJson(Asked):
-    """A request in JSON."""
-
     images: list[SentImage] = Field(min_length=1, description="the images")
 
 
@@ -104,8 +102,6 @@ class CaptionsOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """One model."""
-
     name: str
     grid: tuple[int, int] = Field(description="rows and columns of attention")
     vocabulary: int = Field(description="how many words it knows")

@@ -28,7 +28,6 @@ class ImpatientProtocol(H11Protocol):
     silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
         super().connection_made(transport)
         self._listen()
 
@@ -38,7 +37,6 @@ class ImpatientProtocol(H11Protocol):
         self._listen()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
         super().connection_lost(exc)
         self._stop_listening()
 

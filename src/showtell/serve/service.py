@@ -72,7 +72,6 @@ class Service:
         return all(model.batcher.alive for model in self.models.values())
 
     def start(self) -> None:
-        """Begin to work."""
         self.decoding = ThreadPoolExecutor(DECODING_THREADS, "showtell-decode")
         self.fetching = ThreadPoolExecutor(FETCHING_THREADS, "showtell-fetch")
         for model in self.models.values():

@@ -189,7 +189,6 @@ def print_comparison(found: Comparison) -> None:
 
 
 def facts(found: Comparison) -> dict[str, Any]:
-    """All that `--json` prints."""
     return {
         "first": found.names[0],
         "second": found.names[1],

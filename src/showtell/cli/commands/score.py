@@ -140,7 +140,6 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
 
 
 def facts(report: Report, predictions: Predictions, system: Diversity, people: Diversity, mark: str) -> dict[str, Any]:
-    """All that `--json` prints."""
     return {
         "images": len(report.image_ids),
         "references": sum(map(len, report.references)),

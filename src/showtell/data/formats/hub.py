@@ -40,8 +40,6 @@ Cell = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what."""
-
     image: str
     captions: tuple[str, ...]
     image_id: str | None
@@ -49,7 +47,6 @@ class Columns:
 
     @property
     def texts(self) -> list[str]:
-        """All but the image."""
         return [*self.captions, *filter(None, (self.image_id, self.split))]
 
 
@@ -68,7 +65,6 @@ class HubImage(ContainedImage):
 
     @property
     def stamp(self) -> str:
-        """The version."""
         return self.version
 
     @property

@@ -15,7 +15,6 @@ UNPACKED_LIMIT = 16 * 2**20  # bytes
 
 
 def xmp_of(photo: bytes) -> bytes | None:
-    """The XMP packet."""
     for name, start, end in _chunks(photo):
         text = TEXT.fullmatch(photo, start + 8, end - 4) if name == b"iTXt" else None
         if text:

@@ -11,7 +11,6 @@ HAS_ALPHA, HAS_XMP = 0x10, 0x04  # flags of the extended format
 
 
 def xmp_of(photo: bytes) -> bytes | None:
-    """The XMP packet."""
     return next((photo[start + 8 : end] for name, start, end in _chunks(photo) if name == b"XMP "), None)
 
 
