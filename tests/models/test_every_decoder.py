@@ -11,10 +11,10 @@ from showtell.models.attention_decoder import AttentionDecoder
 from showtell.models.captioning_model import build_decoder
 from showtell.models.packing import Packing
 from showtell.models.show_and_tell import ShowAndTell
-from tests.contracts.decoders import small_decoders
+from tests.contracts.decoders import small, small_decoders
 
 B, K, T, N, D, V = 3, 4, 6, 9, 10, 17
-CONFIGS = small_decoders(side=3)
+CONFIGS = small_decoders(side=3) | {"transformer, kernel": small("transformer", encode_size=3, kernel=3)}
 
 
 @pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
