@@ -1,1 +1,7 @@
 """Training, in PyTorch: recipes, batches, losses, stages, checkpoints."""
+
+import os
+
+# A thread that waits for the others gives its core away. By default it spins, and beside other work on the machine the
+# others wait for the core that it spins on. OpenMP reads this once, as PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
