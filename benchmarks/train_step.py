@@ -14,6 +14,9 @@ speed that `torch.matmul` reaches here, in the row's precision, on 2048 x 2048 m
 import argparse
 from collections.abc import Callable
 
+import showtell.training  # noqa: F401 - before PyTorch, like `showtell train`: it says how threads wait
+
+# isort: split
 import torch
 from timing import beside, median_seconds, product_speed
 from torch import Tensor, nn
