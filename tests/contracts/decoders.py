@@ -37,5 +37,5 @@ def small_decoders(side: int) -> dict[str, DecoderConfig]:
         "transformer, modern": small(
             "transformer", encode_size=side, norm="pre", activation="gelu", positions="rotary"
         ),
-        "transformer, learned positions": small("transformer", encode_size=side, positions="learned"),
+        "transformer, learned positions": small("transformer", encode_size=side, positions="learned", max_positions=32),
     }
