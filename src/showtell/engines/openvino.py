@@ -67,6 +67,9 @@ class Graph:
                 "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
                 "NUM_STREAMS": at_a_time,
                 "INFERENCE_NUM_THREADS": at_a_time * (threads or CORES),
+                # Where shapes change, OpenVINO 2026.4 may take a fused kernel that was made for another shape:
+                # captions of a transformer went wrong from the 16th word on.
+                "SNIPPETS_MODE": "DISABLE",
                 "ENABLE_CPU_PINNING": False,  # or the caller's thread, and all that it starts, stay on one core
             },
         )
