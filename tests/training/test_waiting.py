@@ -8,7 +8,7 @@ import pytest
 
 LOADED = """
 import os, sys
-import showtell.cli.train, showtell.data, showtell.training
+import showtell.cli.commands.train, showtell.data, showtell.training
 print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
 """
 
