@@ -1,5 +1,8 @@
 """The OpenVINO engine: who chooses it, and its cache, which may break and must not matter."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -68,6 +71,22 @@ def test_what_it_cannot_read_onnx_runtime_runs(tmp_path, monkeypatch):
     except UsageError:
         pytest.skip("int8 moves this model's words too far")
     assert isinstance(showtell.load(tmp_path / "int8").engine, OnnxEngine)
+
+
+def test_nothing_is_told_to_anybody(model, tmp_path):
+    """Importing openvino notes an id in the home folder, and sends it."""
+    (tmp_path / "home").mkdir()
+    picture("red", 64).save(tmp_path / "red.png")
+    code = f"""
+import sys
+from showtell.cli import main
+assert main(["caption", {str(tmp_path / "red.png")!r}, "-m", {str(model)!r}, "--engine", "openvino"]) == 0
+assert "openvino" in sys.modules
+assert not {{"openvino_telemetry", "onnxruntime", "torch"}} & set(sys.modules)"""
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "home").iterdir())
 
 
 def test_compiled_graphs_are_kept(model, cache):

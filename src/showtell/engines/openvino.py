@@ -3,18 +3,26 @@
 It reads the same graphs. Compiled ones are kept in the user's cache, so that the next start need not compile.
 """
 
+import sys
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
-import openvino
 from numpy.typing import NDArray
-from openvino.passes import ConstantFolding, Manager
 
 from showtell.bundle import DECODER_START, DECODER_STEP, ENCODER
 from showtell.engines.exported import CORES, Arrays, ExportedEngine, batches_at_a_time
 from showtell.errors import BundleError
 from showtell.files import cache_folder
+
+# OpenVINO's converter, which it imports if it can, reports each import to Google Analytics, and nobody asked for that.
+CONVERTER = "openvino.tools.ovc"
+sys.modules.setdefault(CONVERTER, None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+from openvino.passes import ConstantFolding, Manager  # noqa: E402
+
+if sys.modules[CONVERTER] is None:
+    del sys.modules[CONVERTER]
 
 Precision = Literal["float32", "bfloat16"]
 
