@@ -24,7 +24,7 @@ from tests.serve.test_hostile import waiting
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A model that begins each batch when a line comes on stdin, served as the command does.
+# A model that says how many images a batch has, and captions it when a line comes on stdin; served as the command does.
 HELD = """
 import sys
 sys.path.insert(0, {repository!r})
@@ -35,6 +35,7 @@ from tests.serve.serving import fake_captioner
 
 class Held(FakeEngine):
     def encode(self, images):
+        print(len(images), flush=True)
         sys.stdin.readline()
         return super().encode(images)
 
@@ -53,6 +54,7 @@ def held_server():
     process.stdin.write("\n")  # for the run with which it warms up
     process.stdin.flush()
     try:
+        assert process.stdout.readline() == "1\n"
         yield process, int(re.search(r":(\d+)\n", process.stderr.readline())[1])
     finally:
         process.kill()
@@ -77,7 +79,8 @@ def test_what_was_taken_is_finished_when_it_is_told_to_stop(held_server, kind):
     for thread in threads:
         thread.start()
     sent.wait(60)
-    until(lambda: waiting(port) == 8)
+    taken = int(process.stdout.readline())
+    until(lambda: waiting(port) == 8 - taken)
     process.send_signal(kind)
     process.stdin.write("\n" * 8)
     process.stdin.flush()
@@ -85,7 +88,9 @@ def test_what_was_taken_is_finished_when_it_is_told_to_stop(held_server, kind):
         thread.join(60)
     assert answers == [(200, RED)] * 8
     out, error = process.communicate(timeout=60)
-    assert out == "served to the end\n"
+    *batches, last = out.splitlines()
+    assert last == "served to the end"
+    assert taken + sum(map(int, batches)) == 8
     assert error == ""
     assert process.returncode == 0
 
