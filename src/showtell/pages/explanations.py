@@ -19,7 +19,6 @@ from showtell.images.decode import Pixels, Source
 from showtell.images.names import printable
 from showtell.images.storage import StoredImage
 from showtell.pages.overlay import panels
-from showtell.pages.sample import article, attention_details
 from showtell.pages.shell import lead, page_begin, page_end, true_minus
 
 PAGE = "index.html"
@@ -139,6 +138,8 @@ def panels_name(number: int, name: str) -> str:
 
 def explanation(name: str, captions: Sequence[Caption], picture: Pixels | None, file: str | None) -> str:
     """One image on the page: photo, captions, and a panel a word under a fold."""
+    from showtell.pages.sample import article, attention_details  # with all metrics: `caption` must not wait for them
+
     best, others = captions[0], captions[1:]
     facts = [f"log-probability {signed(best.log_prob)}", html.escape(printable(name))]
     attention = ""
