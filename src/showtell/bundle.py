@@ -5,7 +5,7 @@
     model.safetensors   its weights, for PyTorch
     README.md           its model card, for people
 
-An exported model has, in place of model.safetensors, what ONNX Runtime reads (see `export.py`):
+An exported model has, in place of model.safetensors, what ONNX Runtime reads (see `export/graphs.py`):
 
     encoder.onnx        images -> grid
     decoder_start.onnx  grid -> memory and the state before the first word

@@ -141,3 +141,23 @@ def test_the_command_line(model, tmp_path, capsys, engine):
     picture("red", 64).save(tmp_path / "red.png")
     assert main(["caption", "-m", str(model), str(tmp_path / "red.png"), "--engine", engine]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path}/red.png\t")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal stack as Linux has it")
+def test_python_keeps_its_signal_stack(model):
+    """OpenVINO's has no room for a handler, so Ctrl-C during a training after captions ended in SIGSEGV."""
+    code = (
+        "import ctypes, sys, showtell\n"
+        "class Stack(ctypes.Structure):\n"
+        "    _fields_ = [('start', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]\n"
+        "def stack():\n"
+        "    now = Stack()\n"
+        "    assert not ctypes.CDLL(None).sigaltstack(None, ctypes.byref(now))\n"
+        "    return now.start, now.flags, now.size\n"
+        "before = stack()\n"
+        "engine = showtell.load(sys.argv[1], engine='openvino-float32').engine\n"
+        "loaded = stack()\n"
+        "del engine\n"
+        "assert before == loaded == stack(), (before, loaded, stack())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(model)], check=True)

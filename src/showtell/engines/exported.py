@@ -1,6 +1,6 @@
 """Search's one question, answered by an exported model: captions without PyTorch, whatever runs its graphs.
 
-The graphs are written by `export.py`. Their inputs and outputs are named by what they are: "memory.NAME",
+The graphs are written by `showtell export`. Their inputs and outputs are named by what they are: "memory.NAME",
 "state.NAME" and, for the state after a step, "next.NAME". In this engine the arrays of memory and state keep
 those names, so a step feeds the graph what it was given. Memory also carries the first state, which the
 graph that makes it knows already.

@@ -4,6 +4,8 @@ It reads the same graphs. Compiled ones are kept in the user's cache, so that th
 """
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -100,7 +102,20 @@ class Graph:
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16, and does not only emulate it."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> openvino.Core:
+    """OpenVINO with its CPU plugin loaded.
+
+    The plugin gives the thread that loads it a stack for signals, on which Python's handlers have no room: Ctrl-C would
+    end the process with a segmentation fault. So a thread loads it that ends at once.
+    """
+    core = openvino.Core()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(core.get_property, "CPU", "FULL_DEVICE_NAME").result()
+    return core
 
 
 def _read(path: Path) -> openvino.Model:
@@ -110,7 +125,7 @@ def _read(path: Path) -> openvino.Model:
     multiply to int8 as well.
     """
     try:
-        model = openvino.Core().read_model(path)
+        model = _core().read_model(path)
         fold = Manager()
         fold.register_pass(ConstantFolding())
         fold.run_passes(model)
@@ -121,8 +136,8 @@ def _read(path: Path) -> openvino.Model:
 
 def _compile(model: openvino.Model, settings: dict[str, Any]) -> openvino.CompiledModel:
     """The compiled graph, from the cache if it is there; a cache that can't be used does not count."""
-    cache = cache_folder() / "openvino" / settings["INFERENCE_PRECISION_HINT"]  # OpenVINO's keys leave that out
+    folder = cache_folder() / "openvino" / settings["INFERENCE_PRECISION_HINT"]  # OpenVINO's keys leave that out
     try:
-        return openvino.Core().compile_model(model, "CPU", {**settings, "CACHE_DIR": str(cache)})
+        return _core().compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
     except RuntimeError:
-        return openvino.Core().compile_model(model, "CPU", settings)
+        return _core().compile_model(model, "CPU", settings)

@@ -6,7 +6,7 @@ Three graphs, because ONNX Runtime always runs a whole graph and there are three
     decoder_start.onnx  once for an image: grid, live or cached -> memory and the state before the first word
     decoder_step.onnx   once for a word: memory, state, last words, parents -> the best next words, the next state
 
-Their weights are stored together, in weights.bin (see `onnx_weights.py`). A step gathers its parents' rows first and
+Their weights are stored together, in weights.bin (see `weights.py`). A step gathers its parents' rows first and
 keeps the vocabulary to itself: only the best words leave it.
 
 Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N cells, D their width.
