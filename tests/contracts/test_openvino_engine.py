@@ -161,3 +161,26 @@ def test_python_keeps_its_signal_stack(model):
         "assert before == loaded == stack(), (before, loaded, stack())\n"
     )
     subprocess.run([sys.executable, "-c", code, str(model)], check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to begin anew fast")
+def test_two_threads_may_be_the_first_to_run_something():
+    """OpenVINO's table of types, if two threads first ask for it at once, lets both wait for ever."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from showtell.engines.openvino import openvino\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "barrier = threading.Barrier(2)\n"
+        "def use():\n"
+        "    barrier.wait()\n"
+        "    openvino.Type.f32.to_dtype()\n"
+        "for _ in range(20):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        signal.alarm(10)\n"
+        "        threads = [threading.Thread(target=use) for _ in range(2)]\n"
+        "        [thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0, 'it hangs'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

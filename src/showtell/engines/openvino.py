@@ -26,6 +26,10 @@ from openvino.passes import ConstantFolding, Manager  # noqa: E402
 if sys.modules[CONVERTER] is None:
     del sys.modules[CONVERTER]
 
+# OpenVINO's binding makes its table of types when it first needs it. Two threads that need it at once wait for each
+# other for ever: one makes the table and waits for Python's lock, the other holds the lock and waits for the table.
+openvino.Type.f32.to_dtype()
+
 Precision = Literal["float32", "bfloat16"]
 
 
