@@ -23,8 +23,8 @@ import numpy as np
 
 from showtell.metrics import bleu, cider_d, meteor, rouge_l, score
 from showtell.metrics.cider_reward import CiderReward
-from showtell.metrics.meteor_data import load_meteor_data
-from showtell.metrics.ptb import tokenise
+from showtell.metrics.official.meteor_data import load_meteor_data
+from showtell.metrics.official.ptb import tokenise
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 
 IMAGES, SAMPLES = 50, 5

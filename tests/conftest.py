@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from showtell.metrics.meteor_data import FOLDER, build_index
+from showtell.metrics.official.meteor_data import FOLDER, build_index
 from tests.fake_pycocoevalcap import write_package
 
 # What the user has set for showtell and for the libraries below it: it names folders, servers and accounts.

@@ -11,7 +11,7 @@ from showtell.cli import main
 from showtell.data.features.writer import CacheWriter
 from showtell.errors import MissingExtraError
 from showtell.metrics import METRICS
-from showtell.metrics.meteor import METEOR
+from showtell.metrics.official.meteor import METEOR
 from showtell.metrics.report import score
 from showtell.search.options import SearchOptions
 from tests.fake_model import picture, save_fake_model, use_fake_engine

@@ -15,7 +15,7 @@ import pytest
 from showtell.cli import main
 from showtell.errors import MissingExtraError
 from showtell.metrics import METRICS, score
-from showtell.metrics.meteor import METEOR
+from showtell.metrics.official.meteor import METEOR
 
 PEOPLE = {"1": ["A dog runs.", "a dog is running"], "2": ["two red cars"], "3": ["a house"]}
 SAID = {"1": "a dog runs", "2": "two cars with a", "x.jpg": "a man"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from showtell.errors import DataError, MissingExtraError
 from showtell.files import cache_folder
-from showtell.metrics.meteor import Match, align, meteor, normalise
-from showtell.metrics.meteor_data import (
+from showtell.metrics.official.meteor import Match, align, meteor, normalise
+from showtell.metrics.official.meteor_data import (
     MeteorData,
     build_index,
     load_meteor_data,
@@ -219,7 +219,9 @@ def test_another_stemmer_is_refused_before_the_index_is_built(
         return version
 
     monkeypatch.setattr("importlib.metadata.version", installed_version)
-    monkeypatch.setattr(sys.modules["showtell.metrics.meteor"], "load_meteor_data", lambda **_: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        sys.modules["showtell.metrics.official.meteor"], "load_meteor_data", lambda **_: pytest.fail("loaded")
+    )
     with pytest.raises(error, match=told):
         meteor(["a dog"], [["a dog"]])
 

@@ -6,7 +6,7 @@ import pytest
 
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.metrics import METRICS, score
-from showtell.metrics.meteor import METEOR
+from showtell.metrics.official.meteor import METEOR
 
 
 def test_scores_and_lists_what_does_not_match() -> None:

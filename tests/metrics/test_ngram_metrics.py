@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from showtell.metrics import bleu, cider_d, rouge_l
-from showtell.metrics.rouge import common_subsequence
+from showtell.metrics.official.rouge import common_subsequence
 
 captions = st.lists(st.sampled_from("abcd"), max_size=7).map(" ".join)
 corpora = st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=4)), min_size=1, max_size=5)

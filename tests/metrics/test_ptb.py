@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from showtell.metrics.ptb import plain_tokens, tokenise
+from showtell.metrics.official.ptb import plain_tokens, tokenise
 
 DATA = os.environ.get("SHOWTELL_TEST_DATA")
 

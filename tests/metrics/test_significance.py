@@ -5,7 +5,7 @@ import pytest
 
 from showtell.errors import DataError, UsageError
 from showtell.metrics import Report, score
-from showtell.metrics.bleu import bleu_scores
+from showtell.metrics.official.bleu import bleu_scores
 from showtell.metrics.significance import compare, most_different
 
 WORDS = ["a", "the", "dog", "cat", "man", "runs", "jumps", "on", "in", "grass", "snow", "red", "small", "two"]

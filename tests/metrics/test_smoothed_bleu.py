@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from showtell.metrics.bleu import bleu_statistics, smoothed_bleu_4
+from showtell.metrics.official.bleu import bleu_statistics, smoothed_bleu_4
 
 
 def test_counts_one_more_of_longer_ngrams() -> None:

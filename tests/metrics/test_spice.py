@@ -8,7 +8,7 @@ import pytest
 
 from showtell.errors import DataError, MissingExtraError, ShowtellError
 from showtell.metrics import score, spice
-from showtell.metrics.spice import MODELS
+from showtell.metrics.official.spice import MODELS
 
 # Stands for `java -jar ... captions.json -out scores.json ...`: scores each caption by its number of words.
 JAVA = """#!{python}

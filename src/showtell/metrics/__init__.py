@@ -4,14 +4,14 @@
 whose tokens are joined by one space, as the official tokeniser step leaves them.
 """
 
-from showtell.metrics.bleu import bleu
-from showtell.metrics.cider import cider_d
 from showtell.metrics.diversity import Diversity, diversity
-from showtell.metrics.meteor import meteor
 from showtell.metrics.metric import Metric
+from showtell.metrics.official.bleu import bleu
+from showtell.metrics.official.cider import cider_d
+from showtell.metrics.official.meteor import meteor
+from showtell.metrics.official.rouge import rouge_l
+from showtell.metrics.official.spice import spice
 from showtell.metrics.report import Report, score, signature
-from showtell.metrics.rouge import rouge_l
-from showtell.metrics.spice import spice
 from showtell.metrics.table import METRICS
 
 __all__ = [

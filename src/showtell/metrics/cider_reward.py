@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from showtell.metrics.cider import ORDERS, SCALE, SIGMA
-from showtell.metrics.ngrams import find
+from showtell.metrics.official.cider import ORDERS, SCALE, SIGMA
+from showtell.metrics.official.ngrams import find
 
 Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]

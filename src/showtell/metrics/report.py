@@ -7,7 +7,7 @@ from itertools import islice
 from showtell import __version__
 from showtell.errors import DataError, ShowtellError
 from showtell.metrics.metric import Floats, FractionDone
-from showtell.metrics.ptb import tokenise
+from showtell.metrics.official.ptb import tokenise
 from showtell.metrics.table import METRICS, find_metrics
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from showtell.errors import UsageError
-from showtell.metrics.bleu import BLEU
-from showtell.metrics.cider import CIDER
-from showtell.metrics.meteor import METEOR
 from showtell.metrics.metric import Metric
-from showtell.metrics.rouge import ROUGE_L
-from showtell.metrics.spice import SPICE
+from showtell.metrics.official.bleu import BLEU
+from showtell.metrics.official.cider import CIDER
+from showtell.metrics.official.meteor import METEOR
+from showtell.metrics.official.rouge import ROUGE_L
+from showtell.metrics.official.spice import SPICE
 
 METRICS = {metric.name: metric for metric in (BLEU, METEOR, ROUGE_L, CIDER, SPICE)}
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from showtell.errors import DataError
 from showtell.files import write_file
-from showtell.metrics.bleu import BLEU
+from showtell.metrics.official.bleu import BLEU
 from showtell.metrics.table import METRICS, RANKED_BY
 from showtell.pages.charts import histogram, line_chart, short
 from showtell.pages.records import (

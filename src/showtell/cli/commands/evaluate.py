@@ -20,7 +20,7 @@ from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.files import check_writable, write_file
 from showtell.metrics.diversity import Diversity, diversity
-from showtell.metrics.ptb import tokenise
+from showtell.metrics.official.ptb import tokenise
 from showtell.metrics.report import Report, score
 from showtell.metrics.table import RANKED_BY, metric_of
 

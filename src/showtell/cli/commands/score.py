@@ -17,7 +17,7 @@ from showtell.errors import UsageError
 from showtell.files import check_writable, write_file
 from showtell.metrics import METRICS, Diversity, Report, diversity, signature
 from showtell.metrics import score as score_captions
-from showtell.metrics.ptb import tokenise
+from showtell.metrics.official.ptb import tokenise
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from showtell.engines.torch import TorchEngine
-from showtell.metrics.bleu import bleu_statistics, smoothed_bleu_4
 from showtell.metrics.cider_reward import CiderReward
+from showtell.metrics.official.bleu import bleu_statistics, smoothed_bleu_4
 from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from showtell.metrics.metric import Metric
-from showtell.metrics.ngrams import Collection, Counts, Ints, collect, find
+from showtell.metrics.official.ngrams import Collection, Counts, Ints, collect, find
 
 TINY = 1e-15  # added to matches, so that no match at all is not log 0
 SMALL = 1e-9  # added to what they are divided by

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from showtell.errors import DataError, MissingExtraError
-from showtell.metrics.meteor_data import MeteorData, load_meteor_data
 from showtell.metrics.metric import Floats, FractionDone, Metric
+from showtell.metrics.official.meteor_data import MeteorData, load_meteor_data
 
 # Recall's weight, the penalty's power and size, content words' weight.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from showtell.metrics.metric import Floats, Metric
-from showtell.metrics.ngrams import Counts, Ints, collect, find
+from showtell.metrics.official.ngrams import Counts, Ints, collect, find
 
 ORDERS = 4
 SIGMA = 6.0  # width of the length penalty, in words
