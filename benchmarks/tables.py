@@ -10,6 +10,7 @@ import argparse
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def main() -> None:
     print(f"# Benchmarks\n\n{machine()}\n", flush=True)
     failed = False
     for command in commands(options.run, options.photos, options.scored):
-        print(f"    python benchmarks/{' '.join(command)}\n\n```", flush=True)
+        print(f"    python benchmarks/{shlex.join(command)}\n\n```", flush=True)
         failed |= subprocess.run([sys.executable, HERE / command[0], *command[1:]], check=False).returncode != 0
         print("```\n", flush=True)
     raise SystemExit(failed)

@@ -85,12 +85,12 @@ def test_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, error) == (0, "")
     assert "A: worse/p.json\nB: better/p.json\n40 images, 80 references" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("CIDEr"))
-    assert float(row[2]) - float(row[1]) == pytest.approx(float(row[3]), abs=2e-4)
+    assert float(row[2]) - float(row[1]) == pytest.approx(float(row[3]), abs=0.11)
     assert row[3].startswith("+")
     assert float(row[4]) > 0
     assert row[-1] == row[-2] == f"{1 / 201:.4f}"
     assert re.search(r"By CIDEr, A is better on \d images, B on 3\d; equal on \d\.", out)
-    assert len(re.findall(r"^  [AB] .*\d\.\d{4}  \w", out, re.MULTILINE)) == 20
+    assert len(re.findall(r"^  [AB] .*\d\.\d  \w", out, re.MULTILINE)) == 20
     assert re.search(r"^B metrics:BLEU,CIDEr-D\|images:40\|nrefs:2\|", out, re.MULTILINE)
 
 
@@ -199,8 +199,8 @@ def difference(first: float, second: float, interval: tuple[float, float], p: fl
 
 
 def test_verdicts() -> None:
-    assert "A’s CIDEr is higher by 0.100, which is more" in verdict(difference(0.6, 0.5, (-0.2, -0.05), 0.01), 0.95)
-    assert "B’s CIDEr is higher by 0.100, but" in verdict(difference(0.5, 0.6, (-0.01, 0.2), 0.04), 0.95)
+    assert "A’s CIDEr is higher by 10.0, which is more" in verdict(difference(0.6, 0.5, (-0.2, -0.05), 0.01), 0.95)
+    assert "B’s CIDEr is higher by 10.0, but" in verdict(difference(0.5, 0.6, (-0.01, 0.2), 0.04), 0.95)
     assert not clear(difference(0.5, 0.6, (0.01, 0.2), 0.06), 0.95)
     assert clear(difference(0.5, 0.6, (0.01, 0.2), 0.06), 0.9)
 

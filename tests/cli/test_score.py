@@ -53,7 +53,7 @@ def test_table_of_scores(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
     lines = [line.split() for line in out.splitlines()]
     expected = score(SAID, PEOPLE)
     for name in ("BLEU-1", "BLEU-4", "ROUGE_L", "CIDEr"):
-        assert [name, f"{expected.scores[name]:.4f}"] in lines
+        assert [name, f"{100 * expected.scores[name]:.1f}"] in lines
     assert ["METEOR", "missing"] in lines
     assert "METEOR is missing: METEOR needs packages that are not installed. Run: pip install 'showtell[meteor]'" in out
     assert "2 images, 3 references" in out

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from showtell.errors import UsageError
-from showtell.training.recipe import documented_keys, load_recipe
+from showtell.models.captioning_model import DECODERS
+from showtell.training.recipe import Recipe, documented_keys, load_recipe
 from showtell.training.stages.cross_entropy import CrossEntropy
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +121,39 @@ def test_every_key_is_documented() -> None:
     keys = {key for key, _, _ in rows}
     assert {"encoder.name", "decoder.gate", "stages.0.learning_rate", "search.beam", "seed"} <= keys
     assert [key for key, _, meaning in rows if not meaning and not key.endswith((".name", ".kind"))] == []
+
+
+def documented_values() -> list[tuple[str, str]]:
+    """Each key with its default, and each choice of a key that has choices, as people would type them."""
+    values = [(key, default) for key, default, _ in documented_keys() if default != "(required)"]
+    choices: list[tuple[str, str]] = [("precision", "no")]
+
+    def walk(part: object, key: str) -> None:
+        if isinstance(part, dict):
+            choices.extend((key, str(choice)) for choice in part.get("enum", ()))
+            for name, inner in part.items():
+                walk(inner, name)
+        elif isinstance(part, list):
+            for inner in part:
+                walk(inner, key)
+
+    walk(Recipe.model_json_schema(), "")
+    places = {key.rpartition(".")[2]: key for key, _ in values}
+    return values + [(places[key], choice) for key, choice in choices if key in places.keys() - {"name", "kind"}]
+
+
+@pytest.mark.parametrize(("key", "value"), documented_values())
+def test_what_is_documented_can_be_written_so(key: str, value: str, minimal: Path) -> None:
+    """In some recipe that has the key: those of encoders, decoders and stages belong to some of them."""
+    refused = []
+    for encoder in ("efficientnet_lite0", "timm:resnet18", "google/vit-base-patch16-224"):
+        for decoder in DECODERS:
+            for kind in ("cross_entropy", "self_critical"):
+                parts = [f"encoder={{name: {encoder}}}", f"decoder={{name: {decoder}}}", f"stages=[{{kind: {kind}}}]"]
+                try:
+                    load_recipe(minimal, [*parts, f"{key}={value}"])
+                except UsageError as error:
+                    refused.append(str(error))
+                else:
+                    return
+    pytest.fail(refused[0])

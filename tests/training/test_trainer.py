@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from safetensors.numpy import load_file
 
 import showtell
 from showtell.data import load
+from showtell.data.dataset import Dataset
 from showtell.errors import BundleError, DataError, UsageError
 from showtell.training.checkpoint import read_state
-from showtell.training.events import Epoch, Event, LeftOut
+from showtell.training.events import Epoch, Event, Note
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.trainer import train
 
@@ -216,8 +218,86 @@ def test_photos_that_cannot_be_read_are_left_out(recipe: Path, tmp_path: Path) -
         plan = load_recipe(recipe, [*settings, "stages.1.encoder_stages=1"])
         events: list[Event] = []
         train(plan, load(f"folder:{photos}"), tmp_path / str(len(settings)), tell=events.append)
-        assert next(event.reason for event in events if isinstance(event, LeftOut)).count("3.png")
-        assert len([event for event in events if isinstance(event, LeftOut)]) == 1
+        assert next(event.text for event in events if isinstance(event, Note)).count("3.png")
+        assert len([event for event in events if isinstance(event, Note) and "3.png" in event.text]) == 1
+
+
+def captioned(*captions: str, ids: str = "abcdefgh") -> Dataset:
+    """Eight drawn scenes with these captions in turn, six of them for training."""
+    examples = load("shapes:8").examples
+    return Dataset(
+        "scenes",
+        tuple(
+            replace(
+                example, image_id=ids[n], split="train" if n < 6 else "dev", captions=(captions[n % len(captions)],)
+            )
+            for n, example in enumerate(examples)
+        ),
+    )
+
+
+def notes(recipe: Recipe, dataset: Dataset, folder: Path, **options: bool) -> list[str]:
+    events: list[Event] = []
+    train(recipe, dataset, folder, tell=events.append, **options)
+    return [event.text for event in events if isinstance(event, Note)]
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (captioned("a red ball", "a blue ball", "a green box"), "words, training captions, validation captions"),
+        (captioned("a red ball", "a blue ball", "a blue box"), "training captions, validation captions"),
+        (captioned("a red ball", "a blue box", ids="bacdefgh"), "training captions"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_words_and_data_only(
+    other: Dataset, what: str, recipe: Path, tmp_path: Path
+) -> None:
+    """Also where all sizes happen to agree."""
+    plan = load_recipe(recipe, ["stages.0.epochs=1"])
+    own = captioned("a red ball", "a blue box")
+    train(plan, own, tmp_path / "run")
+    with pytest.raises(UsageError, match=f"was started with other {what}\\."):
+        train(plan, other, tmp_path / "run", resume=True)
+    train(plan, own, tmp_path / "run", resume=True)
+
+
+def test_a_run_goes_on_in_another_version_and_tells_of_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load_recipe(recipe, ["stages.0.epochs=1"])
+    train(plan, captioned("a red ball"), tmp_path / "run")
+    monkeypatch.setattr("showtell.training.run.__version__", "9.9")
+    told = notes(plan, captioned("a red ball"), tmp_path / "run", resume=True)
+    assert f"The run was started by showtell {showtell.__version__}; this is 9.9." in told
+
+
+def test_it_says_when_it_stops_early_and_when_captions_are_all_alike(recipe: Path, tmp_path: Path) -> None:
+    plan = load_recipe(recipe, ["stages.0.epochs=8", "stages.0.patience=1", "stages.0.learning_rate=1e-12"])
+    told = notes(plan, captioned("a red ball", "a blue box"), tmp_path / "run")
+    assert "Stopped after 2 of 8 epochs: no better CIDEr in 1." in told
+    assert any(note.startswith("2 of 2 validation captions are '") or "CIDEr of the" in note for note in told), told
+
+
+def test_it_says_that_the_start_does_not_know_the_words(recipe: Path, tmp_path: Path) -> None:
+    plan = load_recipe(recipe, ["stages.0.epochs=1"])
+    train(plan, captioned("a red ball"), tmp_path / "start")
+    further = load_recipe(recipe, ["stages.0.epochs=1", f"start_from={tmp_path / 'start'}"])
+    told = notes(further, captioned("a red ball", "ein blauer ball"), tmp_path / "run")
+    assert any("does not know 33% of the words" in note for note in told), told
+    assert not any("does not know" in note for note in notes(further, captioned("a red ball"), tmp_path / "other"))
+
+
+@pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("dev", "validation")])
+def test_no_readable_photo_is_the_reason_that_is_given(split: str, kind: str, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    whole = captioned("a red ball", "a blue box")
+    examples = tuple(
+        replace(example, scene=None, path=tmp_path / "broken.jpg") if example.split == split else example
+        for example in whole.examples
+    )
+    with pytest.raises(DataError, match=f"None of the . {kind} images can be read"):
+        train(load_recipe(recipe), replace(whole, examples=examples), tmp_path / "run")
 
 
 def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:

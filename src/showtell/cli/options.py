@@ -16,7 +16,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder of a model or training run, a shipped model's name, or hub:ORG/NAME[@REVISION]; "
+        help="Folder of a model or training run, a shipped model's name, or hub:ORG/NAME\\[@REVISION]; "
         "repeated, models that caption as one.",
     ),
 ]

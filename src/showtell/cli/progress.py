@@ -1,6 +1,7 @@
-"""What stderr tells while a command works. Bars are for people only: none reaches a pipe or a log file."""
+"""What stderr tells while a command works: people see bars, a log file gets a line a minute."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,14 +13,46 @@ def print_failure(error: ShowtellError) -> None:
     print(f"showtell: {one_line(str(error))}", file=sys.stderr)
 
 
+class LogLines:
+    """For a log file: a line a minute with what is done, how fast, and the time left."""
+
+    EVERY = 60  # seconds
+
+    def __init__(self) -> None:
+        self.label, self.before, self.begun, self.told = "", 0, 0.0, 0.0
+
+    def tell(self, label: str, done: int, total: int, rate: str = "") -> None:
+        """Say that `done` of `total` are done, if it is time to; another label is other work, with a speed of its own.
+
+        Without a `rate` in words it is what is done a second.
+        """
+        now = time.monotonic()
+        if label != self.label:
+            self.label, self.before, self.begun, self.told = label, done, now, now
+        if now - self.told < self.EVERY:
+            return
+        self.told = now
+        speed = (done - self.before) / (now - self.begun)
+        left = f", {-(-(total - done) // (60 * speed)):,.0f} min left" if speed else ""
+        print(f"{label}: {done:,} of {total:,}, {rate or f'{speed:,.1f}/s'}{left}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """Show how many of `total` are done, how fast, and the time left; yields what to call after each that follows.
-
-    Nothing is shown unless stderr is a terminal.
-    """
-    if not shown or not sys.stderr.isatty():
+    """Show how many of `total` are done, how fast, and the time left; yields what to call after each that follows."""
+    if not shown:
         yield lambda: None
+        return
+    if not sys.stderr.isatty():
+        lines = LogLines()
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            lines.tell(label, done, total)
+
+        lines.tell(label, done, total)
+        yield count
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -39,12 +72,10 @@ def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -
 
 @contextmanager
 def byte_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far downloads are, a bar for each; yields what to call with a label, the bytes done, and all.
-
-    Nothing is shown unless stderr is a terminal.
-    """
+    """Show how far downloads are, a bar for each; yields what to call with a label, the bytes done, and all."""
     if not sys.stderr.isatty():
-        yield lambda label, done, total: None
+        downloads: dict[str, LogLines] = {}
+        yield lambda label, done, total: downloads.setdefault(label, LogLines()).tell(f"{label}, bytes", done, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from showtell.bundle import Bundle
 from showtell.errors import BundleError
-from showtell.models.captioning_model import CaptioningModel, build_model, decoder_config
+from showtell.models.captioning_model import CaptioningModel, build_decoder, decoder_config
 from showtell.models.decoder import Arrays
-from showtell.models.encoders import encoder_config, folded
+from showtell.models.encoders import build_encoder, encoder_config, folded
 from showtell.search.engine import Proposals, select
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -97,11 +97,17 @@ def model_of(bundle: Bundle) -> CaptioningModel:
     Raises:
         BundleError: its weights are missing, or are another model's.
     """
-    encoder, decoder = encoder_config(bundle.config.encoder), decoder_config(bundle.config.decoder)
-    model = build_model(encoder, decoder, len(bundle.tokenizer), pretrained=False)
+    encoder = build_encoder(encoder_config(bundle.config.encoder), pretrained=False)
+    config, weights = decoder_config(bundle.config.decoder), weights_of(bundle)
     try:
-        model.load_state_dict(weights_of(bundle))
-    except RuntimeError as error:
+        # First without memory: a config can ask for any amount of it.
+        with torch.device("meta"):
+            described = build_decoder(config, encoder.width, len(bundle.tokenizer)).state_dict()
+        if any(values.shape != weights[f"decoder.{name}"].shape for name, values in described.items()):
+            raise KeyError
+        model = CaptioningModel(encoder, build_decoder(config, encoder.width, len(bundle.tokenizer)))
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, KeyError) as error:  # TypeError: a size that is no size
         raise BundleError(
             f"The weights in {bundle.path} are not those of the model that its config describes."
         ) from error

@@ -49,7 +49,7 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int = Field(224, ge=1, description="Side of the square that the encoder sees (S), in pixels.")
+    size: int = Field(224, ge=1, le=4096, description="Side of the square that the encoder sees (S), in pixels.")
     resize: Literal["crop", "squash"] = Field(
         "crop",
         description="crop: the image's centre square; squash: the whole image, its shape not kept.",

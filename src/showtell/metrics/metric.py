@@ -50,9 +50,7 @@ class Metric:
     """Whether it is computed after each epoch of a training."""
     higher_is_better: bool = True
     scale: float = 100.0
-    """What papers multiply scores with before they print them with one digit after the point."""
-    digits: int = 4
-    """Digits after the point of a score as it is."""
+    """What scores are multiplied with before people see them. Files hold them as they are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,10 +61,6 @@ class Metric:
         """How much better the second score is; negative where it is worse."""
         return second - first if self.higher_is_better else first - second
 
-    def in_papers(self, score: float) -> str:
-        """A score as papers print it: 0.2345 is 23.5."""
-        return f"{self.scale * score:.1f}"
-
     def printed(self, score: float, sign: str = "") -> str:
-        """A score as it is, 0.2345; `sign` is + for a difference."""
-        return f"{score:{sign}.{self.digits}f}"
+        """A score as papers print it: 0.2345 is 23.5; `sign` is + for a difference."""
+        return f"{self.scale * score:{sign}.1f}"

@@ -36,7 +36,8 @@ def verdict(difference: Difference, confidence: float) -> str:
     if difference.difference == 0:
         return f"Both have the same {difference.metric}."
     better = "B" if difference.difference > 0 else "A"
-    gap = f"{better}’s {difference.metric} is higher by {abs(difference.difference):.3f}"
+    printed = metric_of(difference.metric).printed
+    gap = f"{better}’s {difference.metric} is higher by {printed(abs(difference.difference))}"
     if clear(difference, confidence):
         return f"{gap}, which is more than the choice of images explains."
     return f"{gap}, but another choice of images could turn it around."
@@ -51,9 +52,10 @@ def clear(difference: Difference, confidence: float) -> bool:
 def _summary(found: Comparison) -> str:
     main = next(d for d in found.differences if d.metric == found.ranked_by)
     a, b, same = found.wins
+    printed = metric_of(found.ranked_by).printed
     values = {
-        f"{found.ranked_by} of A": f"{main.first:.3f}",
-        f"{found.ranked_by} of B": f"{main.second:.3f}",
+        f"{found.ranked_by} of A": printed(main.first),
+        f"{found.ranked_by} of B": printed(main.second),
         "images": f"{found.images:,}",
         "better by A": f"{a:,}",
         "better by B": f"{b:,}",
@@ -80,8 +82,8 @@ def _row(difference: Difference, confidence: float) -> tuple[str, Sequence[str],
     cells = (
         printed(difference.first),
         printed(difference.second),
-        _signed(difference.difference),
-        f"{_signed(low)} to {_signed(high)}",
+        true_minus(printed(difference.difference, "+")),
+        true_minus(f"{printed(low, '+')} to {printed(high, '+')}"),
         f"{difference.p_bootstrap:.4f}",
         f"{difference.p_randomisation:.4f}",
     )
@@ -109,15 +111,15 @@ def interval_chart(differences: list[Difference]) -> str:
             f'<text x="0" y="{y + 4}">{metric}</text><g class="{kind}">'
             f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{place(value):.1f}" cy="{y}" r="3.5"/></g>'
-            f'<text x="{right + 66}" y="{y + 4}" text-anchor="end">{_signed(value, 1)} %</text>'
+            f'<text x="{right + 66}" y="{y + 4}" text-anchor="end">{_signed(value)} %</text>'
         )
     bottom = height * len(parts) + 10
     told = "; ".join(
-        f"{metric} {_signed(value, 1)} % ({_signed(low, 1)} to {_signed(high, 1)})"
+        f"{metric} {_signed(value)} % ({_signed(low)} to {_signed(high)})"
         for metric, (low, value, high) in parts.items()
     )
     ticks = "".join(
-        f'<text x="{place(at):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(at, 1) if at else "0"}</text>'
+        f'<text x="{place(at):.1f}" y="{bottom + 18}" text-anchor="middle">{_signed(at) if at else "0"}</text>'
         for at in (-most, 0, most)
     )
     return (
@@ -134,24 +136,25 @@ def _images(found: Comparison) -> str:
 
 
 def _article(contrast: Contrast, ranked_by: str) -> str:
-    gain = metric_of(ranked_by).gain(contrast.first_score, contrast.second_score)
+    metric = metric_of(ranked_by)
+    gain = metric.gain(contrast.first_score, contrast.second_score)
     photo = photo_of(contrast)
     image = f'<img src="{photo}" alt="Photo {escape(contrast.image_id)}" loading="lazy">' if photo else ""
     references = "".join(f"<li>{escape(reference)}</li>" for reference in contrast.references)
     return f"""<article class="sample told{"" if photo else " bare"}">{image}<div>
 <h3 class="image-id">{escape(contrast.image_id)}</h3>
-{_said("A", contrast.first, contrast.first_score, better=gain < 0)}
-{_said("B", contrast.second, contrast.second_score, better=gain > 0)}
+{_said("A", contrast.first, metric.printed(contrast.first_score), better=gain < 0)}
+{_said("B", contrast.second, metric.printed(contrast.second_score), better=gain > 0)}
 <p class="label">People say</p><ul class="references">{references}</ul>
 </div></article>"""
 
 
-def _said(letter: str, caption: str, score: float, *, better: bool) -> str:
+def _said(letter: str, caption: str, score: str, *, better: bool) -> str:
     shown = escape(caption) or "<i>nothing</i>"
     mark = " <b>better</b>" if better else ""
     return (
         f'<div class="said {letter.lower()}"><p class="caption"><span>{letter}</span> {shown}</p>'
-        f'<p class="facts">{score:.3f}{mark}</p></div>'
+        f'<p class="facts">{score}{mark}</p></div>'
     )
 
 
@@ -183,6 +186,6 @@ p, swaps: how many of {found.draws:,} random swaps of the two captions of each i
 {left_out}<pre tabindex="0"><code>{signatures}</code></pre>"""
 
 
-def _signed(value: float, digits: int = 4) -> str:
+def _signed(percent: float) -> str:
     """With its sign, by a true minus."""
-    return true_minus(f"{value:+.{digits}f}")
+    return true_minus(f"{percent:+.1f}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from showtell.metrics.table import RANKED_BY
+from showtell.metrics.table import METRICS, RANKED_BY
 
 Record = dict[str, Any]
 
@@ -39,15 +39,17 @@ def items(record: Record, name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def scores(record: Record) -> Record:
-    """The record's scores, by metric."""
-    found = record.get("scores")
-    return found if isinstance(found, dict) else {}
+def scores(record: Record) -> dict[str, float]:
+    """The record's scores by name, on the scale on which people see them: 0.2345 is 23.45."""
+    logged = record.get("scores")
+    found = {name: number(value) for name, value in (logged if isinstance(logged, dict) else {}).items()}
+    scales = {name: metric.scale for metric in METRICS.values() for name in metric.names}
+    return {name: scales.get(name, 100.0) * value for name, value in found.items() if value is not None}
 
 
 def score(record: Record, metric: str) -> float | None:
-    """One of the record's scores."""
-    return number(scores(record).get(metric))
+    """One of the record's scores, on that scale."""
+    return scores(record).get(metric)
 
 
 def number(value: object) -> float | None:

@@ -69,7 +69,7 @@ def sample_article(run_folder: Path, sample: Record, *, unfolded: bool) -> str:
     """One validation image of a training run: caption, what people wrote, attention."""
     picture = _photo(run_folder, sample)
     ranked_by = score(sample, RANKED_BY)
-    facts = [] if ranked_by is None else [f"<b>{RANKED_BY} {ranked_by:.3f}</b>"]
+    facts = [] if ranked_by is None else [f"<b>{RANKED_BY} {ranked_by:.1f}</b>"]
     if (log_prob := number(sample.get("log_prob"))) is not None:
         facts.append(f"log-probability {true_minus(f'{log_prob:.1f}')}")
     facts.append(html.escape(str(sample.get("image_id", "without a name"))))

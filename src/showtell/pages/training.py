@@ -106,7 +106,7 @@ def _summary(log: Sequence[Record]) -> str:
     best = best_of(log)
     if best is None:
         return lead("This run has logged no scores." if log else "This run has logged nothing.")
-    values = {name: f"{found:.3f}" for name in (RANKED_BY, BLEU.names[-1]) if (found := score(best, name)) is not None}
+    values = {name: f"{found:.1f}" for name in (RANKED_BY, BLEU.names[-1]) if (found := score(best, name)) is not None}
     if speeds := column(log, "captions_per_second"):
         values["captions a second"] = f"{np.median(speeds):,.0f}"
     if padding := column(log, "padding"):
@@ -208,7 +208,9 @@ def _cell(column: str, value: float | None) -> str:
         return f"{value:,.0f}"
     if column == "padding":
         return f"{value * 100:.1f} %"
-    return {"learning_rate": short(value), "minutes": f"{value:.1f}"}.get(column, f"{value:.3f}")
+    if column == "learning_rate":
+        return short(value)
+    return f"{value:.{3 if column == 'loss' else 1}f}"
 
 
 def _captions(run_folder: Path, samples: Sequence[Record]) -> str:

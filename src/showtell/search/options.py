@@ -138,7 +138,7 @@ class SearchOptions:
         0, "The same seed draws the same captions, in any batch.", "N", mode="sample", served=(0, 2**53 - 1)
     )
     length_penalty: float = option(
-        0.7, "0 favours short captions, 1 long ones.", "P", hint="Useful values are 0 to 1.", served=(0, 10)
+        0.7, "0 favours short captions, 1 long ones.", "P", le=10, hint="Useful values are 0 to 1.", served=(0, 10)
     )
     min_words: int = option(1, "No caption is shorter.", "N", served=(0, 50))
     max_words: int = option(20, "Longer captions are cut.", "N", ge=1, served=(1, 50))

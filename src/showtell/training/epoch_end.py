@@ -7,6 +7,7 @@ from showtell.engines.torch import TorchEngine
 from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel
 from showtell.training import checkpoint, processes
+from showtell.training.events import Note
 from showtell.training.inputs.images import Inputs
 from showtell.training.model_folder import bundle_config, save_model
 from showtell.training.recipe import Json
@@ -55,6 +56,8 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
         TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, model, {})
     )
     validation = validate(captioner, run.dev_examples, inputs)
+    if problem := validation.problem():
+        run.tell(Note(problem))
     line: Json = {
         "epoch": len(state.log) + 1,
         "stage": state.stage,

@@ -15,10 +15,10 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """An image can't be read, and the run goes on without it."""
+class Note:
+    """What people should know, and the run goes on: an image can't be read, all captions are alike."""
 
-    reason: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ class Epoch:
     line: Json | None = None
 
 
-Event = Encoding | LeftOut | Epoch
+Event = Encoding | Note | Epoch

@@ -38,7 +38,7 @@ def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) ->
 
 def model_card(config: BundleConfig, recipe: Recipe, train_images: int, dev_images: int) -> str:
     """Markdown for people; the figures are the bundle's own."""
-    rows = "\n".join(f"| {name} | {metric_of(name).in_papers(value)} |" for name, value in config.scores.items())
+    rows = "\n".join(f"| {name} | {metric_of(name).printed(value)} |" for name, value in config.scores.items())
     return f"""# {config.name}
 
 An image-captioning model trained with showtell: encoder `{recipe.encoder.name}`, decoder `{recipe.decoder.name}`.

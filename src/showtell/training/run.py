@@ -1,6 +1,9 @@
 """What a training run works with, and all that comes before its first step: `set_up`."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +12,17 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from showtell import __version__
 from showtell.bundle import load_bundle
 from showtell.data.dataset import Dataset, Example
 from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import weights_of
-from showtell.errors import UsageError
+from showtell.errors import DataError, UsageError
 from showtell.files import write_file
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
-from showtell.training.events import Encoding, Event, LeftOut
+from showtell.training.events import Encoding, Event, Note
 from showtell.training.inputs.augmentation import mirror_image, mirrored
 from showtell.training.inputs.batches import Ids
 from showtell.training.inputs.features import cached_features
@@ -26,6 +30,8 @@ from showtell.training.inputs.images import CachedGrids, Inputs, live_pictures, 
 from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.stages.stage import Stage
 from showtell.training.state import TrainerState
+
+MANY_UNKNOWN = 0.05  # of the words; of its own captions a vocabulary usually lacks 2 to 3 %
 
 
 @dataclass
@@ -77,6 +83,14 @@ def set_up(
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
         tokenizer, model = starting_point(recipe, train_examples)
+        made_of = {
+            "version": __version__,
+            "words": digest_of([tokenizer.to_json()]),
+            "training captions": digest_of((each.image_id, each.captions) for each in train_examples),
+            "validation captions": digest_of((each.image_id, each.captions) for each in dev_examples),
+        }
+        refuse_others(made_of, state.made_of, folder, tell)
+        state.made_of = made_of
         if processes.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -97,18 +111,21 @@ def set_up(
         )
     unreadable = features.unreadable if features else unreadable_of([*train_examples, *dev_examples])
     for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's
-        tell(LeftOut(reason))
+        tell(Note(reason))
     train_examples, dev_examples = (
-        [example for example in examples if example.image_id not in unreadable]
-        for examples in (train_examples, dev_examples)
+        readable(examples, unreadable, kind)
+        for kind, examples in (("training", train_examples), ("validation", dev_examples))
     )
+    captions = [tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples]
+    if recipe.start_from is not None and (note := unknown_words(captions, tokenizer, recipe.start_from)):
+        tell(Note(note))
     return Run(
         recipe=recipe,
         folder=folder,
         train_examples=train_examples,
         dev_examples=dev_examples,
         tokenizer=tokenizer,
-        captions=[tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples],
+        captions=captions,
         model=model,
         cache=features,
         accelerator=accelerator,
@@ -136,6 +153,52 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
     if keys := [key for key in settings if settings[key] != begun[key] and key != "precision"]:
         raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
     return state
+
+
+def digest_of(values: Iterable[object]) -> str:
+    """Of what JSON can hold, in this order."""
+    found = hashlib.sha256()
+    for value in values:
+        found.update(json.dumps(value).encode())
+    return found.hexdigest()
+
+
+def refuse_others(
+    made_of: Mapping[str, str], begun_with: Mapping[str, str], folder: Path, tell: Callable[[Event], None]
+) -> None:
+    """Let a run go on only with the words and captions that it began with; of another showtell it is told.
+
+    Raises:
+        UsageError: it names what differs.
+    """
+    changed = [name for name, value in begun_with.items() if made_of.get(name) != value]
+    if others := [name for name in changed if name != "version"]:
+        raise UsageError(
+            f"The run in {folder} was started with other {', '.join(others)}.",
+            "Give the data that it was started with, or choose another --out for the new data.",
+        )
+    if changed:
+        tell(Note(f"The run was started by showtell {begun_with['version']}; this is {made_of['version']}."))
+
+
+def readable(examples: Sequence[Example], unreadable: Mapping[str, str], kind: str) -> list[Example]:
+    """Those whose images can be read. Raises DataError where there are none."""
+    found = [example for example in examples if example.image_id not in unreadable]
+    if not found:
+        raise DataError(f"None of the {len(examples):,} {kind} images can be read.", "Replace those named above.")
+    return found
+
+
+def unknown_words(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, start_from: str) -> str | None:
+    """A sentence for people if the model that training starts from lacks many of the captions' words."""
+    ids = Counter(word for of_image in captions for caption in of_image for word in caption)
+    unknown = ids[tokenizer.unk] / max(1, ids.total() - ids[tokenizer.start] - ids[tokenizer.end])
+    if unknown < MANY_UNKNOWN:
+        return None
+    return (
+        f"{start_from} does not know {unknown:.0%} of the words in the training captions, and can't learn them. "
+        "Without start_from the words are the captions' own."
+    )
 
 
 def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel]:

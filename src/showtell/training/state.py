@@ -9,6 +9,8 @@ from showtell.training.step import Seen
 @dataclass
 class TrainerState:
     recipe: Json
+    made_of: dict[str, str] = field(default_factory=dict)
+    """The version of showtell, and digests of the words and the data; empty in checkpoints from before it."""
     stage: int = 0
     epoch: int = 0
     """Complete epochs of the stage."""

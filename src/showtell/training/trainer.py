@@ -39,11 +39,12 @@ from showtell.captioner import load
 from showtell.data.dataset import Dataset
 from showtell.engines.torch import weights_of
 from showtell.errors import Interrupted
+from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel
 from showtell.pages.training import write_report
 from showtell.training import checkpoint, processes
 from showtell.training.epoch_end import best_epochs, end_epoch, end_with_mean
-from showtell.training.events import Epoch, Event
+from showtell.training.events import Epoch, Event, Note
 from showtell.training.inputs.batches import epoch_of_batches
 from showtell.training.inputs.images import Inputs
 from showtell.training.recipe import Recipe
@@ -107,6 +108,13 @@ def fit(run: Run, *, restore: bool) -> None:
             add_to(curves, "dev", line["scores"], run.state.step)
             learner.save(run)
             run.tell(replace(finished, line=line))
+        if run.state.epoch < run.stage.epochs:
+            run.tell(
+                Note(
+                    f"Stopped after {run.state.epoch} of {run.stage.epochs} epochs: no better {RANKED_BY} in "
+                    f"{run.stage.patience}."
+                )
+            )
         if len(best_epochs(run)) > 1 and not run.state.averaged:
             line = end_with_mean(run, run.model, inputs)
             learner.save(run)

@@ -4,6 +4,7 @@ Teacher-forced scores choose the wrong model, so there are none here.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from showtell.training.inputs.images import Inputs
 from showtell.training.recipe import Json
 
 BATCH = 64
+ALIKE = 0.8  # of the captions: more that are the same say nothing of their images
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Validation:
     examples: Sequence[Example]
     captions: Sequence[Caption]
     report: Report
+
+    def problem(self) -> str | None:
+        """A sentence for people where the captions say nothing of their images, which scores alone do not tell."""
+        text, times = Counter(caption.text for caption in self.captions).most_common(1)[0]
+        if times > ALIKE * len(self.captions) and times > 1:
+            said = f"{times:,} of {len(self.captions):,} validation captions are '{text}'."
+        elif self.report.scores[RANKED_BY] == 0:
+            said = f"The {RANKED_BY} of the validation captions is 0."
+        else:
+            return None
+        return f"{said} If that stays so, train for more epochs, on more photos, or from a trained model (start_from)."
 
     def samples(self) -> list[Json]:
         """A line of samples.jsonl for each image."""

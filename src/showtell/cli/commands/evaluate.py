@@ -180,7 +180,7 @@ def print_scores(scored: Report, model: str, data: str) -> None:
     """A line for each score, as in papers' tables."""
     print(f"{model} on {data}: {len(scored.image_ids):,} images")
     for name, value in scored.scores.items():
-        print(f"  {name:<8} {metric_of(name).in_papers(value):>6}")
+        print(f"  {name:<8} {metric_of(name).printed(value):>6}")
     for metric, reason in scored.missing.items():
         print(f"  {metric:<8} missing: {reason}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from showtell.cli.progress import LogLines
 from showtell.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def train(
 
 
 class _Screen:
-    """A bar for what is running, if someone is watching, and a line for each epoch that has ended."""
+    """A bar for what is running, or a line a minute in a log file; and a line for each epoch that has ended."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
+        self.lines = LogLines()
         self.header_shown = False
 
     def __enter__(self) -> "_Screen":
@@ -110,10 +112,10 @@ class _Screen:
 
     def show(self, event: "Event") -> None:
         from showtell.data.features.cache import megabytes
-        from showtell.training.events import Encoding, LeftOut
+        from showtell.training.events import Encoding, Note
 
-        if isinstance(event, LeftOut):
-            print(f"showtell: {event.reason}", file=sys.stderr)
+        if isinstance(event, Note):
+            print(f"showtell: {event.text}", file=sys.stderr)
         elif isinstance(event, Encoding):
             if event.images and not event.done:
                 print(f"Features of {event.images:,} images: {megabytes(event.size)} to write.", file=sys.stderr)
@@ -125,14 +127,15 @@ class _Screen:
         else:
             self._print_line(event.line)
 
-    def _advance(self, what: str, done: int, total: int, rate: str | None = None) -> None:
+    def _advance(self, what: str, done: int, total: int, rate: str = "") -> None:
         if self.bar is None:
+            self.lines.tell(what, done, total, rate)
             return
         task = self.bar.tasks[0]
         if task.total != total:  # another kind of work: its speed starts anew
             self.bar.reset(task.id, total=total)
-        if rate is None:
-            rate = f"{task.speed:.0f} images/s" if task.speed else ""
+        if not rate and task.speed:
+            rate = f"{task.speed:.0f} images/s"
         self.bar.update(task.id, description=what, completed=done, rate=rate)
 
     def _print_line(self, line: "Json") -> None:
