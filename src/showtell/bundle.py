@@ -21,6 +21,7 @@ a mixture.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from showtell import model_hub as hub
 from showtell.errors import BundleError, DataError, MissingExtraError, UsageError
-from showtell.files import finish_replacing, new_file, new_folder, read_json
+from showtell.files import new_file, new_folder, read_folder, read_json
 from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer
@@ -90,7 +91,7 @@ class Bundle:
         except ImportError:
             raise MissingExtraError("Reading model.safetensors", "train") from None
         try:
-            return load((self.path / WEIGHTS).read_bytes())  # load_file opens the name twice
+            return read_folder(self.path, lambda: load((self.path / WEIGHTS).read_bytes()))  # load_file opens it twice
         except (OSError, SafetensorError) as error:
             raise BundleError(
                 f"The weights {self.path / WEIGHTS} can't be read: {error}.", "Copy the model folder again."
@@ -137,12 +138,17 @@ def load_bundle(where: str | Path) -> Bundle:
     if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
         folders.append(shipped[where])
     for folder in folders:
-        finish_replacing(folder)
-        if (folder / CONFIG).is_file():
-            return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
+        if found := read_folder(folder, partial(_bundle_in, folder)):
+            return found
     problem = f"{path} is not a model: it holds no {CONFIG}." if path.is_dir() else f"There is no model folder {path}."
     names = f", or a model that comes with showtell: {', '.join(shipped)}" if shipped else ""
     raise BundleError(problem, f"Give the folder that 'showtell train' wrote{names}.")
+
+
+def _bundle_in(folder: Path) -> Bundle | None:
+    if not (folder / CONFIG).is_file():
+        return None
+    return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
 
 
 def save_bundle(

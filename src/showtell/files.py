@@ -13,15 +13,18 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from showtell.errors import DataError, UsageError
 
+T = TypeVar("T")
+
 # Windows refuses to replace what a virus scanner or another reader has open: it is asked again after these seconds.
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()
+MOST_REPLACED = 100  # times that a folder is replaced while it is read, and read again
 LONGEST_NAME = 255  # bytes that file systems take
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -123,7 +126,7 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
 def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Write a folder: what the block puts into the folder that it is given takes the place of `path` when it ends.
 
-    Readers call `finish_replacing` first: between its two renames there is no `path`.
+    Between its two renames there is no `path`: readers use `read_folder`.
 
     Args:
         path: the folder.
@@ -165,6 +168,25 @@ def finish_replacing(path: Path) -> None:
     if not path.exists() and _beside(path, "old").exists() and fresh.exists():
         with suppress(OSError):  # the writer was faster; or a read-only disk: the caller says that nothing is there
             move(fresh, path)
+
+
+def read_folder(path: Path, read: Callable[[], T]) -> T:
+    """What `read` finds in a folder that another process may replace meanwhile (`new_folder`): not half of each.
+
+    It is called again if the folder was replaced while it read, or was not there between `new_folder`'s two renames.
+    """
+    for _ in range(MOST_REPLACED):
+        finish_replacing(path)
+        before = _identity(path)
+        try:
+            found = read()
+        except Exception:
+            if _identity(path) == before and (before or not _beside(path, "old").exists()):
+                raise
+        else:
+            if _identity(path) == before:
+                return found
+    return read()
 
 
 def move(source: Path, target: Path) -> None:
@@ -238,6 +260,14 @@ def _called(path: Path, aside: Path) -> Iterator[None]:
         if error.errno and (error.filename is None or str(error.filename).startswith(str(aside))):
             error.filename = str(path)
         raise
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What another folder of that name would differ in; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _aside(path: Path) -> Path:
