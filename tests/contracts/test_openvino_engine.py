@@ -16,7 +16,7 @@ from showtell.cli.commands.caption import what_captions_depend_on
 from showtell.engines import openvino as openvino_module
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.openvino import OpenVinoEngine
-from showtell.errors import MissingExtraError, UsageError
+from showtell.errors import BundleError, MissingExtraError, UsageError
 from showtell.export.graphs import export
 from tests.fake_model import picture
 from tests.tiny_model import save_tiny_model
@@ -184,3 +184,21 @@ def test_two_threads_may_be_the_first_to_run_something():
         "    assert os.waitpid(child, 0)[1] == 0, 'it hangs'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_processor_on_which_it_does_not_run(model, monkeypatch):
+    """Its kernels are chosen by what the processor has, and there may be none: `auto` is then ONNX Runtime."""
+
+    class Core:
+        def __getattr__(self, name):
+            return getattr(core, name)
+
+        def compile_model(self, *_):
+            raise RuntimeError("Supported primitive descriptors list is empty for node: node_softmax")
+
+    core = openvino_module._core()
+    monkeypatch.setattr(openvino_module, "_core", Core)
+    monkeypatch.setattr(openvino_module, "has_bfloat16", lambda: True)
+    assert isinstance(showtell.load(model).engine, OnnxEngine)
+    with pytest.raises(BundleError, match=r"can't run this model on this processor\. Say --engine onnx"):
+        showtell.load(model, engine="openvino")

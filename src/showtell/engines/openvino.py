@@ -5,6 +5,7 @@ It reads the same graphs. Compiled ones are kept in the user's cache, so that th
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -42,7 +43,7 @@ class OpenVinoEngine(ExportedEngine):
         precision: that products are computed in; None is bfloat16 where the processor has it, else float32.
 
     Raises:
-        BundleError: a graph is missing, damaged, or of int8 convolutions, which it does not read.
+        BundleError: a graph is missing, damaged, of int8 convolutions, which it does not read, or can't be run here.
     """
 
     def __init__(self, folder: Path, threads: int | None = None, precision: Precision | None = None) -> None:
@@ -144,4 +145,6 @@ def _compile(model: openvino.Model, settings: dict[str, Any]) -> openvino.Compil
     try:
         return _core().compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
     except RuntimeError:
-        return _core().compile_model(model, "CPU", settings)
+        with suppress(RuntimeError):
+            return _core().compile_model(model, "CPU", settings)
+        raise BundleError("OpenVINO can't run this model on this processor.", "Say --engine onnx.") from None
