@@ -217,7 +217,10 @@ def listed_names(path: str) -> list[str]:
         data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"The list {path} can't be read: {error.strerror}.") from None
-    lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    try:
+        lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"The list {path} begins like UTF-16 and is not.", "Convert it to UTF-8.") from None
     return [line for line in lines if line.strip()]
 
 

@@ -62,11 +62,12 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv, coco, parquet or tar; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, tsv, coco, parquet or tar; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout; .gz compresses."),
     ] = None,
     resume: Annotated[
         bool,
