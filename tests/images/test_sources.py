@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tarfile
 from pathlib import Path
 from unicodedata import normalize
 
@@ -177,6 +178,22 @@ def test_names_that_print_alike_are_two_images_to_resume(place, monkeypatch, cap
         Path(output).write_bytes(content[: int(share * len(content))])
         assert main(["caption", "-m", "m", "p", "-o", output, "--resume", "--batch-size", "1"]) == 0
         assert Path(output).read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold Unicode only")
+@pytest.mark.parametrize("spec", ["folder:d", "shards:d.tar"])
+def test_image_ids_of_a_data_set_can_be_written(place, spec):
+    """Predictions, a feature cache and logs are UTF-8: such a name ended an evaluation when all was done."""
+    Path("d").mkdir()
+    for name in (b"caf\xe8", b"caf\xe9"):
+        picture("red").save(Path("d", os.fsdecode(name + b".png")))
+        Path("d", os.fsdecode(name + b".txt")).write_text("a dog")
+    with tarfile.open("d.tar", "w") as tar:
+        for file in sorted(Path("d").iterdir()):
+            tar.add(file, file.name)
+    ids = [example.image_id for example in data.load(spec).examples]
+    assert [image_id.removesuffix(".png") for image_id in ids] == [r"caf\xe8", r"caf\xe9"]
+    assert [example.read(at_least=8).shape for example in data.load(spec).examples] == [(12, 12, 3)] * 2
 
 
 # ------------------------------------------------------------------------------------------------ trying again

@@ -89,6 +89,10 @@ class Finder:
         ]
         return f"Passed over: {', '.join(said)}." if said else ""
 
+    def notes(self) -> list[str]:
+        """What was passed over, and what is wrong: a sentence each."""
+        return [note for note in (self.passed_over(), *map(str, self.problems)) if note]
+
     def _pass_over(self, kind: str, path: str) -> None:
         self._passed_over.setdefault(kind, []).append(path)
 
