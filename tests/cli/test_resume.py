@@ -283,6 +283,37 @@ def test_a_full_disk_is_a_sentence_and_gone_on_from(place, capsys, monkeypatch, 
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("format", ["jsonl", "tar"])
+def test_a_disk_that_is_full_at_the_begin_leaves_the_old_file(place, capsys, monkeypatch, format):
+    out = Path(f"out.{format}")
+    run(capsys, "-o", out)
+    before = out.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, errors = run(capsys, "-o", out)
+    assert (code, errors[-1]) == (
+        2,
+        f"showtell: {out} can't be written: No space left on device. Choose another -o FILE.",
+    )
+    assert out.read_bytes() == before
+    assert not journal_of(out).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no such device")
+def test_stdout_that_is_full(place):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(REPOSITORY), *["caption", "-m", "m", "photos/1"]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "showtell: stdout can't be written: No space left on device.\n")
+
+
 class _Full:
     """A file on a disk that is full after so many bytes; the last piece that it takes is short."""
 

@@ -63,9 +63,12 @@ def held(path: Path) -> Iterator[None]:
 
 
 def begin(path: Path, made_with: Mapping[str, Any]) -> None:
-    """Write the first line of the journal that is held."""
+    """Write the first line of the journal that is held. Raises UsageError."""
     if has_journal(path):
-        journal_of(path).write_text(first_line(made_with), encoding="utf-8", newline="")
+        try:
+            journal_of(path).write_text(first_line(made_with), encoding="utf-8", newline="")
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
 
 
 def first_line(made_with: Mapping[str, Any]) -> str:

@@ -170,7 +170,7 @@ def open_output(
     elif format == "coco" or format == "parquet":
         opened = _rows_of_whole(path, format, made_with, num, resume=resume)
     elif path is None:
-        sys.stdout.write(header_of(format))
+        _print(header_of(format))
         opened = nullcontext(RowOutput(_print, format, set()))
     elif _is_compressed(path):
         opened = _rows_of_whole(path, format, made_with, num, resume=resume)
@@ -192,9 +192,10 @@ def _growing(
             is_begun(path, made_with)  # or refused
             done = done_images(path, format, num, header)
         goes_on = resume and path.is_file() and path.stat().st_size > 0
-        with _opened(path, "ab" if goes_on else "wb") as write:
+        with _opened(path) as write:
             begin(path, made_with)
             if not goes_on:
+                _cut(path, 0)
                 write(header.encode())
             yield RowOutput(lambda text: write(text.encode()), format, done)
 
@@ -221,10 +222,9 @@ def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) 
                 keys.add(key)
                 done.add(values["image"])
                 keep = end
-        with _opened(path, "ab" if keep else "wb") as write:
-            if keep:
-                os.truncate(path, keep)
+        with _opened(path) as write:
             begin(path, made_with)
+            _cut(path, keep)
             yield ShardOutput(write, done, keys)
             write(END_OF_SHARD)
 
@@ -259,8 +259,9 @@ def _rows_of_whole(
             )
         header = first_line(made_with)
         done = done_images(journal, "jsonl", num, header, output=path) if goes_on else set()
-        with _opened(journal, "ab" if goes_on else "wb", shown=path) as write:
+        with _opened(journal, shown=path) as write:
             if not goes_on:
+                _cut(journal, 0)
                 write(header.encode())
             try:
                 yield RowOutput(lambda text: write(text.encode()), "jsonl", done)
@@ -355,7 +356,7 @@ def coco_image_id(name: str) -> int | str:
 
 
 @contextmanager
-def _opened(path: Path, mode: Literal["wb", "ab"], shown: Path | None = None) -> Iterator[Callable[[bytes], None]]:
+def _opened(path: Path, shown: Path | None = None) -> Iterator[Callable[[bytes], None]]:
     """Open a file, which messages call `shown`; yields what writes to its end, whole or not at all."""
 
     def write(content: bytes) -> None:
@@ -369,16 +370,26 @@ def _opened(path: Path, mode: Literal["wb", "ab"], shown: Path | None = None) ->
             ) from None
 
     try:
-        file = path.open(mode, buffering=0)
+        file = path.open("ab", buffering=0)
     except OSError as error:
         raise UsageError(f"{shown or path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
     with file:
         yield write
 
 
+def _cut(path: Path, length: int) -> None:
+    if path.is_file():  # and no pipe
+        os.truncate(path, length)
+
+
 def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ShowtellError(f"stdout can't be written: {reason_of(error)}.") from None
 
 
 def _pyarrow() -> tuple[Any, Any]:
