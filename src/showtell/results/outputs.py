@@ -132,13 +132,13 @@ def format_for(asked: Format | None, output: Path | None) -> Format:
         known = ", ".join(filter(None, FORMAT_OF_SUFFIX))
         raise UsageError(
             f"{output} has a suffix that says no format.",
-            f"Known are {known}, all but the shards and Parquet also with .gz; or say --format.",
+            f"Known are {known}, the text ones also with .gz behind; or say --format.",
         )
     if format in ("parquet", "tar"):
         if output is None:
             raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
         if _is_compressed(output):
-            raise UsageError(f"{output}: {format} is not compressed once more.", "Leave out .gz.")
+            raise UsageError(f"{output}: {format} files are not compressed by gzip.", "Leave out .gz.")
     if format == "parquet":
         _pyarrow()
     return format
