@@ -265,9 +265,12 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
     assert_quarters(read_image(saved(quarters(), "PNG"), max_pixels=64 * 32))
 
 
-def test_a_jpeg_over_the_limit_is_read_at_a_fraction() -> None:
-    """Phones make photos of 108 and 200 megapixels; what is held of them at 1/8 is little."""
-    data = saved(quarters(1600, 800), "JPEG", quality=95)
+@pytest.mark.parametrize(("format_", "options"), [("JPEG", {}), ("MPO", {"save_all": True, "append_images": []})])
+def test_a_jpeg_over_the_limit_is_read_at_a_fraction(format_: str, options: dict[str, Any]) -> None:
+    """Phones make photos of 108 and 200 megapixels, some with a second picture behind; at 1/8, little is held."""
+    if options:
+        options["append_images"] = [quarters()]
+    data = saved(quarters(1600, 800), format_, quality=95, **options)
     assert read_image(data, at_least=100, max_pixels=200 * 100).shape == (100, 200, 3)
     with pytest.raises(ImageError, match=r"1600 x 800 = .* baseline JPEG"):
         read_image(data, at_least=100, max_pixels=200 * 100 - 1)
@@ -275,13 +278,16 @@ def test_a_jpeg_over_the_limit_is_read_at_a_fraction() -> None:
         read_image(data, max_pixels=200 * 100)
 
 
-@pytest.mark.parametrize("kind", ["progressive", "a scan for each colour"])
+@pytest.mark.parametrize("kind", ["progressive", "a scan for each colour", "another scan's header in a comment"])
 def test_a_jpeg_that_is_held_whole_is_not_read_at_a_fraction(kind: str) -> None:
     """Its decoder holds the coefficients of all pixels before it makes the first of the small picture."""
     data = saved(quarters(1600, 800), "JPEG", quality=95, progressive=kind == "progressive")
     if kind != "progressive":
         scan = data.index(b"\xff\xda\x00\x0c\x03")
-        data = data[:scan] + b"\xff\xda\x00\x08\x01" + data[scan + 5 : scan + 7] + data[scan + 11 :]
+        comment = b"\xff\xff\xfe\x00\x10" + 3 * b"\xff\xda\x00\x0c\x03" if kind.startswith("another") else b""
+        data = (
+            data[:2] + comment + data[2:scan] + b"\xff\xda\x00\x08\x01" + data[scan + 5 : scan + 7] + data[scan + 11 :]
+        )
     with pytest.raises(ImageError, match="the limit is 1,000,000"):
         read_image(data, at_least=100, max_pixels=1_000_000)
 

@@ -4,6 +4,7 @@
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -29,6 +30,8 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 PNG = b"\x89PNG\r\n\x1a\n"
+# Marker, length, and of a scan's header the number of its colours.
+JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd9\xff])(..)(.)", re.DOTALL)
 PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -214,10 +217,11 @@ def _without_metadata(file: BinaryIO) -> BinaryIO:
 
 
 def _decoded(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -> Pixels:
+    start = file.tell()
     image = _open(file, name)
     size = held = image.size
     if at_least is not None:
-        by_rows = _is_decoded_row_by_row(image, file)
+        by_rows = _is_decoded_row_by_row(image, file, start)
         image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
         held = image.size if by_rows else size
     if held[0] * held[1] > max_pixels:
@@ -227,19 +231,16 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -
     return _pixels_of(image)
 
 
-def _is_decoded_row_by_row(image: Image.Image, file: BinaryIO) -> bool:
+def _is_decoded_row_by_row(image: Image.Image, file: BinaryIO, start: int) -> bool:
     """Whether it is a JPEG all whose colours are in its first scan. Of others, all of the picture is held unscaled."""
     if not isinstance(image, JpegImageFile) or image.info.get("progressive"):
         return False
-    colours = image.layers
-    place = (
-        file.tell()
-    )  # Pillow has read the scan's header: marker, length, number of colours, 2 bytes for each, 3 more
-    header = b"\xff\xda" + (6 + 2 * colours).to_bytes(2, "big") + bytes([colours])
-    file.seek(max(0, place - 8 - 2 * colours))
-    found = file.read(len(header))
-    file.seek(place)
-    return found == header
+    before, place, colours = file.tell(), start + 2, b""
+    while not colours and file.seek(place) and (segment := JPEG_SEGMENT.fullmatch(file.read(5))):
+        place += 2 + int.from_bytes(segment[2], "big")
+        colours = segment[3] if segment[1] == b"\xda" else b""
+    file.seek(before)
+    return colours == bytes([image.layers])
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
