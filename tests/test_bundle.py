@@ -58,6 +58,17 @@ def test_whoever_may_read_the_config_may_read_the_weights(folder):
     assert set(modes.values()) == {modes["config.json"]}
 
 
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16"])
+def test_files_that_a_windows_editor_has_saved(folder, codec):
+    """Its mark at the begin is no part of the JSON."""
+    before = load_bundle(folder)
+    for name in ("config.json", "tokenizer.json"):
+        path = folder / name
+        path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(codec))
+    assert load_bundle(folder).config == before.config
+    assert load_bundle(folder).tokenizer.to_json() == before.tokenizer.to_json()
+
+
 def test_a_run_folder_stands_for_the_model_in_it(tmp_path):
     save_fake_model(tmp_path / "run" / "model")
     assert load_bundle(str(tmp_path / "run")).path == tmp_path / "run" / "model"

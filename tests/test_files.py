@@ -1,6 +1,9 @@
 """A file that is written is the old one or the new one; and text is read as people write it."""
 
+import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from showtell.cli import message_and_exit_code
 from showtell.errors import DataError, UsageError
 from showtell.files import (
     check_writable,
+    locked,
     new_file,
     new_folder,
     read_json,
@@ -18,6 +22,7 @@ from showtell.files import (
     replace_file,
     write_file,
 )
+from showtell.results.journal import journal_of
 
 
 @pytest.fixture
@@ -117,6 +122,34 @@ def test_names_as_long_as_file_systems_allow(tmp_path, name):
     assert len(names(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("letter", ["n", "長"])
+def test_hidden_names_of_long_names_fit_and_differ(tmp_path, letter):
+    """Two outputs whose names begin alike had one journal."""
+    paths = [tmp_path / (letter * (250 // len(letter.encode())) + end) for end in ("a.csv", "b.csv")]
+    for path in paths:
+        path.touch()
+        journal_of(path).touch()
+        assert journal_of(path).name.endswith(".unfinished")
+    assert len(names(tmp_path)) == 4
+
+
+def test_a_lock_is_of_one_at_a_time_and_ends_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    holds = "import sys, pathlib\nfrom showtell.files import locked\n"
+    holds += "with locked(pathlib.Path(sys.argv[1])): print('', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        with pytest.raises(BlockingIOError), locked(path):
+            pass
+        process.kill()
+    with locked(path):
+        path.unlink()
+        with locked(path), pytest.raises(BlockingIOError), locked(path):  # the new file of that name is another's
+            pass
+
+
 def test_originals_of_long_names_that_begin_alike_are_both_kept(tmp_path):
     for end in "ab":
         path = tmp_path / ("n" * 250 + end)
@@ -214,6 +247,17 @@ def test_text_as_people_s_programs_write_it(tmp_path, codec):
     (tmp_path / "list").write_bytes((mark + '["é.jpg",\r\n1]\n').encode(codec))
     assert read_lines(tmp_path / "list") == ['["é.jpg",', "1]"]
     assert read_json(tmp_path / "list") == ["é.jpg", 1]
+
+
+def test_compressed_text_is_read_and_damage_is_a_sentence(tmp_path):
+    path = tmp_path / "a.csv.gz"
+    packed = gzip.compress("é\r\n".encode())
+    path.write_bytes(packed)
+    assert read_lines(path) == ["é"]
+    for damaged in (packed[:-9], packed[:12] + b"xx" + packed[14:], packed[:3]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a\.csv\.gz can't be unpacked: "):
+            read_text(path)
 
 
 def test_another_encoding_is_read_where_it_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """What showtell raises when something outside it is wrong: one sentence, and the way out."""
 
+import json
+
 
 class ShowtellError(Exception):
     """A problem that the caller can mend.
@@ -59,8 +61,8 @@ class MissingExtraError(UsageError):
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks: an error is a line, so that a script can count them."""
-    return " ".join(text.split())
+    """The text without line breaks: an error is a line, so that a script can count them; and it moves no cursor."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in " ".join(text.split()))
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ meanwhile, or pulls the plug, finds the old or the new. Errors are OSErrors that
 
 import codecs
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ import secrets
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from showtell.errors import DataError, UsageError
 
@@ -26,6 +28,8 @@ T = TypeVar("T")
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()
 MOST_REPLACED = 100  # times that a folder is replaced while it is read, and read again
 LONGEST_NAME = 255  # bytes that file systems take
+GZIP = b"\x1f\x8b"  # how such a file begins
+LOCKED_BYTE = 2**40  # on Windows, where nobody reads or writes what is locked: far behind the end
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -78,6 +82,45 @@ def write_file(path: Path, content: bytes | str | Iterable[str], *, flush: bool 
                 file.writelines([content] if isinstance(content, str) else content)
 
 
+def append(file: BinaryIO, content: bytes) -> None:
+    """Write all of `content` at the end of an unbuffered file, or nothing of it: half a row would look like a row.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    end = os.fstat(file.fileno()).st_size
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        with suppress(OSError):  # a pipe
+            file.truncate(end)
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from locking the same file meanwhile; it is made if it is not there, and may be removed.
+
+    The lock ends with the process, in whatever way that ends: there is nothing to clean up.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it can't be opened.
+    """
+    file = path.open("ab")
+    try:
+        _lock(file)
+        while not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+            file.close()  # who had it locked has removed it since
+            file = path.open("ab")
+            _lock(file)
+        yield
+    finally:
+        file.close()
+
+
 def check_writable(path: Path) -> None:
     """Find out before the work, not after it, that a file can't be written.
 
@@ -119,7 +162,7 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
         aside.write_bytes(content)
         _look_like(path, aside)
         if keep_as is not None:
-            _keep(path, path.with_name(_fitting(keep_as)))
+            _keep(path, path.with_name(fitting(keep_as)))
 
 
 @contextmanager
@@ -137,7 +180,7 @@ def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """
     finish_replacing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stale = _beside(path, f"{secrets.token_hex(4)}.new" if shared else "new"), _beside(path, "old")
+    fresh, stale = beside(path, f"{secrets.token_hex(4)}.new" if shared else "new"), beside(path, "old")
     shutil.rmtree(fresh, ignore_errors=True)  # what somebody left who was killed
     try:
         with _called(path, fresh):
@@ -164,8 +207,8 @@ def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 def finish_replacing(path: Path) -> None:
     """Do the second of `new_folder`'s two renames, when the process was killed between them."""
-    fresh = _beside(path, "new")
-    if not path.exists() and _beside(path, "old").exists() and fresh.exists():
+    fresh = beside(path, "new")
+    if not path.exists() and beside(path, "old").exists() and fresh.exists():
         with suppress(OSError):  # the writer was faster; or a read-only disk: the caller says that nothing is there
             move(fresh, path)
 
@@ -181,7 +224,7 @@ def read_folder(path: Path, read: Callable[[], T]) -> T:
         try:
             found = read()
         except Exception:
-            if _identity(path) == before and (before or not _beside(path, "old").exists()):
+            if _identity(path) == before and (before or not beside(path, "old").exists()):
                 raise
         else:
             if _identity(path) == before:
@@ -199,6 +242,12 @@ def move(source: Path, target: Path) -> None:
     return os.replace(source, target)  # noqa: PTH105
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix that says what a file holds, in small letters; of a compressed file, the one before its .gz."""
+    name = Path(path.stem) if path.suffix.lower() == ".gz" else path
+    return name.suffix.lower()
+
+
 def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> str:
     """Text that a person's program wrote: in the encoding that its byte order mark says, else in `encoding`.
 
@@ -212,9 +261,12 @@ def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> 
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """A text file as `as_text` reads it. Raises DataError."""
+    """A text file, compressed by gzip or not, as `as_text` reads it. Raises DataError."""
     try:
-        return as_text(path.read_bytes(), encoding)
+        content = path.read_bytes()
+        return as_text(gzip.decompress(content) if content.startswith(GZIP) else content, encoding)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} can't be unpacked: {str(error).rstrip('.')}.") from error
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -272,22 +324,42 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _aside(path: Path) -> Path:
     """Where a file is written before it takes its place, of its own for every call."""
-    return _beside(path, f"{secrets.token_hex(4)}.tmp")
+    return beside(path, f"{secrets.token_hex(4)}.tmp")
 
 
-def _beside(path: Path, end: str) -> Path:
-    """A hidden name in the same folder, which is never too long."""
-    name = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
-    return path.with_name(f".{name}.{end}")
+def beside(path: Path, end: str) -> Path:
+    """A hidden name in the same folder, which is never too long, and another one for another path."""
+    return path.with_name(f".{fitting(path.name, LONGEST_NAME - len(end) - 2)}.{end}")
 
 
-def _fitting(name: str) -> str:
-    """The name; of one that is too long, what it begins and ends with, and a digest of all."""
+def fitting(name: str, room: int = LONGEST_NAME) -> str:
+    """The name; of one that is longer than `room` bytes, what it begins and ends with, and a digest of all."""
     data = os.fsencode(name)
-    if len(data) <= LONGEST_NAME:
+    if len(data) <= room:
         return name
-    begin, end = (part.decode("utf-8", "ignore") for part in (data[:200], data[-20:]))
+    begin, end = (part.decode("utf-8", "ignore") for part in (data[: room - 55], data[-20:]))
     return f"{begin}~{hashlib.sha256(data).hexdigest()[:8]}~{end}"
+
+
+def _lock(file: BinaryIO) -> None:
+    """Raises BlockingIOError when another process has the lock."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            raise BlockingIOError from None
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a network's file system without locks
+            pass
 
 
 def _flush(file: Path) -> None:

@@ -2,12 +2,14 @@
 
 import csv
 import functools
+import gzip
 import http.server
 import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -16,16 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from showtell import bundle as bundle_module
-from showtell.captioner import Caption
 from showtell.cli import main
 from showtell.cli.commands import caption as caption_module
+from showtell.data import read_predictions
 from showtell.errors import UsageError
 from showtell.images import storage, urls
 from showtell.images.names import printable
 from showtell.images.sources import Finder
 from showtell.results.journal import done_images
-from showtell.results.outputs import CSV_HEADER, coco_image_id, row
-from tests.fake_model import picture, png, save_fake_model, use_fake_engine
+from showtell.results.outputs import coco_image_id, coco_text, header_of, row_text
+from tests.fake_model import FakeEngine, picture, png, save_fake_model, use_fake_engine
 
 REPOSITORY = Path(__file__).parents[2]
 SAID = {
@@ -33,6 +35,8 @@ SAID = {
     "lime": "a green picture of nothing",
     "blue": "a blue picture of nothing",
 }
+
+WRITTEN = (("a.png", "red"), ("b.jpg", "lime"), ("trip/c.webp", "blue"))
 
 
 @pytest.fixture
@@ -114,6 +118,21 @@ def test_stdin_that_is_no_image(place, capsys, monkeypatch, data, message):
     code, out, error = run(capsys, "-")
     assert (code, out) == (1, "")
     assert message in error
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_as_windows_writes_it(place, capsys, codec):
+    """Notepad marks the begin of UTF-8, PowerShell's > writes UTF-16: the mark is no part of the first name."""
+    Path("photos/a.png").rename("photos/é.png")
+    Path("list.txt").write_bytes("photos/é.png\r\nphotos/b.jpg\r\n".encode(codec))
+    code, out, error = run(capsys, "--list", "list.txt")
+    assert (code, error) == (0, "")
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["photos/é.png", "photos/b.jpg"]
+
+
+def test_a_list_that_only_begins_like_utf_16(place, capsys):
+    Path("list.txt").write_bytes(b"\xff\xfea")
+    assert run(capsys, "--list", "list.txt")[0] == 1
 
 
 def test_list_names_inputs(place, capsys, monkeypatch):
@@ -314,11 +333,72 @@ def test_coco_image_ids(name, image_id):
 
 @pytest.mark.parametrize(
     ("file", "first"),
-    [("x.jsonl", "{"), ("x.csv", "image,"), ("x.json", "["), ("x.CSV", "image,"), ("x.txt", "photos")],
+    [
+        ("x.jsonl", "{"),
+        ("x.ndjson", "{"),
+        ("x.csv", "image,"),
+        ("x.CSV", "image,"),
+        ("x.tsv", "image\tcaption\tlog_prob\nphotos/a.png\t"),
+        ("x.json", "["),
+        ("x.txt", "photos"),
+        ("x", "photos"),
+    ],
 )
 def test_the_files_suffix_says_the_format(place, capsys, file, first):
+    """With .gz behind it, the same is compressed; `score` reads all of them."""
     run(capsys, "photos", "-o", file)
     assert Path(file).read_text().startswith(first)
+    run(capsys, "photos", "-o", f"{file}.gz")
+    assert gzip.decompress(Path(f"{file}.gz").read_bytes()) == Path(file).read_bytes()
+    if Path(file).suffix:
+        expected = {f"photos/{name}": SAID[colour] for name, colour in WRITTEN}
+        if file == "x.json":
+            expected = {Path(name).name: said for name, said in expected.items()}
+        for written in (file, f"{file}.gz"):
+            assert read_predictions(written).captions == expected
+    assert not list(place.glob(".*"))
+
+
+@pytest.mark.parametrize("file", ["x.xlsx", "x.yaml.gz", "x.zip", "x.tar.gz", "x.parquet.gz"])
+def test_a_suffix_that_says_no_format_is_refused(place, capsys, file):
+    """Text lines in a file that is called a spreadsheet are nobody's wish."""
+    code, out, error = run(capsys, "photos", "-o", file)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"showtell: {file}")
+    assert not Path(file).exists()
+
+
+@pytest.mark.parametrize("file", ["x.csv.gz", "x.jsonl.gz", "x.txt.gz"])
+def test_a_compressed_file_is_gone_on_with(place, capsys, monkeypatch, file):
+    run(capsys, "photos", "-o", f"whole.{file}")
+    encode = FakeEngine.encode
+    with monkeypatch.context() as patch:
+
+        def stop(self, images):
+            if self.batches:
+                raise KeyboardInterrupt
+            return encode(self, images)
+
+        patch.setattr(FakeEngine, "encode", stop)
+        assert run(capsys, "photos", "-o", file, "--batch-size", "1")[0] == 130
+    assert len(gzip.decompress(Path(file).read_bytes())) > 0
+    assert run(capsys, "photos", "-o", file, "--resume", "--batch-size", "1")[0] == 0
+    assert Path(file).read_bytes() == Path(f"whole.{file}").read_bytes()
+
+
+def test_images_of_one_name_have_ids_of_their_own():
+    names = ["x/a.jpg", "a.jpg", "y/a.jpg"]
+    rows = json.loads("".join(coco_text({"image": name, "caption": "a dog"} for name in names)))
+    assert [each["image_id"] for each in rows] == ["a.jpg", "./a.jpg", "y/a.jpg"]
+
+
+def test_samples_of_a_shard_have_keys_of_their_own(place, capsys):
+    names = ["a.b.png", "a b.png", "a_b.png", "a-b.png", "a;b.png"]
+    for name in names:
+        picture("red").save(name)
+    assert run(capsys, *names, "-o", "x.tar")[0] == 0
+    with tarfile.open("x.tar") as tar:
+        assert len(set(tar.getnames())) == 3 * len(names)
 
 
 def test_format_wins_over_the_suffix(place, capsys):
@@ -327,14 +407,14 @@ def test_format_wins_over_the_suffix(place, capsys):
 
 
 def test_names_on_a_terminal_move_no_cursor():
-    assert printable("a\x1b[2J\tb\n.jpg") == r"a\x1b[2J\tb\n.jpg"
+    assert printable("a\x1b[2J\tb\n.jpg") == r"a\x1b[2J\x09b\x0a.jpg"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold Unicode only")
 def test_a_name_that_is_not_unicode(place, capsys):
     """os.walk gives such a name as lone surrogates, which can't be written as UTF-8."""
     Path("photos/a.png").rename(os.fsdecode(b"photos/\xff.png"))
-    for format in ("text", "jsonl", "csv", "coco"):
+    for format in ("text", "jsonl", "csv", "tsv", "coco"):
         code, _, error = run(capsys, "photos", "-o", "out", "-f", format)
         assert (code, error) == (0, "")
         assert r"\xff.png" in Path("out").read_text(encoding="utf-8")
@@ -407,7 +487,7 @@ def test_every_cut_keeps_exactly_the_whole_images(outputs, format, num, tmp_path
     last_images = ends[-3][1]
     for cut in (*range(header + 40), *range(header + last_images - 2, len(whole) + 1)):
         path.write_bytes(whole[:cut])
-        done = done_images(path, format, num, CSV_HEADER if format == "csv" else "")
+        done = done_images(path, format, num, header_of(format))
         complete = [name for name, end in ends if header + end <= cut]
         assert done == set(complete), cut
         kept = max([header + end for _, end in ends if header + end <= cut], default=header if cut >= header else 0)
@@ -423,7 +503,7 @@ def ends_of_images(rows: bytes, format: str, num: int) -> list[tuple[str, int]]:
         values = [(r["image"], r["caption"], r["log_prob"]) for r in map(json.loads, text)]
     ends, end = [], 0
     for n, (name, said, log_prob) in enumerate(values, 1):
-        end += len(row(format, name, Caption(said, (), float(log_prob), (), 0.0, None, True)).encode())
+        end += len(row_text(format, {"image": name, "caption": said, "log_prob": float(log_prob)}).encode())
         if n % num == 0:
             ends.append((name, end))
     assert end == len(rows)
@@ -468,7 +548,7 @@ def test_resume_refuses_and_keeps_another_programs_file(tmp_path, format, text):
     path = tmp_path / f"x.{format}"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"can't be continued: row \d is not one .*leave out --resume"):
-        done_images(path, format, 1, CSV_HEADER if format == "csv" else "")
+        done_images(path, format, 1, header_of(format))
     assert path.read_text() == text
 
 

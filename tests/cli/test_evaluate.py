@@ -136,6 +136,7 @@ def test_no_readable_image(place, capsys):
     [
         (["--split", "dev"], "has no split 'dev'. It has: train, test."),
         (["--features", "nowhere"], "There is no feature cache in nowhere."),
+        (["-o", "x.csv"], "x.csv: evaluate writes JSON. Name a .json file."),
         (["-o", "nowhere/x.json"], "nowhere/x.json can't be written: No such file or directory."),
         (["--data", "tables:t"], "tables"),
     ],

@@ -1,5 +1,6 @@
 """Killed, and gone on with: the finished file is the one of a run that nothing disturbed, in every format."""
 
+import errno
 import json
 import os
 import signal
@@ -15,11 +16,12 @@ import pytest
 from showtell import captioner as captioner_module
 from showtell.cli import main
 from showtell.engines import exported
+from showtell.results import outputs
 from showtell.results.journal import journal_of
 from tests.fake_model import FakeEngine, picture, save_fake_model
 
 REPOSITORY = Path(__file__).parents[2]
-FORMATS = ("text", "jsonl", "csv", "coco", "parquet", "tar")
+FORMATS = ("text", "jsonl", "csv", "tsv", "coco", "parquet", "tar")
 SUFFIX = {"text": "txt", "coco": "json"}
 IMAGE = dict.fromkeys(FORMATS, b".png") | {"tar": b"log_probs"}  # what an image leaves in the file once
 COUNT = 60
@@ -232,6 +234,98 @@ def test_without_resume_a_run_begins_again(place, capsys, monkeypatch):
         run(capsys, "-o", "x.jsonl", "--beam", "2")
     run(capsys, "-o", "x.jsonl")
     assert Path("x.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_two_runs_do_not_write_one_file(place, capsys, format):
+    """The second says so, whether it would go on or begin again; the first ends as if it were alone."""
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    whole, out = (Path(f"{name}.{SUFFIX.get(format, format)}") for name in ("whole", "out"))
+    failures = run(capsys, "-o", whole)
+    encode, second = NeighbourlyEngine.encode, []
+
+    def begin_another(self, images):
+        if not second:
+            second.append(None)
+            second[:] = [main(["caption", "-m", "m", "photos", "-o", str(out), *more]) for more in ([], ["--resume"])]
+        return encode(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NeighbourlyEngine, "encode", begin_another)
+        code, errors = run(capsys, "-o", out)
+    refused = f"showtell: Another run is writing {out}. Wait until it has ended, or choose another -o FILE."
+    assert second == [2, 2]
+    assert (code, [line for line in errors if line != refused]) == failures
+    assert errors.count(refused) == 2
+    assert out.read_bytes() == whole.read_bytes()
+    assert {path.name for path in place.iterdir()} == {"m", "photos", whole.name, out.name}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_is_a_sentence_and_gone_on_from(place, capsys, monkeypatch, format):
+    """What was written of the image in work is taken back: half a row would look like a row."""
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    whole, out = (Path(f"{name}.{SUFFIX.get(format, format)}") for name in ("whole", "out"))
+    failures = run(capsys, "-o", whole)
+    append = outputs.append
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "append", lambda file, content: append(_Full(file), content))
+        code, errors = run(capsys, "-o", out)
+    assert code == 1
+    assert errors[-1] == (
+        f"showtell: {out} can't be written: No space left on device. The same command and --resume goes on."
+    )
+    if format in ("text", "jsonl", "csv"):
+        assert out.read_bytes().endswith(b"\n")
+    assert run(capsys, "-o", out, "--resume") == failures
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("format", ["jsonl", "tar"])
+def test_a_disk_that_is_full_at_the_begin_leaves_the_old_file(place, capsys, monkeypatch, format):
+    out = Path(f"out.{format}")
+    run(capsys, "-o", out)
+    before = out.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, errors = run(capsys, "-o", out)
+    assert (code, errors[-1]) == (
+        2,
+        f"showtell: {out} can't be written: No space left on device. Choose another -o FILE.",
+    )
+    assert out.read_bytes() == before
+    assert not journal_of(out).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no such device")
+def test_stdout_that_is_full(place):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(REPOSITORY), *["caption", "-m", "m", "photos/1"]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "showtell: stdout can't be written: No space left on device.\n")
+
+
+class _Full:
+    """A file on a disk that is full after so many bytes; the last piece that it takes is short."""
+
+    def __init__(self, file) -> None:
+        self._file = file
+        self.fileno, self.truncate = file.fileno, file.truncate
+
+    def write(self, content) -> int:
+        left = 2000 - os.fstat(self.fileno()).st_size
+        if left <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(content[:left])
 
 
 def test_a_journal_that_is_cut_in_its_first_line_is_none(place, capsys):

@@ -1,5 +1,6 @@
 """The command line's root: light help, errors on one line, exit codes."""
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import typer
 from showtell import __version__, cli
 from showtell.cli import COMMANDS, main
 from showtell.errors import ImageError, Interrupted, MissingExtraError, UsageError
+from tests.fake_model import picture
 
 HEAVY = {"torch", "transformers", "accelerate", "tensorboard", "onnxruntime", "pyarrow", "matplotlib"}
 
@@ -98,7 +100,7 @@ def test_unknown_command_names_the_nearest(capsys):
         (["caption", "x.jpg", "--beam", "three"], r"Invalid value for '--beam'.*See: showtell caption -h"),
         (
             ["caption", "x.jpg", "--format", "xml"],
-            r"'--format'.*'text', 'jsonl', 'csv', 'coco'",
+            r"'--format'.*'text', 'jsonl', 'csv', 'tsv', 'coco'",
         ),
         (["export"], r"Missing argument.*MODEL.*See: showtell export -h"),
     ],
@@ -230,6 +232,25 @@ sys.exit(main(["models"]))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert (process.returncode, error) == (130, "showtell: Stopped by Ctrl-C.\n")
+
+
+@pytest.mark.parametrize("command", ["caption", "alt"])
+def test_what_a_terminal_can_t_encode_is_escaped(tmp_path, command):
+    """Windows gives a pipe cp1252: such a name ended the run, and what came behind it was lost."""
+    for name in ("写.png", "é.png", "z.png"):
+        picture("red").save(tmp_path / name)
+    (tmp_path / "写.html").write_text('<img src="写.png"><img src="z.png">', encoding="utf-8")
+    arguments = {"caption": [".", "--format", "jsonl"], "alt": ["写.html"]}[command]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "showtell", command, *arguments], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode == 0
+    lines = done.stdout.decode("ascii").splitlines()
+    if command == "caption":
+        assert [json.loads(line)["image"] for line in lines] == ["z.png", "é.png", "写.png"]
+    else:
+        assert [line.split("\t")[1] for line in lines] == ["\\u5199.png", "z.png"]
 
 
 def test_the_error_class_of_typer_is_found():

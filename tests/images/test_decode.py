@@ -239,10 +239,6 @@ def test_reading_smaller_keeps_the_shorter_side() -> None:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
@@ -267,6 +263,63 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="limit is 2,000"):
         read_image(quarters(), max_pixels=2_000)
     assert_quarters(read_image(saved(quarters(), "PNG"), max_pixels=64 * 32))
+
+
+@pytest.mark.parametrize(("format_", "options"), [("JPEG", {}), ("MPO", {"save_all": True, "append_images": []})])
+def test_a_jpeg_over_the_limit_is_read_at_a_fraction(format_: str, options: dict[str, Any]) -> None:
+    """Phones make photos of 108 and 200 megapixels, some with a second picture behind; at 1/8, little is held."""
+    if options:
+        options["append_images"] = [quarters()]
+    data = saved(quarters(1600, 800), format_, quality=95, **options)
+    assert read_image(data, at_least=100, max_pixels=200 * 100).shape == (100, 200, 3)
+    with pytest.raises(ImageError, match=r"1600 x 800 = .* baseline JPEG"):
+        read_image(data, at_least=100, max_pixels=200 * 100 - 1)
+    with pytest.raises(ImageError, match=r"Shrink the image, or raise max_pixels\."):
+        read_image(data, max_pixels=200 * 100)
+
+
+@pytest.mark.parametrize("kind", ["progressive", "a scan for each colour", "another scan's header in a comment"])
+def test_a_jpeg_that_is_held_whole_is_not_read_at_a_fraction(kind: str) -> None:
+    """Its decoder holds the coefficients of all pixels before it makes the first of the small picture."""
+    data = saved(quarters(1600, 800), "JPEG", quality=95, progressive=kind == "progressive")
+    if kind != "progressive":
+        scan = data.index(b"\xff\xda\x00\x0c\x03")
+        comment = b"\xff\xff\xfe\x00\x10" + 3 * b"\xff\xda\x00\x0c\x03" if kind.startswith("another") else b""
+        data = (
+            data[:2] + comment + data[2:scan] + b"\xff\xda\x00\x08\x01" + data[scan + 5 : scan + 7] + data[scan + 11 :]
+        )
+    with pytest.raises(ImageError, match="the limit is 1,000,000"):
+        read_image(data, at_least=100, max_pixels=1_000_000)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+LARGE = bytes(2_000_000)
+BROKEN = chunk(b"tEXt", b"a\0b")[:-4] + bytes(4)
+
+
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind them"])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(LARGE)),
+        chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(LARGE)),
+        chunk(b"iCCP", b"a\0\0" + zlib.compress(LARGE)),
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000))) * 70,
+        chunk(b"zTXt", b"a\0\7"),
+        BROKEN,
+    ],
+    ids=["text", "international text", "profile", "many texts", "unknown compression", "wrong check sum"],
+)
+def test_a_png_with_metadata_that_pillow_refuses(metadata: bytes, place: int, tmp_path: Path) -> None:
+    """Its pixels are sound, and of its metadata nothing is needed."""
+    data = saved(quarters(), "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:place] + metadata + data[place:])
+    assert_quarters(read_image(path))
+    assert_quarters(read_image(path.read_bytes()))
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"])

@@ -1,11 +1,15 @@
 """The one walk through folders: what is found, what is passed over and said, and what two names of one thing are."""
 
 import os
+import re
 import sys
+import tarfile
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from showtell import data
 from showtell.cli import main
@@ -136,18 +140,36 @@ def test_two_files_whose_names_differ_in_form_only_stay_two(place):
 
 def test_names_are_written_so_that_two_stay_two():
     assert writable(os.fsdecode(b"caf\xe8.jpg")) == r"caf\xe8.jpg"
-    assert printable("a\tb\x1b.jpg") == r"a\tb\x1b.jpg"
+    assert printable("a\tb\x1b\u2028.jpg") == r"a\x09b\x1b\u2028.jpg"
+    assert writable(r"C:\photos\new\x.jpg") == printable(r"C:\photos\new\x.jpg") == r"C:\photos\new\x.jpg"
     assert writable("café 😀.jpg") == printable("café 😀.jpg") == "café 😀.jpg"
 
 
+@given(st.lists(st.sampled_from([b"a", b"\\", b"x", b"5c", b"e9", b"\xe9", b"u00a0", "\xa0".encode(), b"\n", b"n"])))
+def test_a_written_name_is_of_one_file(parts):
+    """`caf\xe9.jpg` may be what a byte looks like, or a name that somebody gave."""
+    name = os.fsdecode(b"".join(parts))
+    kinds = r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})"
+
+    def unescaped(found):
+        return bytes([int(found[1], 16)]) if found[1] else chr(int(found[2], 16)).encode()
+
+    for written in (writable(name), printable(name)):
+        read = b"".join(
+            unescaped(found) if (found := re.fullmatch(kinds, piece)) else piece.encode()
+            for piece in re.split(rf"({kinds.replace('(', '(?:')})", written)
+        )
+        assert os.fsdecode(read) == name
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold Unicode only")
-@pytest.mark.parametrize("output", ["out.txt", "out.jsonl", "out.csv", "out.tar"])
+@pytest.mark.parametrize("output", ["out.txt", "out.jsonl", "out.csv", "out.tsv", "out.tar"])
 def test_names_that_print_alike_are_two_images_to_resume(place, monkeypatch, capsys, output):
     """One key for two photos: the second never got a row, or the finished file was refused."""
     use_fake_engine(monkeypatch)
     save_fake_model(place / "m")
     Path("p").mkdir()
-    for name in (b"caf\xe8.png", b"caf\xe9.png", b"a\tb.png", b"a\x01b.png"):
+    for name in (b"caf\xe8.png", b"caf\xe9.png", b"a\tb.png", b"a\x01b.png", rb"caf\xe9.png", b"a\rb.png"):
         picture("red").save(Path("p", os.fsdecode(name)))
     whole = f"whole{Path(output).suffix}"
     assert main(["caption", "-m", "m", "p", "-o", whole, "--batch-size", "1"]) == 0
@@ -156,6 +178,22 @@ def test_names_that_print_alike_are_two_images_to_resume(place, monkeypatch, cap
         Path(output).write_bytes(content[: int(share * len(content))])
         assert main(["caption", "-m", "m", "p", "-o", output, "--resume", "--batch-size", "1"]) == 0
         assert Path(output).read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold Unicode only")
+@pytest.mark.parametrize("spec", ["folder:d", "shards:d.tar"])
+def test_image_ids_of_a_data_set_can_be_written(place, spec):
+    """Predictions, a feature cache and logs are UTF-8: such a name ended an evaluation when all was done."""
+    Path("d").mkdir()
+    for name in (b"caf\xe8", b"caf\xe9"):
+        picture("red").save(Path("d", os.fsdecode(name + b".png")))
+        Path("d", os.fsdecode(name + b".txt")).write_text("a dog")
+    with tarfile.open("d.tar", "w") as tar:
+        for file in sorted(Path("d").iterdir()):
+            tar.add(file, file.name)
+    ids = [example.image_id for example in data.load(spec).examples]
+    assert [image_id.removesuffix(".png") for image_id in ids] == [r"caf\xe8", r"caf\xe9"]
+    assert [example.read(at_least=8).shape for example in data.load(spec).examples] == [(12, 12, 3)] * 2
 
 
 # ------------------------------------------------------------------------------------------------ trying again

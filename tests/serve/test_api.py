@@ -131,12 +131,19 @@ def test_what_is_wrong_with_a_request_is_a_sentence(api, asked, words):
     check_problem(api.post("/v1/captions", json=as_json("red") | asked), 422, *words)
 
 
+@pytest.mark.parametrize("field", ["images", "images[]", "image", "file"])
+def test_files_in_the_fields_that_clients_use(api, field):
+    answer = api.post("/v1/captions", files=[(field, (f"{c}.png", png(c), "image/png")) for c in ("red", "lime")])
+    assert [image["name"] for image in answer.json()["images"]] == ["red.png", "lime.png"]
+
+
 @pytest.mark.parametrize(
     ("data", "files", "words"),
     [
         ({"beam": "many"}, form("red"), ["beam", "integer"]),
         ({"images": "dog.jpg"}, None, ["images", "curl"]),
-        ({}, [("model", ("a", b"fake"))], ["model", "text"]),
+        ({}, [("model", ("a", b"fake"))], ["model", "-F images=@FILE"]),
+        ({}, [("photo", ("a.png", b""))], ["photo", "-F images=@FILE"]),
     ],
     ids=str,
 )

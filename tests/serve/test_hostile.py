@@ -101,6 +101,10 @@ GOOD = {
     "polyglot: a picture and an archive": png("red") + b"PK\x03\x04" + bytes(60),
     "animation": encoded(picture("red"), "GIF", save_all=True, append_images=[picture("lime")] * 3),
     "grey with alpha": encoded(Image.new("LA", (9, 9), (128, 0))),
+    "JPEG of more pixels than allowed": encoded(np.zeros((1001, 1000, 3), np.uint8), "JPEG"),
+    "PNG with a large profile": png("red")[:33]
+    + chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(80_000_000), 9))
+    + png("red")[33:],
     "16 bits": encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16))),
 }
 

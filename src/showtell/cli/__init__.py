@@ -4,6 +4,9 @@ A command's module holds a Typer application named ``app`` that parses, calls th
 Exit codes: 0 all done, 1 some inputs failed (the rest are done and written), 2 wrong usage, 130 Ctrl-C.
 """
 
+import codecs
+import io
+import json
 import logging
 import os
 import sys
@@ -33,6 +36,8 @@ COMMANDS = {
     "models": "Look at models: what they are, and how good.",
     "push": "Put a model on the Hugging Face Hub.",
 }
+
+ESCAPED = "showtell.escaped"  # an error handler of codecs
 
 COMPLETION = ("install_completion", "show_completion")
 
@@ -115,6 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     Errors become one line on stderr. With ``SHOWTELL_DEBUG=1`` in the environment, the traceback precedes it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPED)
     logger = logging.getLogger("showtell")
     if not logger.handlers:
         logger.addHandler(ToStderr())
@@ -128,6 +136,15 @@ def main(arguments: list[str] | None = None) -> int:
         line, code = message_and_exit_code(error)
         print(f"showtell: {line}", file=sys.stderr)
         return code
+
+
+def escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""What a terminal or a Windows pipe (cp1252) can't encode is written as `\u5199`, which JSON reads as the same."""
+    assert isinstance(error, UnicodeEncodeError), "it is for writing only"
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(ESCAPED, escaped)
 
 
 def message_and_exit_code(error: Exception) -> tuple[str, int]:

@@ -107,7 +107,7 @@ def caption_on_cluster(
     else:
         results.check(made_with)
         folder = begun["folder"]
-    for said in filter(None, (finder.passed_over(), *map(str, finder.problems))):
+    for said in finder.notes():
         print(f"showtell: {one_line(said)}", file=sys.stderr)
     lines = results.lines()
     over = results.done()

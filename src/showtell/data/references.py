@@ -13,7 +13,7 @@ from typing import Any
 from showtell.data.dataset import SPLIT_NAMES, Dataset
 from showtell.data.formats import DATA_FORMATS, coco, karpathy, load, table
 from showtell.errors import DataError, UsageError
-from showtell.files import read_json, read_lines
+from showtell.files import read_json, read_lines, suffix_of
 from showtell.images.decode import SUFFIXES
 
 SAMPLING = ("temperature", "top_k", "top_p", "seed")
@@ -55,7 +55,7 @@ def read_references(source: str | Path, split: str | None = None) -> References:
     if kind in DATA_FORMATS and rest:
         return _of_dataset(load(str(source), photos=False), split)
     file = _file(source)
-    if file.suffix.lower() != ".json":
+    if suffix_of(file) != ".json":
         return _of_rows(file, _rows(file), {}, split)
     content = read_json(file)
     if isinstance(content, list):
@@ -87,14 +87,14 @@ def read_predictions(source: str | Path) -> Predictions:
     file, asked = table.parse(rest) if kind == "table" and rest else (_file(source), {})
     rows: Any
     decoding = None
-    if file.suffix.lower() == ".json":
+    if suffix_of(file) == ".json":
         rows = read_json(file)
         if isinstance(rows, dict):
             decoding = _decoding(rows.get("search"))
             rows = rows.get(
                 "predictions", rows.get("annotations", [{"image_id": i, "caption": c} for i, c in rows.items()])
             )
-    elif file.suffix.lower() == ".txt":
+    elif suffix_of(file) == ".txt":
         rows = [_text_row(file, number, line) for number, line in enumerate(read_lines(file), 1) if line]
     else:
         rows = _rows(file)
@@ -177,7 +177,7 @@ def _of_rows(file: Path, rows: Sequence[Any], asked: Mapping[str, str], split: s
 
 def _rows(file: Path) -> Sequence[Any]:
     """A table's rows; a JSON file may hold them as a list."""
-    if file.suffix.lower() == ".json":
+    if suffix_of(file) == ".json":
         rows = read_json(file)
         return rows if isinstance(rows, list) else [rows]
     return table.read_rows(file)

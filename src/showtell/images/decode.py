@@ -4,6 +4,7 @@
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from showtell.errors import ImageError, reason_of
@@ -27,6 +29,10 @@ SUFFIXES = frozenset({
     ".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".qoi",
 })  # fmt: skip
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+PNG = b"\x89PNG\r\n\x1a\n"
+# Marker, length, and of a scan's header the number of its colours.
+JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd9\xff])(..)(.)", re.DOTALL)
+PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,9 +89,9 @@ def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int |
     Args:
         source: a path, the bytes of a file, an open binary file, a Pillow image, or an array `[H, W]` or
             `[H, W, 1 | 3 | 4]` (uint8 or uint16 over their range, floats 0 to 1, bool).
-        max_pixels: more than that is refused before anything is decoded.
+        max_pixels: more than that are never held: an image of more is refused before anything is decoded.
         at_least: the shorter side may come out smaller than the file's, but not smaller than this: a JPEG is
-            then decoded at 1/2, 1/4 or 1/8 of its size, several times faster.
+            then decoded at 1/2, 1/4 or 1/8 of its size, several times faster, and may have more than `max_pixels`.
 
     Raises:
         ImageError: the source is no image, is damaged or cut off, or is too large.
@@ -95,7 +101,8 @@ def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int |
         return _pixels_of_array(source, name)
     with _explained(name):
         if isinstance(source, Image.Image):
-            _check_size(source, max_pixels, name)
+            if source.width * source.height > max_pixels:
+                raise _too_large(source.size, max_pixels, name)
             return _pixels_of(source)
         if isinstance(source, (str, Path)):
             with Path(source).open("rb") as opened:
@@ -184,11 +191,56 @@ def _damaged(name: str, error: Exception) -> ImageError:
 
 def _read_file(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -> Pixels:
     """The image in an open file."""
+    if not file.seekable():
+        file = io.BytesIO(file.read())
+    start = file.tell()
+    try:
+        return _decoded(file, name, max_pixels, at_least)
+    except (ValueError, SyntaxError):  # of a PNG, Pillow refuses texts and colour profiles over 1 MB, or damaged ones
+        file.seek(start)
+        if file.read(len(PNG)) != PNG:
+            raise
+        return _decoded(_without_metadata(file), name, max_pixels, at_least)
+
+
+def _without_metadata(file: BinaryIO) -> BinaryIO:
+    """A PNG, read up to its first chunk, without its texts and its colour profile, of which nothing is unpacked."""
+    kept = [PNG]
+    name = b""
+    while name != b"IEND" and len(header := file.read(8)) == 8:
+        name, length = header[4:], int.from_bytes(header[:4], "big") + 4  # with its check sum
+        if name in PNG_METADATA:
+            file.seek(length, io.SEEK_CUR)
+        else:
+            kept += [header, file.read(length)]
+    return io.BytesIO(b"".join(kept))
+
+
+def _decoded(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -> Pixels:
+    start = file.tell()
     image = _open(file, name)
-    _check_size(image, max_pixels, name)
+    size = held = image.size
     if at_least is not None:
+        by_rows = _is_decoded_row_by_row(image, file, start)
         image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
+        held = image.size if by_rows else size
+    if held[0] * held[1] > max_pixels:
+        raise _too_large(
+            size, max_pixels, name, "save it as a baseline JPEG, which is read at a fraction" if at_least else ""
+        )
     return _pixels_of(image)
+
+
+def _is_decoded_row_by_row(image: Image.Image, file: BinaryIO, start: int) -> bool:
+    """Whether it is a JPEG all whose colours are in its first scan. Of others, all of the picture is held unscaled."""
+    if not isinstance(image, JpegImageFile) or image.info.get("progressive"):
+        return False
+    before, place, colours = file.tell(), start + 2, b""
+    while not colours and file.seek(place) and (segment := JPEG_SEGMENT.fullmatch(file.read(5))):
+        place += 2 + int.from_bytes(segment[2], "big")
+        colours = segment[3] if segment[1] == b"\xda" else b""
+    file.seek(before)
+    return colours == bytes([image.layers])
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
@@ -196,8 +248,6 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
 
     Not `Image.open`: its limit on pixels is one number for the whole process, and warns before it refuses.
     """
-    if not file.seekable():
-        file = io.BytesIO(file.read())
     start = file.tell()
     prefix = file.read(64)
     if not prefix:
@@ -234,13 +284,12 @@ def _open_heif(file: BinaryIO, start: int, name: str) -> Image.Image:
     return image
 
 
-def _check_size(image: Image.Image, max_pixels: int, name: str) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}.",
-            "Shrink the image or raise max_pixels.",
-        )
+def _too_large(size: tuple[int, int], max_pixels: int, name: str, else_: str = "") -> ImageError:
+    width, height = size
+    return ImageError(
+        f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}.",
+        f"Shrink the image, or {else_ or 'raise max_pixels'}.",
+    )
 
 
 def _pixels_of(image: Image.Image) -> Pixels:

@@ -1,6 +1,7 @@
 """What a name says of its file, wherever it lies; and how names are written, and found again on a disk."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -12,6 +13,7 @@ from showtell.images.decode import SUFFIXES
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read, or refused with a reason
 TABLE_SUFFIXES = (".parquet", ".pq")
 WEB = ("http://", "https://")
+LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
 # Folders that a NAS, a bin, an archiver or a disk keeps for itself: thumbnails, deleted photos, fragments.
 SYSTEM_FOLDERS = frozenset(
@@ -59,13 +61,26 @@ def is_passed_over(path: str, asked: str = "") -> bool:
 
 
 def writable(name: str) -> str:
-    """The name in Unicode, bytes that are none as `\\xe8`: two names stay two."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""The name in Unicode: bytes that are none as `\xe8`, and a backslash that looks like the begin of one as `\x5c`.
+
+    Two names stay two: what is done is known by them.
+    """
+    return os.fsencode(LIKE_AN_ESCAPE.sub(r"\\x5c", name)).decode("utf-8", "backslashreplace")
 
 
 def printable(name: str) -> str:
-    """The name on one line, characters that move a terminal's cursor as `\\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in writable(name))
+    """The name on one line: as `writable`, and what moves a terminal's cursor escaped, too."""
+    return on_one_line(writable(name))
+
+
+def on_one_line(name: str) -> str:
+    """What `writable` returned, as `printable` has it."""
+    return "".join(c if c.isprintable() else _escape(ord(c)) for c in name)
+
+
+def _escape(code: int) -> str:
+    r"""A character that is no byte of its own: `\x80` to `\xff` are bytes."""
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def as_on_disk(paths: Iterable[Path]) -> Iterator[Path | None]:

@@ -89,6 +89,10 @@ class Finder:
         ]
         return f"Passed over: {', '.join(said)}." if said else ""
 
+    def notes(self) -> list[str]:
+        """What was passed over, and what is wrong: a sentence each."""
+        return [note for note in (self.passed_over(), *map(str, self.problems)) if note]
+
     def _pass_over(self, kind: str, path: str) -> None:
         self._passed_over.setdefault(kind, []).append(path)
 
@@ -217,7 +221,10 @@ def listed_names(path: str) -> list[str]:
         data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"The list {path} can't be read: {error.strerror}.") from None
-    lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    try:
+        lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"The list {path} begins like UTF-16 and is not.", "Convert it to UTF-8.") from None
     return [line for line in lines if line.strip()]
 
 

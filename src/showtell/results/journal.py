@@ -2,23 +2,73 @@
 
 The journal of `captions.csv` is `.captions.csv.unfinished`. Its first line says what the captions are made with: those
 of two models in one file would look like those of one. Where the file itself can't grow (a COCO array, Parquet), the
-captions are its other lines. It goes when the file is finished.
+captions are its other lines. It goes when the file is finished. A run holds a lock on it: two that write one file would
+mix their rows.
 """
 
 import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from showtell.errors import UsageError
+from showtell.files import beside, locked
 
-RowFormat = Literal["text", "jsonl", "csv"]
+RowFormat = Literal["text", "jsonl", "csv", "tsv"]
 
 
 def journal_of(path: Path) -> Path:
     """Where the journal of an output is."""
-    return path.with_name(f".{path.name}.unfinished")
+    return beside(path, "unfinished")
+
+
+def has_journal(path: Path) -> bool:
+    """Whether a run keeps one: not of a pipe or a device, which can't be continued."""
+    # /dev/stdout is a link, to a file at times.
+    return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep the journal of an output, and other runs from it, until the output is finished or the block raises.
+
+    Raises:
+        UsageError: another run writes the output, or its folder can't be written.
+    """
+    if not has_journal(path):
+        yield
+        return
+    journal = journal_of(path)
+    is_over = False
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(journal))
+        except BlockingIOError:
+            raise UsageError(
+                f"Another run is writing {path}.", "Wait until it has ended, or choose another -o FILE."
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
+        try:
+            yield
+            is_over = True
+        finally:
+            if is_over or not journal.stat().st_size:
+                if sys.platform == "win32":  # it removes nothing that is open
+                    lock.close()
+                journal.unlink()
+
+
+def begin(path: Path, made_with: Mapping[str, Any]) -> None:
+    """Write the first line of the journal that is held. Raises UsageError."""
+    if has_journal(path):
+        try:
+            journal_of(path).write_text(first_line(made_with), encoding="utf-8", newline="")
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
 
 
 def first_line(made_with: Mapping[str, Any]) -> str:
@@ -76,7 +126,7 @@ def done_images(path: Path, format: RowFormat, num: int, header: str = "", outpu
     with path.open("r+b") as file:
         keep = 0  # bytes
         current, count = None, 0
-        for number, (end, record) in enumerate(_records(file, quoted=format == "csv"), 1):
+        for number, (end, record) in enumerate(_records(file, quoted=format in ("csv", "tsv")), 1):
             if header and number == 1:
                 if record == header.encode():
                     keep = end
@@ -127,7 +177,7 @@ def _image_of_row(record: bytes, format: RowFormat) -> str | None:
         if format == "text":
             name, _ = text.split("\t")
             return name
-        name, _, log_prob = next(csv.reader([text], strict=True))
+        name, _, log_prob = next(csv.reader([text], delimiter="\t" if format == "tsv" else ",", strict=True))
         float(log_prob)
         return name
     except (ValueError, KeyError, TypeError, csv.Error):

@@ -1,43 +1,50 @@
-"""Where captions go: text, JSON lines, CSV and tar shards as they are made, COCO results and Parquet at the end.
+"""Where captions go: rows and tar shards as they are made; COCO results, Parquet and what is compressed at the end.
 
 Whatever the format, a run that is interrupted can be continued (`journal.py`).
 """
 
 import csv
+import gzip
 import io
 import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
 from showtell.data.formats.coco import IMAGE_NAME
-from showtell.errors import Interrupted, MissingExtraError, UsageError
-from showtell.files import check_writable, new_file, write_file
+from showtell.errors import Interrupted, MissingExtraError, ShowtellError, UsageError, reason_of
+from showtell.files import append, check_writable, new_file, suffix_of
 from showtell.images.decode import SUFFIXES
-from showtell.images.names import printable, writable
+from showtell.images.names import on_one_line, printable, writable
 from showtell.images.storage import ByteRange, StoredImage
 from showtell.images.tar import END_OF_SHARD, as_member, written_samples
-from showtell.results.journal import done_images, first_line, is_begun, journal_of
+from showtell.results.journal import RowFormat, begin, done_images, first_line, held, is_begun, journal_of
 
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
 
-Format = Literal["text", "jsonl", "csv", "coco", "parquet", "tar"]
+Format = Literal["text", "jsonl", "csv", "tsv", "coco", "parquet", "tar"]
+WholeFormat = RowFormat | Literal["coco", "parquet"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {
+    "": "text",
+    ".txt": "text",
     ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".tar": "tar",
     ".json": "coco",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-CSV_HEADER = "image,caption,log_prob\n"
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+COLUMNS = ("image", "caption", "log_prob")
 ROW_GROUP = 10_000  # rows of a Parquet file that are in memory together
 
 Row = dict[str, Any]
@@ -62,8 +69,8 @@ class Output(Protocol):
 class RowOutput:
     """A row for each caption, written out at once."""
 
-    def __init__(self, file: TextIO, format: Literal["text", "jsonl", "csv"], done: set[str]) -> None:
-        self._file = file
+    def __init__(self, write: Callable[[str], object], format: RowFormat, done: set[str]) -> None:
+        self._write = write
         self._format = format
         self.done = done
 
@@ -73,15 +80,16 @@ class RowOutput:
 
     def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Write the image's rows together."""
-        self._file.write("".join(row(self._format, image.name, caption) for caption in captions))
-        self._file.flush()
+        name = writable(image.name)
+        rows = ({"image": name, "caption": each.text, "log_prob": round(each.log_prob, 4)} for each in captions)
+        self._write("".join(row_text(self._format, row) for row in rows))
 
 
 class ShardOutput:
     """A WebDataset sample for each image: KEY.jpg (the file as it is), KEY.txt (a caption a line), KEY.json."""
 
-    def __init__(self, file: BinaryIO, done: set[str], keys: set[str]) -> None:
-        self._file = file
+    def __init__(self, write: Callable[[bytes], None], done: set[str], keys: set[str]) -> None:
+        self._write = write
         self._keys = keys
         self.done = done
 
@@ -95,19 +103,18 @@ class ShardOutput:
         key = self._key(image)
         texts = [caption.text for caption in captions]
         values = {"image": writable(image.name), "captions": texts, "log_probs": [c.log_prob for c in captions]}
-        self._file.write(
+        self._write(
             as_member(key + (suffix if suffix in SUFFIXES else ".jpg"), data)
             + as_member(f"{key}.txt", "\n".join(texts).encode())
             + as_member(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
         )
-        self._file.flush()
 
     def _key(self, image: StoredImage) -> str:
         """The image's path without its suffix, in a shard the one there; no two are alike, and none has a dot."""
         path = image.name.removeprefix(f"{image.container}/") if isinstance(image, ByteRange) else image.name
-        key = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
-        if key in self._keys:
-            key = as_key(image.name)
+        stem = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
+        numbered = (f"{as_key(image.name)}_{number}" for number in count(1))
+        key = next(key for key in chain((stem, as_key(image.name)), numbered) if key not in self._keys)
         self._keys.add(key)
         return key
 
@@ -116,15 +123,29 @@ def format_for(asked: Format | None, output: Path | None) -> Format:
     """The format that was asked for; else the one that the file's name says; else text.
 
     Raises:
-        UsageError: the format needs a file, and none is named.
+        UsageError: the name says none that is known, or the format needs a file, and none is named.
         MissingExtraError: Parquet can't be written here.
     """
-    format = asked or FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "text")
-    if format in ("parquet", "tar") and output is None:
-        raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
+    suffix = suffix_of(output) if output else ""
+    format = asked or FORMAT_OF_SUFFIX.get(suffix)
+    if format is None:
+        known = ", ".join(filter(None, FORMAT_OF_SUFFIX))
+        raise UsageError(
+            f"{output} has a suffix that says no format.",
+            f"Known are {known}, the text ones also with .gz behind; or say --format.",
+        )
+    if format in ("parquet", "tar"):
+        if output is None:
+            raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
+        if _is_compressed(output):
+            raise UsageError(f"{output}: {format} files are not compressed by gzip.", "Leave out .gz.")
     if format == "parquet":
         _pyarrow()
     return format
+
+
+def _is_compressed(output: Path) -> bool:
+    return output.suffix.lower() == ".gz"
 
 
 @contextmanager
@@ -143,14 +164,16 @@ def open_output(
     Raises:
         UsageError: the file can't be written, or is not one that can be continued with these options.
     """
-    if format == "coco" or format == "parquet":
-        opened: AbstractContextManager[Output] = _rows_of_whole(path, format, made_with, num, resume=resume)
-    elif format == "tar":
+    if format == "tar":
         assert path is not None, "format_for refuses that"
-        opened = _shard(path, made_with, num, resume=resume)
+        opened: AbstractContextManager[Output] = _shard(path, made_with, num, resume=resume)
+    elif format == "coco" or format == "parquet":
+        opened = _rows_of_whole(path, format, made_with, num, resume=resume)
     elif path is None:
-        opened = nullcontext(RowOutput(sys.stdout, format, set()))
-        sys.stdout.write(CSV_HEADER if format == "csv" else "")
+        _print(header_of(format))
+        opened = nullcontext(RowOutput(_print, format, set()))
+    elif _is_compressed(path):
+        opened = _rows_of_whole(path, format, made_with, num, resume=resume)
     else:
         opened = _growing(path, format, made_with, num, resume=resume)
     with opened as output:
@@ -159,19 +182,22 @@ def open_output(
 
 @contextmanager
 def _growing(
-    path: Path, format: Literal["text", "jsonl", "csv"], made_with: Mapping[str, Any], num: int, *, resume: bool
+    path: Path, format: RowFormat, made_with: Mapping[str, Any], num: int, *, resume: bool
 ) -> Iterator[Output]:
     """A file whose rows are written as they are made."""
-    header = CSV_HEADER if format == "csv" else ""
+    header = header_of(format)
     done: set[str] = set()
-    if resume and path.is_file():
-        is_begun(path, made_with)  # or refused
-        done = done_images(path, format, num, header)
-    goes_on = resume and path.is_file() and path.stat().st_size > 0
-    with _opened(path, "a" if goes_on else "w") as file, _journalled(path, made_with):
-        if not goes_on:
-            file.write(header)
-        yield RowOutput(file, format, done)
+    with held(path):
+        if resume and path.is_file():
+            is_begun(path, made_with)  # or refused
+            done = done_images(path, format, num, header)
+        goes_on = resume and path.is_file() and path.stat().st_size > 0
+        with _opened(path) as write:
+            begin(path, made_with)
+            if not goes_on:
+                _cut(path, 0)
+                write(header.encode())
+            yield RowOutput(lambda text: write(text.encode()), format, done)
 
 
 @contextmanager
@@ -184,87 +210,81 @@ def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) 
     done: set[str] = set()
     keys: set[str] = set()
     keep = 0  # bytes
-    if resume and path.exists():
-        is_begun(path, made_with)  # or refused
-        for key, values, end in written_samples(path):
-            if not isinstance(values, dict) or len(values.get("captions", ())) != num:
-                raise UsageError(
-                    f"{path} can't be continued: {key}.json is not of showtell's with {num} captions.",
-                    "Choose another -o FILE, or leave out --resume.",
-                )
-            keys.add(key)
-            done.add(values["image"])
-            keep = end
-    with _opened(path, "a"):  # so that it is there, or else explained
-        pass
-    with path.open("r+b") as file:
-        file.truncate(keep)
-        file.seek(keep)
-        with _journalled(path, made_with):
-            yield ShardOutput(file, done, keys)
-            file.write(END_OF_SHARD)
-            file.flush()
-
-
-@contextmanager
-def _journalled(path: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
-    """Keep a journal beside an open file until it is finished; not of a pipe or a device, which can't be continued."""
-    if not path.is_file() or path.is_symlink():  # /dev/stdout is a link, to a file at times
-        yield
-        return
-    write_file(journal_of(path), first_line(made_with))
-    yield
-    journal_of(path).unlink()
+    with held(path):
+        if resume and path.exists():
+            is_begun(path, made_with)  # or refused
+            for key, values, end in written_samples(path):
+                if not isinstance(values, dict) or len(values.get("captions", ())) != num:
+                    raise UsageError(
+                        f"{path} can't be continued: {key}.json is not of showtell's with {num} captions.",
+                        "Choose another -o FILE, or leave out --resume.",
+                    )
+                keys.add(key)
+                done.add(values["image"])
+                keep = end
+        with _opened(path) as write:
+            begin(path, made_with)
+            _cut(path, keep)
+            yield ShardOutput(write, done, keys)
+            write(END_OF_SHARD)
 
 
 @contextmanager
 def _rows_of_whole(
-    path: Path | None, format: Literal["coco", "parquet"], made_with: Mapping[str, Any], num: int, *, resume: bool
+    path: Path | None,
+    format: WholeFormat,
+    made_with: Mapping[str, Any],
+    num: int,
+    *,
+    resume: bool,
 ) -> Iterator[Output]:
     """Rows that become a file when the last one is there; they wait in its journal."""
     if path is None:
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             file.write(first_line(made_with))
             try:
-                yield RowOutput(file, "jsonl", set())
+                yield RowOutput(file.write, "jsonl", set())
             finally:
                 file.seek(0)
                 sys.stdout.writelines(coco_text(_rows(file)))
         return
     check_writable(path)
     journal = journal_of(path)
-    goes_on = resume and is_begun(path, made_with)
-    if resume and not goes_on and path.exists():
-        raise UsageError(
-            f"{path} is finished: of an unfinished {format} file there would be {journal.name} beside it.",
-            "Leave out --resume to make it anew.",
-        )
-    header = first_line(made_with)
-    done = done_images(journal, "jsonl", num, header, output=path) if goes_on else set()
-    with _opened(journal, "a" if goes_on else "w", shown=path) as file:
-        if not goes_on:
-            file.write(header)
-            file.flush()
-        try:
-            yield RowOutput(file, "jsonl", done)
-        except Interrupted:  # what is done can be read, and the journal stays to go on from
-            _write_whole_of(journal, path, format, made_with)
-            raise
-    _write_whole_of(journal, path, format, made_with)
-    journal.unlink()
+    with held(path):
+        goes_on = resume and is_begun(path, made_with)
+        if resume and not goes_on and path.exists():
+            raise UsageError(
+                f"{path} is finished: of an unfinished {format} file there would be {journal.name} beside it.",
+                "Leave out --resume to make it anew.",
+            )
+        header = first_line(made_with)
+        done = done_images(journal, "jsonl", num, header, output=path) if goes_on else set()
+        with _opened(journal, shown=path) as write:
+            if not goes_on:
+                _cut(journal, 0)
+                write(header.encode())
+            try:
+                yield RowOutput(lambda text: write(text.encode()), "jsonl", done)
+            except Interrupted:  # what is done can be read, and the journal stays to go on from
+                _write_whole_of(journal, path, format, made_with)
+                raise
+        _write_whole_of(journal, path, format, made_with)
 
 
-def _write_whole_of(
-    journal: Path, path: Path, format: Literal["coco", "parquet"], made_with: Mapping[str, Any]
-) -> None:
+def _write_whole_of(journal: Path, path: Path, format: WholeFormat, made_with: Mapping[str, Any]) -> None:
     """Make the file of its journal's rows."""
-    with journal.open(encoding="utf-8", newline="") as file:
+    with journal.open(encoding="utf-8", newline="") as file, new_file(path) as aside:
         rows = _rows(file)
-        if format == "coco":
-            write_file(path, coco_text(rows))
-        else:
-            with new_file(path) as aside:
-                write_parquet(aside, rows, made_with)
+        if format == "parquet":
+            write_parquet(aside, rows, made_with)
+            return
+        text = coco_text(rows) if format == "coco" else chain([header_of(format)], (row_text(format, r) for r in rows))
+        with aside.open("wb") as plain:
+            if _is_compressed(path):
+                with gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed:
+                    packed.writelines(piece.encode() for piece in text)
+            else:
+                plain.writelines(piece.encode() for piece in text)
 
 
 def _rows(journal: TextIO) -> Iterator[Row]:
@@ -273,17 +293,21 @@ def _rows(journal: TextIO) -> Iterator[Row]:
     return map(json.loads, journal)
 
 
-def row(format: Format, name: str, caption: "Caption") -> str:
+def header_of(format: RowFormat) -> str:
+    """The line that comes before the rows; empty if there is none."""
+    return DELIMITERS[format].join(COLUMNS) + "\n" if format in DELIMITERS else ""
+
+
+def row_text(format: RowFormat, row: Row) -> str:
     """One caption as one row, line break included."""
-    log_prob = round(caption.log_prob, 4)
     if format == "jsonl":
-        values = {"image": writable(name), "caption": caption.text, "log_prob": log_prob}
-        return json.dumps(values, ensure_ascii=False) + "\n"
-    if format == "csv":
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow((writable(name), caption.text, log_prob))
-        return line.getvalue()
-    return f"{printable(name)}\t{caption.text}\n"
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    if format == "text":
+        return f"{on_one_line(row['image'])}\t{row['caption']}\n"
+    line = io.StringIO()
+    writer = csv.writer(line, delimiter=DELIMITERS[format], lineterminator="\r\n")  # else it leaves \r without quotes
+    writer.writerow(row[column] for column in COLUMNS)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def coco_text(rows: Iterable[Row]) -> Iterator[str]:
@@ -294,6 +318,8 @@ def coco_text(rows: Iterable[Row]) -> Iterator[str]:
         image_id = coco_image_id(record["image"])
         if image_id in taken:  # files of one name in two folders: the second goes by its whole path
             image_id = record["image"]
+        while image_id in taken:
+            image_id = f"./{image_id}"
         taken.add(image_id)
         yield separator + json.dumps({"image_id": image_id, "caption": record["caption"]}, ensure_ascii=False)
         separator = ",\n"
@@ -326,18 +352,44 @@ def as_key(path: str) -> str:
 def coco_image_id(name: str) -> int | str:
     """The number in the name of a COCO file; another file's name, without its folder."""
     coco = IMAGE_NAME.fullmatch(Path(name).stem)
-    return int(coco[1]) if coco else writable(Path(name).name)
+    return int(coco[1]) if coco else Path(name).name
 
 
 @contextmanager
-def _opened(path: Path, mode: Literal["w", "a"], shown: Path | None = None) -> Iterator[TextIO]:
-    """Open a text file; its line breaks are written as they are."""
+def _opened(path: Path, shown: Path | None = None) -> Iterator[Callable[[bytes], None]]:
+    """Open a file, which messages call `shown`; yields what writes to its end, whole or not at all."""
+
+    def write(content: bytes) -> None:
+        try:
+            append(file, content)
+        except BrokenPipeError:  # its reader has seen enough
+            raise
+        except OSError as error:
+            raise ShowtellError(
+                f"{shown or path} can't be written: {reason_of(error)}.", "The same command and --resume goes on."
+            ) from None
+
     try:
-        file = path.open(mode, encoding="utf-8", newline="")
+        file = path.open("ab", buffering=0)
     except OSError as error:
         raise UsageError(f"{shown or path} can't be written: {error.strerror}.", "Choose another -o FILE.") from None
     with file:
-        yield file
+        yield write
+
+
+def _cut(path: Path, length: int) -> None:
+    if path.is_file():  # and no pipe
+        os.truncate(path, length)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ShowtellError(f"stdout can't be written: {reason_of(error)}.") from None
 
 
 def _pyarrow() -> tuple[Any, Any]:

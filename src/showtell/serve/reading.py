@@ -20,6 +20,7 @@ from showtell.serve.schema import Asked, AskedInJson, SentImage
 from showtell.serve.settings import Settings
 
 JSON, FORM = "application/json", "multipart/form-data"
+FILE_FIELDS = ("images", "images[]", "image", "file")  # the first is ours, the others what clients often say
 LISTS = tuple(name for name, kind, option in declared() if kind is str and not option.text)
 MAX_FIELDS, MAX_FIELD_BYTES = 300, 64 * 1024
 LONGEST_NAME = 100
@@ -142,8 +143,9 @@ def _of_form(form: FormData) -> tuple[Asked, list[Sent]]:
     fields: dict[str, str] = {}
     lists: dict[str, list[str]] = {name: [] for name in LISTS}
     for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name == "images"):
-            detail = "Send it as a file: curl -F images=@FILE." if name == "images" else "Send it as text."
+        if isinstance(value, UploadFile) != (name in FILE_FIELDS):
+            detail = "Send it as a file:" if name in FILE_FIELDS else "Send files in the field images:"
+            detail += " curl -F images=@FILE."
             raise ProblemError(422, f"{name}: {detail}", errors=[FieldProblem(field=name, detail=detail)])
         if isinstance(value, UploadFile):
             sent.append(Sent(shown_name(value.filename, len(sent)), value.file.read()))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from showtell.errors import DataError
-from showtell.results.alt_text import read_document
+from showtell.results.alt_text import document, read_document
 from showtell.results.alt_text.document import file_of
 
 
@@ -62,7 +62,10 @@ def test_lines(tmp_path):
         ("/img/a.jpg", "begins at the site's root (say --root DIR)"),
         ("https://x.org/a.jpg", "is on another machine"),
         ("//x.org/a.jpg", "is on another machine"),
-        ("file:///a.jpg", "is on another machine"),
+        ("file://x.org/a.jpg", "is on another machine"),
+        ("file:///pics/a%20b.jpg", "/pics/a b.jpg"),
+        ("file://localhost/a.jpg", "/a.jpg"),
+        ("img\\a.jpg", "site/img/a.jpg"),
         ("data:image/png;base64,AAAA", "is data in the document"),
         ("{{ url }}/a.jpg", "is filled in by a template"),
         ("<?= $a ?>", "is filled in by a template"),
@@ -74,6 +77,34 @@ def test_lines(tmp_path):
 )
 def test_file_of(image, file):
     assert str(file_of(image, Path("site"))) == file
+
+
+@pytest.mark.parametrize("image", ["C:\\pics\\a.jpg", "c:/pics/a.jpg", "file:///C:/pics/a.jpg"])
+def test_a_windows_drive(image, monkeypatch):
+    assert file_of(image, Path("site")) == "is on a Windows drive"
+    monkeypatch.setattr(document, "ON_WINDOWS", True)
+    assert str(file_of(image, Path("site"))).lower() == "c:/pics/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("café.jpg", b'<meta charset="iso-8859-1"><img src="caf\xe9.jpg">'),
+        ("café.jpg", b'<img src="caf%E9.jpg"><meta charset="utf-8">'),
+        ("café.jpg", b'<meta charset=x-unknown><img src="caf\xe9.jpg">'),
+        ("café.jpg", b'<meta charset=hex><img src="caf%c3%a9.jpg">'),
+        ("мир.jpg", '<meta http-equiv="Content-Type" content="text/html; charset=windows-1251"><img src="мир.jpg">'),
+        ("写.jpg", '<?xml version="1.0" encoding="Shift_JIS"?><img src="写.jpg">'),
+    ],
+)
+def test_addresses_in_older_encodings(tmp_path, name, source):
+    """Browsers read an address in the page's encoding."""
+    path = tmp_path / "page.html"
+    if isinstance(source, str):
+        source = source.encode(re.search(r"windows-1251|Shift_JIS", source)[0])
+    path.write_bytes(source)
+    (tmp_path / name).touch()
+    assert list(read_document(path).files.values()) == [tmp_path / name]
 
 
 def test_root(tmp_path):

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin, PngImagePlugin
 
 from showtell.errors import ImageError
 from showtell.results.metadata import describe_photo, description_of, jpeg, with_description
+from showtell.results.metadata.exif import with_description as exif_with_description
 
 pytest.importorskip("exiv2", reason="the extra 'metadata' is not installed")
 
@@ -51,6 +54,8 @@ PHOTOS = {
     "WebP with all": photo("WEBP", exif=exif(), icc_profile=b"icc" * 101, xmp=XMP + b" " * (len(XMP) % 2 + 1)),
     "moving WebP": photo("WEBP", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")]),
 }
+DESCRIBED = PngImagePlugin.PngInfo()
+DESCRIBED.add_itxt("Description", "my aunt")
 FORMATS = pytest.mark.parametrize("before", PHOTOS.values(), ids=PHOTOS)
 
 
@@ -137,10 +142,70 @@ def test_packed_xmp_of_a_png():
     assert rest_of(with_description(before, TEXT)) == rest_of(before)
 
 
+OLD = ("old words, which are many and longer than the new", "old", "   ", "SONY DSC")
+WITH_XMP = XMP.replace(b"dc:desc", b"tiff:ImageDesc").replace(
+    b"xmlns:my", b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:my'
+)
+
+
+@pytest.mark.parametrize("old", OLD)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_all_places_that_hold_a_description_agree(format_, old, order):
+    """Viewers show the one or the other: a replaced description stayed in EXIF, and was shown."""
+    fields = Image.Exif()
+    fields.endian = order
+    fields[0x010E], fields[0x0110], fields.get_ifd(0x8769)[0x9003] = old, "Camera", "2024:01:02 03:04:05"
+    options = {}
+    if format_ == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text("Description", old, zip=len(old) > 9)
+        options["pnginfo"].add_text("Author", "me")
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", WITH_XMP.decode())
+    before = photo(format_, exif=fields.tobytes(), xmp=WITH_XMP, **options)
+    for text in (TEXT, "cat", "a longer one: " + TEXT):
+        after = opened(with_description(before, text))
+        read = after.getexif()
+        assert read[0x010E].encode("latin-1").decode().rstrip("\0") == text
+        assert (read[0x0110], read.get_ifd(0x8769)[0x9003]) == ("Camera", "2024:01:02 03:04:05")
+        assert after.tobytes() == opened(before).tobytes()
+        packet = after.info["xmp"]
+        assert (packet.encode() if isinstance(packet, str) else packet).count(b"x-default") == 2
+        if format_ == "PNG":
+            assert (after.text["Description"], after.text["Author"]) == (text, "me")
+        before = with_description(before, text)
+        assert description_of(before) == text
+
+
+def test_a_text_that_fits_moves_nothing():
+    before = photo("JPEG", exif=exif("x" * 50))
+    old, new = jpeg.exif_of(before), jpeg.exif_of(with_description(before, TEXT))
+    assert len(new) == len(old)
+    assert b"Camera" in new
+
+
+def test_exif_that_is_full():
+    before = photo("JPEG", exif=exif("old"))
+    full = jpeg.exif_of(before).ljust(jpeg.LONGEST - 6, b"\0")
+    before = jpeg.with_exif(before, full)
+    assert description_of(with_description(before, "new")) == "new"
+    with pytest.raises(ImageError, match="no room for a description: its EXIF"):
+        with_description(before, TEXT)
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"II*\0", b"MM\0*", b""]))
+def test_damaged_exif_is_not_made_worse(damage, order):
+    data = order + damage
+    after = exif_with_description(data, "new")
+    assert len(after) <= len(data) + 5
+
+
 @pytest.mark.parametrize(
     ("before", "found"),
     [
         (PHOTOS["plain JPEG"], ""),
+        (photo("JPEG", xmp=WITH_XMP), "ein Hund"),
+        (photo("PNG", pnginfo=DESCRIBED), "my aunt"),
         (PHOTOS["JPEG with all"], "ein Hund"),
         (PHOTOS["WebP with all"], "ein Hund"),
         (photo("JPEG", exif=exif("my aunt")), "my aunt"),
@@ -178,7 +243,7 @@ def test_description_of(before, found):
             PHOTOS["plain PNG"][:33]
             + b"\0\0\0\x18iTXtXML:com.adobe.xmp\0\1\0\0\0zz\0\0\0\0"
             + PHOTOS["plain PNG"][33:],
-            "has XMP that can't be unpacked.",
+            "has text that can't be unpacked.",
         ),
     ],
 )

@@ -62,11 +62,12 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv, coco, parquet or tar; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, tsv, coco, parquet or tar; by default as FILE's suffix says, else text.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout; .gz compresses."),
     ] = None,
     resume: Annotated[
         bool,
@@ -124,7 +125,7 @@ def caption(
     captioner = load(model, threads=1, engine="auto" if engine == "local" else engine)
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
-        raise UsageError("The coco format holds one caption for each image.", "Leave out --num, or say jsonl.")
+        raise UsageError("The coco format holds one caption for each image.", "Say --num 1, or --format jsonl.")
     made_with = what_captions_depend_on(captioner, options) if output else {}
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
@@ -133,7 +134,7 @@ def caption(
             wanted=write_metadata, replace=replace_description, keep_original=keep_original
         ) as descriptions,
     ):
-        for said in filter(None, (finder.passed_over(), *map(str, finder.problems))):
+        for said in finder.notes():
             print(f"showtell: {one_line(said)}", file=sys.stderr)
         bad = caption_all(
             captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
@@ -203,7 +204,9 @@ def caption_all(
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
-            "The same command and --resume goes on." if bar else "With -o FILE, --resume could go on.",
+            f"The same command {'without --explain ' if explanations else ''}and --resume goes on."
+            if bar
+            else "With -o FILE, --resume could go on.",
         ) from None
     finally:
         for number in sorted(failures):

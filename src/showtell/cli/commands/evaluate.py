@@ -17,7 +17,7 @@ from showtell.cli.scores import diversity_table
 from showtell.data import Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
-from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
+from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
 from showtell.files import check_writable, write_file
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.official.ptb import tokenise
@@ -47,6 +47,8 @@ def evaluate(
 ) -> None:
     """Caption a split of a data set and score the captions: BLEU, METEOR, ROUGE-L, CIDEr."""
     if output is not None:
+        if output.suffix.lower() not in ("", ".json"):
+            raise UsageError(f"{output}: evaluate writes JSON.", "Name a .json file.")
         check_writable(output)
     captioner = load(model, engine=engine)
     search_options = {**search, "num": 1}

@@ -15,7 +15,7 @@ from showtell.captioner import Captioner, load
 from showtell.cli.progress import progress_bar
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data
-from showtell.errors import MissingExtraError, ShowtellError, UsageError
+from showtell.errors import MissingExtraError, ShowtellError, UsageError, one_line
 from showtell.export.weights import Weights
 from showtell.images.decode import Pixels, Preprocessing, prepare, read_image
 from showtell.images.sources import find_images
@@ -125,7 +125,9 @@ def calibration_photos(
     if folder is None:
         assert dataset is not None
         return prepared(spread(dataset.split("train")), preprocessing)
-    images, _ = find_images([str(folder)])
+    images, finder = find_images([str(folder)])
+    for said in finder.notes():
+        print(f"showtell: {one_line(said)}", file=sys.stderr)
     if not images:
         raise UsageError(f"--photos {folder} holds no image.", "Give a folder of photos like those to be captioned.")
     side = preprocessing.shorter_side

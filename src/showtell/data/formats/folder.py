@@ -9,7 +9,7 @@ from pathlib import Path
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
 from showtell.data.formats.layout import not_found
 from showtell.files import read_lines
-from showtell.images.names import is_image_name
+from showtell.images.names import is_image_name, writable
 from showtell.images.sources import Finder
 
 SYNTAX = "DIR"
@@ -22,7 +22,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     files = sorted(map(Path, finder.files_in(str(root)))) if root.is_dir() else []
     texts = {path.with_suffix("") for path in files if path.suffix.lower() == ".txt"}
     images = [path for path in files if is_image_name(path.name)]
-    captioned = {path.relative_to(root).as_posix(): path for path in images if path.with_suffix("") in texts}
+    captioned = {writable(path.relative_to(root).as_posix()): path for path in images if path.with_suffix("") in texts}
     if not captioned:
         raise not_found(root, "image with a text beside it", ["photo.jpg with photo.txt"])
     captions = {image_id: read_lines(path.with_suffix(".txt")) for image_id, path in captioned.items()}
@@ -33,7 +33,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     alone = texts - {path.with_suffix("") for path in images}
     if alone:
         notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {min(alone).name}.txt.")
-    notes += filter(None, (finder.passed_over(), *map(str, finder.problems)))
+    notes += finder.notes()
     splits = _splits_of_folders(captioned)
     if not splits:
         splits = split_by_image(captioned)

@@ -17,16 +17,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
 from showtell.data.formats.table import captions_of
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.files import as_text, cache_folder, write_file
+from showtell.files import as_text, cache_folder, fitting, write_file
 from showtell.images.decode import SUFFIXES
-from showtell.images.names import is_passed_over, is_remote
+from showtell.images.names import is_passed_over, is_remote, writable
 from showtell.images.storage import ByteRange, size_and_version
 from showtell.images.tables import COLUMNS
 from showtell.images.tar import Member, TarError, members
@@ -137,7 +137,7 @@ def listing(shard: str, settings: Settings) -> Listing:
     address = shard if is_remote(shard) else str(Path(shard).resolve())
     facts = [LIST_FORMAT, address, size, version, *sorted(settings.items())]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    file = cache_folder() / "shards" / f"{Path(shard).stem}-{digest}.json"
+    file = cache_folder() / "shards" / f"{fitting(Path(shard).stem, 200)}-{digest}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Listing([Sample(**sample) for sample in kept["samples"]], kept["left_out"])
@@ -177,15 +177,16 @@ def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member], dict[str, byt
     key, images, texts = "", dict[str, Member](), dict[str, bytes]()
     try:
         for member in members(shard):
-            match = SAMPLE_FILE.fullmatch(member.name)
-            if match is None or is_passed_over(member.name):
+            name = writable(member.name)
+            match = SAMPLE_FILE.fullmatch(name)
+            if match is None or is_passed_over(name):
                 continue
             if match["key"] != key and key:
                 yield key, images, texts
                 images, texts = {}, {}
             key, extension = match["key"], match["extension"].lower()
             if extension in IMAGE_EXTENSIONS:
-                images.setdefault(extension, member)
+                images.setdefault(extension, replace(member, name=name))
             elif extension in ("txt", "json") and extension not in texts:
                 texts[extension] = member.read()
     except TarError as error:

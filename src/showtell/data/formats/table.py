@@ -14,7 +14,7 @@ from typing import Any
 
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.files import read_lines, read_text
+from showtell.files import read_lines, read_text, suffix_of
 from showtell.images.tables import COLUMNS
 
 SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]"
@@ -66,7 +66,7 @@ def _setting(location: str, setting: str) -> tuple[str, str]:
 
 def read_rows(file: Path) -> list[TableRow]:
     """A table's rows, each a map from column to value. Raises DataError."""
-    suffix = file.suffix.lower()
+    suffix = suffix_of(file)
     if not file.is_file():
         raise DataError(f"{file} is not a file.", "Name a CSV, TSV, JSONL or Parquet file.")
     if suffix in (".csv", ".tsv", ".txt"):
@@ -81,7 +81,7 @@ def read_rows(file: Path) -> list[TableRow]:
 def _csv_rows(file: Path) -> Iterator[TableRow]:
     text = read_text(file)
     header = text.partition("\n")[0]
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
+    delimiter = "\t" if suffix_of(file) == ".tsv" else max(",;\t|", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:

@@ -1,12 +1,15 @@
 """A document as text whose every byte comes back, and the images that it shows from the same disk."""
 
+import codecs
 import re
+import sys
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from showtell.errors import DataError
 from showtell.files import replace_file
@@ -20,6 +23,10 @@ MARKDOWN = frozenset((".md", ".markdown"))
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 TEMPLATE = re.compile(r"\{\{|\{%|<[?%]|\$\{")  # an address that another program fills in
+ON_WINDOWS = sys.platform == "win32"
+DRIVE = re.compile("[A-Za-z]:/")
+CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+LATIN_1 = "cp1252"  # Windows' own, which has a few letters more
 UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -105,10 +112,11 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
     except UnicodeDecodeError:
         raise DataError(f"{path} begins like UTF-16 and is not.") from None
     places, skipped = (html_places if suffix in HTML else markdown_places)(text, decorative=decorative)
+    encoding = _encoding_of(content)
     found: list[Place] = []
     files: dict[str, Path] = {}
     for place in places:
-        file = file_of(place.image, path.parent, root)
+        file = file_of(place.image, path.parent, root, encoding)
         if isinstance(file, Path):
             found.append(place)
             files[place.image] = file
@@ -118,26 +126,57 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
     return Document(path, content, text, codec, tuple(found), tuple(skipped), files)
 
 
-def file_of(image: str, folder: Path, root: Path | None = None) -> Path | str:
-    """The file of an image's address in a document in `folder`; or why it is none here."""
+def file_of(image: str, folder: Path, root: Path | None = None, encoding: str = LATIN_1) -> Path | str:
+    """The file of an image's address in a document in `folder`; or why it is none here.
+
+    Bytes of the address, percent-encoded or not, are UTF-8, else of `encoding`, the document's own.
+    """
     if TEMPLATE.search(image):
         return "is filled in by a template"
+    address = image.replace("\\", "/")  # as browsers do
+    if DRIVE.match(address):
+        address = f"file:///{address}"
     try:
-        parts = urlsplit(image)
+        parts = urlsplit(address)
     except ValueError:
         return "is no address"
-    if parts.scheme.lower() == "data":
+    scheme = parts.scheme.lower()
+    if scheme == "data":
         return "is data in the document"
-    if parts.scheme or parts.netloc:
+    is_file = scheme == "file" and parts.netloc.lower() in ("", "localhost")
+    if (scheme or parts.netloc) and not is_file:
         return "is on another machine"
-    if not parts.path:
+    if not parts.path or "\0" in unquote(parts.path):
         return "is no address"
-    file = unquote(parts.path, errors="surrogateescape")
-    if "\0" in file:
-        return "is no address"
-    if file.lower().endswith((".svg", ".svgz")):
+    if parts.path.lower().endswith((".svg", ".svgz")):
         return "is a drawing (SVG)"
-    if file.startswith("/") and root is None:
+    if is_file and DRIVE.match(parts.path[1:]):
+        if not ON_WINDOWS:
+            return "is on a Windows drive"
+        folder, path = Path(), parts.path[1:]
+    elif is_file or not parts.path.startswith("/"):
+        path = parts.path
+    elif root is not None:
+        folder, path = root, parts.path.lstrip("/")
+    else:
         return "begins at the site's root (say --root DIR)"
-    path = root / file.lstrip("/") if root is not None and file.startswith("/") else folder / file
-    return path if path.exists() else next(as_on_disk([path])) or path
+    files = [folder / name for name in _decoded(path, encoding)]
+    return next(filter(None, (file if file.exists() else next(as_on_disk([file])) for file in files)), files[0])
+
+
+def _decoded(path: str, encoding: str) -> Iterator[str]:
+    """What a path in an address may stand for, the likeliest first."""
+    yield unquote(path, errors="surrogateescape")
+    with suppress(UnicodeError):
+        yield unquote_to_bytes(path.encode("utf-8", "surrogateescape")).decode(encoding)
+
+
+def _encoding_of(content: bytes) -> str:
+    """The encoding older than UTF-8 that a page says of itself, else Latin-1."""
+    declared = CHARSET.search(content, 0, 1024)
+    try:
+        name = codecs.lookup(declared[1].decode()).name if declared else "utf-8"
+        "".encode(name)  # or it is a codec of something else
+    except LookupError:
+        return LATIN_1
+    return LATIN_1 if name in ("utf-8", "ascii", "iso8859-1") else name

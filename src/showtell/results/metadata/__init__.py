@@ -1,5 +1,8 @@
 """A caption as the description of a photo, in the file itself: XMP, and in a JPEG IPTC too.
 
+Viewers show the one or the other of the places that hold a description: EXIF, or a PNG's text, says the same afterwards
+where it held one.
+
 The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: writing whole files, it writes EXIF, colour
 profiles and comments anew, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet into the
 file, whose other bytes stay what they are, pixels first.
@@ -19,12 +22,11 @@ from PIL import Image
 
 from showtell.errors import ImageError
 from showtell.files import replace_file
-from showtell.results.metadata import iptc, jpeg, png, webp, xmp
+from showtell.results.metadata import exif, iptc, jpeg, png, webp, xmp
 
 # exiftool keeps originals by this name, too, and its -restore_original and -delete_original find them.
 ORIGINAL = "{name}_original"
 
-IMAGE_DESCRIPTION = 0x010E  # EXIF
 # What cameras write there by themselves.
 NO_DESCRIPTIONS = frozenset(
     ("OLYMPUS DIGITAL CAMERA", "KONICA MINOLTA DIGITAL CAMERA", "MINOLTA DIGITAL CAMERA", "SONY DSC", "DIGITAL CAMERA")
@@ -49,9 +51,18 @@ class Container(Protocol):
         """The file with this XMP packet in place of its own."""
         ...
 
+    def exif_of(self, photo: bytes) -> bytes | None:
+        """The EXIF in a file of the format, from its byte order on."""
+        ...
+
+    def with_exif(self, photo: bytes, exif: bytes) -> bytes:
+        """The file with this EXIF in place of its own."""
+        ...
+
 
 def describe_photo(path: Path, description: str, *, replace: bool = False, keep_original: bool = True) -> bool:
-    """Put a description into a photo: into XMP as dc:description, in a JPEG into IPTC as Caption-Abstract too.
+    """Put a description into a photo: into XMP as dc:description, in a JPEG into IPTC as Caption-Abstract too; and into
+    EXIF's ImageDescription and a PNG's Description where they are there.
 
     Args:
         path: a JPEG, PNG or WebP file.
@@ -60,7 +71,7 @@ def describe_photo(path: Path, description: str, *, replace: bool = False, keep_
         keep_original: leave the photo as it was beside the new one, as `NAME_original`.
 
     Returns:
-        Whether the description was written; if not, the photo has one in XMP, IPTC or EXIF.
+        Whether the description was written; if not, the photo has one already.
 
     Raises:
         ImageError: the file is of another format, can't be written, or holds metadata that can't be read.
@@ -78,7 +89,7 @@ def describe_photo(path: Path, description: str, *, replace: bool = False, keep_
 
 
 def description_of(photo: bytes, name: str = "The photo") -> str:
-    """The description in a photo's XMP, else IPTC, else EXIF; empty if there is none.
+    """The description in a photo's XMP, else IPTC, else EXIF, else a PNG's text; empty if there is none.
 
     Raises:
         ImageError: the photo is of another format, or its metadata can't be read.
@@ -99,6 +110,11 @@ def with_description(photo: bytes, description: str, name: str = "The photo") ->
         container = _container(photo)
         packet = xmp.with_description(container.xmp_of(photo), description)
         photo = container.with_xmp(photo, packet)
+        old = container.exif_of(photo)
+        if old and (new := exif.with_description(old, description)) != old:
+            photo = container.with_exif(photo, new)
+        if container is png:
+            photo = png.with_description(photo, description)
         if container is jpeg:
             photo = jpeg.with_photoshop(photo, iptc.with_caption(jpeg.photoshop_of(photo), description))
         return photo
@@ -113,6 +129,7 @@ def _description_of(photo: bytes) -> str:
         (xmp.description_of(packet) if packet else "")
         or (iptc.caption_of(jpeg.photoshop_of(photo)) if container is jpeg else "")
         or _exif_description(photo)
+        or (png.description_of(photo) if container is png else "")
     )
 
 
@@ -120,7 +137,7 @@ def _exif_description(photo: bytes) -> str:
     """What EXIF calls the image's description; damaged EXIF says nothing."""
     try:
         with Image.open(io.BytesIO(photo)) as image:
-            text = image.getexif().get(IMAGE_DESCRIPTION, "")
+            text = image.getexif().get(exif.IMAGE_DESCRIPTION, "")
     except Exception:  # whatever damaged EXIF does to its reader: it then says nothing, and the photo is described
         return ""
     text = text.replace("\0", " ").strip() if isinstance(text, str) else ""

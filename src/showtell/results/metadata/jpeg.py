@@ -12,6 +12,7 @@ LONGEST = 65533  # bytes of a segment's content
 
 APP0, APP1, APP2, APP13, SCAN = 0xE0, 0xE1, 0xE2, 0xED, 0xDA
 EXIF = (APP1, b"Exif\0")
+EXIF_HEADER = b"Exif\0\0"
 XMP = (APP1, b"http://ns.adobe.com/xap/1.0/\0")
 PHOTOSHOP = (APP13, b"Photoshop 3.0\0")  # its resource 0x0404 is IPTC
 MORE_PICTURES = (APP2, b"MPF\0")
@@ -45,6 +46,19 @@ def with_xmp(photo: bytes, packet: bytes) -> bytes:
     if len(packet) > LONGEST - len(XMP[1]):
         raise ValueError("has no room for a description: its XMP would be longer than a JPEG's may be")
     return _with_segments(photo, XMP, [XMP[1] + packet], behind=(EXIF,))
+
+
+def exif_of(photo: bytes) -> bytes | None:
+    found = [segment.content for segment in segments(photo) if segment.is_a(EXIF)]
+    return found[0][len(EXIF_HEADER) :] if found else None
+
+
+def with_exif(photo: bytes, exif: bytes) -> bytes:
+    """The photo with this EXIF in place of its own."""
+    if len(exif) > LONGEST - len(EXIF_HEADER):
+        raise ValueError("has no room for a description: its EXIF would be longer than a JPEG's may be")
+    _, *others = [segment.content for segment in segments(photo) if segment.is_a(EXIF)]
+    return _with_segments(photo, EXIF, [EXIF_HEADER + exif, *others], behind=())
 
 
 def photoshop_of(photo: bytes) -> list[bytes]:

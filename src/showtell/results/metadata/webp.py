@@ -1,4 +1,4 @@
-"""Where a WebP keeps XMP: in the chunk "XMP " of its extended format (RFC 9649, section 2.7).
+"""Where a WebP keeps XMP and EXIF: in chunks of its extended format (RFC 9649, section 2.7).
 
 Every problem is a ValueError whose text goes on after the photo's name: "a.webp" "is cut off".
 """
@@ -7,11 +7,26 @@ import re
 from collections.abc import Iterator
 
 SIGNATURE = re.compile(rb"RIFF....WEBP", re.DOTALL)
+EXIF_HEADER = b"Exif\0\0"  # which some programs write, as in a JPEG
 HAS_ALPHA, HAS_XMP = 0x10, 0x04  # flags of the extended format
 
 
 def xmp_of(photo: bytes) -> bytes | None:
     return next((photo[start + 8 : end] for name, start, end in _chunks(photo) if name == b"XMP "), None)
+
+
+def exif_of(photo: bytes) -> bytes | None:
+    found = next((photo[start + 8 : end] for name, start, end in _chunks(photo) if name == b"EXIF"), None)
+    return found.removeprefix(EXIF_HEADER) if found else None
+
+
+def with_exif(photo: bytes, exif: bytes) -> bytes:
+    """The photo with this EXIF in place of its own."""
+    start, end = next((start, end) for name, start, end in _chunks(photo) if name == b"EXIF")
+    header = EXIF_HEADER if photo.startswith(EXIF_HEADER, start + 8) else b""
+    riff_end = _riff_end(photo)
+    body = photo[12:start] + _chunk(b"EXIF", header + exif) + photo[end + (end - start) % 2 : riff_end]
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body + photo[riff_end:]
 
 
 def with_xmp(photo: bytes, packet: bytes) -> bytes:

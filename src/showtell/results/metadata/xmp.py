@@ -1,4 +1,5 @@
-"""The description in an XMP packet: the property dc:description, a text for each language.
+"""The description in an XMP packet: the property dc:description, a text for each language; and tiff:ImageDescription,
+where older programs copied that of EXIF to.
 
 exiv2, which has Adobe's XMP toolkit in it, reads and writes the packet. Every problem is a ValueError whose text goes
 on after the photo's name: "a.jpg" "has XMP that can't be read".
@@ -9,15 +10,19 @@ from typing import Any
 
 from showtell.errors import MissingExtraError
 
-DESCRIPTION = "Xmp.dc.description"
+DESCRIPTION, COPIED = "Xmp.dc.description", "Xmp.tiff.ImageDescription"
 DEFAULT = "x-default"
 
 
 def description_of(packet: bytes) -> str:
     """The description in a packet, in any language; empty if there is none."""
     xmp = _parsed(packet).xmpData()
-    texts = dict(xmp[DESCRIPTION].value().items()) if DESCRIPTION in xmp else {}
-    return next((text.strip() for text in (texts.get(DEFAULT, ""), *texts.values()) if text.strip()), "")
+    for name in (DESCRIPTION, COPIED):
+        texts = dict(xmp[name].value().items()) if name in xmp else {}
+        for text in (texts.get(DEFAULT, ""), *texts.values()):
+            if text.strip():
+                return str(text.strip())
+    return ""
 
 
 def with_description(packet: bytes | None, description: str) -> bytes:
@@ -25,7 +30,8 @@ def with_description(packet: bytes | None, description: str) -> bytes:
     exiv2 = exiv2_library()
     xmp_image = _parsed(packet or b"")
     xmp = xmp_image.xmpData()
-    xmp[DESCRIPTION] = exiv2.LangAltValue({DEFAULT: description})
+    for name in (DESCRIPTION, *([COPIED] if COPIED in xmp else ())):
+        xmp[name] = exiv2.LangAltValue({DEFAULT: description})
     code, text = exiv2.XmpParser.encode(xmp, exiv2.XmpParser.XmpFormatFlags.useCompactFormat, 1)
     if code:
         raise ValueError("has XMP that can't be written anew")
