@@ -170,7 +170,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             data.load(f"hub:{tmp_path}/{where}")
         assert message in str(caught.value)
     with pytest.raises(
-        UsageError, match=r"hub:d,colour=x has an unknown setting 'colour'\. There are image=, .*and str"
+        UsageError,
+        match=r"hub:d,colour=x has an unknown setting 'colour=x'\. There are image=, .*revision=, streaming\.",
     ):
         data.load("hub:d,colour=x")
     monkeypatch.setitem(sys.modules, "datasets", None)
