@@ -224,7 +224,8 @@ class Captioner:
         """A word as captions spell it: without capitals, where the vocabulary has none."""
         words = self.tokenizer.words(word)
         if len(words) != 1:
-            raise UsageError(f"{option}: '{word}' is not one word.", "Give words one by one.")
+            way_out = f"Give words one by one: {', '.join(words)}." if words else "Give words one by one."
+            raise UsageError(f"{option}: '{word}' is not one word.", way_out)
         return words[0]
 
     def _stream(

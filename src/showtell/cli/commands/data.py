@@ -17,6 +17,7 @@ from showtell.cli.progress import byte_bars, progress_bar
 from showtell.data import DATA_FORMATS, Dataset, Example
 from showtell.data.download import published
 from showtell.errors import ImageError, Interrupted, UsageError
+from showtell.scripts import lacks_spaces, words_of
 
 SHOWN = 10
 """Missing and unreadable files that the table lists; --json lists all."""
@@ -158,7 +159,8 @@ def _problem_of(example: Example) -> str | None:
 def _counts_of(examples: Iterable[Example]) -> dict[str, Any]:
     """Images, captions, and the captions' lengths in words."""
     captions = [example.captions for example in examples]
-    words = [len(caption.split()) for texts in captions for caption in texts]
+    said = [caption for texts in captions for caption in texts]
+    words = [len(words_of(caption)) for caption in said] if lacks_spaces(said) else [len(c.split()) for c in said]
     least, most = min(map(len, captions)), max(map(len, captions))
     return {
         "images": len(captions),
