@@ -16,12 +16,12 @@ LETTER = f"[{LETTERS}][{MARKS}]*"
 """An expression of one letter of these scripts with the vowel signs and tones on it."""
 
 WORD = re.compile(rf"{LETTER}|(?:(?![{LETTERS}])\w)+")
-ONE = re.compile(f"[{LETTERS}]")
+UNSPACED = re.compile(f"[{LETTERS}]")
 
 
 def lacks_spaces(captions: Sequence[str]) -> bool:
     """Whether a language is written in such a script: half of its captions or more hold a letter of one."""
-    return 2 * sum(ONE.search(caption) is not None for caption in captions) >= max(len(captions), 1)
+    return 2 * sum(UNSPACED.search(caption) is not None for caption in captions) >= max(len(captions), 1)
 
 
 def words_of(caption: str) -> list[str]:

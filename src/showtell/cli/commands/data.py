@@ -30,7 +30,9 @@ def group() -> None:
     """Look at a data set: images, captions, splits, what is missing; or download one."""
 
 
-@app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:LOCATION, for example flickr8k:DIR.")
+@app.command(
+    epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:LOCATION, such as flickr8k:DIR, or a path."
+)
 def info(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:LOCATION; FORMAT is {', '.join(DATA_FORMATS)}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file's name.")] = False,
