@@ -9,7 +9,7 @@ from showtell.errors import DataError
 from showtell.images.tables import COLUMNS
 
 NOTHING = frozenset({"null", "none", "nan", "<na>", "n/a", "#n/a"})
-"""How programs write into a text that there is none."""
+"""How programs write into a text that there is none; of four letters at most."""
 
 ITEM = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|None|nan|null)"""
 # As Python and NumPy print lists; NumPy puts no commas.
@@ -30,13 +30,14 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
     Raises:
         DataError: a text begins and ends as a list does and is none.
     """
-    if isinstance(value, Mapping):
-        return next((captions_of(value[name], where) for name in TEXT_FIELDS if name in value), [""])
     if isinstance(value, list | tuple):
         return [text for item in value for text in captions_of(item, where)]
-    if not isinstance(value, str) or value.strip().lower() in NOTHING:
-        return [""]
+    if not isinstance(value, str):
+        fields = value if isinstance(value, Mapping) else {}
+        return next((captions_of(fields[name], where) for name in TEXT_FIELDS if name in fields), [""])
     written = value.strip()
+    if written[:1] not in ("[", "("):
+        return ["" if not written or (len(written) < 5 and written.lower() in NOTHING) else value]
     if written.startswith("[") and written.endswith("]"):
         try:
             return captions_of(json.loads(written), where)
@@ -55,7 +56,7 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
 def tidy(caption: str) -> str:
     """The caption with single blanks between its words and none around; empty if it says that there is none."""
     tidied = " ".join(caption.split())
-    return "" if tidied.lower() in NOTHING else tidied
+    return "" if len(tidied) < 5 and tidied.lower() in NOTHING else tidied
 
 
 def empty_captions(captions: int) -> list[str]:

@@ -88,6 +88,7 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
     """
     names: dict[str, str | None] = {}
     texts: dict[str, list[str]] = {}
+    called = str(file)
     try:
         for image in content["images"]:
             number = _id(image["id"])
@@ -95,8 +96,8 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
             if names.setdefault(number, name) != name:
                 raise DataError(f"{file}: image {number} is {names[number]} and {name}.", "Give each image its own id.")
         for note in content["annotations"]:
-            found = captions_of(note["caption"], f"{file}, a caption of image {note['image_id']}")
-            texts.setdefault(_id(note["image_id"]), []).extend(found)
+            number = _id(note["image_id"])
+            texts.setdefault(number, []).extend(captions_of(note["caption"], f"{called}, a caption of image {number}"))
     except (KeyError, TypeError, AttributeError) as error:
         lacks = f" ('{error.args[0]}' is missing)" if isinstance(error, KeyError) else ""
         raise DataError(

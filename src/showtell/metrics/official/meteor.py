@@ -94,7 +94,9 @@ def doubt(references: Sequence[Sequence[str]], data: MeteorData | None = None) -
     english = sum(count for word, count in words.items() if word in data.function_words or data.synonym_sets(word))
     if 3 * english >= 2 * sum(words.values()):
         return ""
-    return "The captions seem not to be English, and METEOR's words and the share that break off are: they mean little."
+    return (
+        "The captions seem not to be English: METEOR and the share that break off know English only, and mean little."
+    )
 
 
 def check_stemmer() -> None:
