@@ -176,6 +176,17 @@ def automatic_split(image_ids: Iterable[str], why: str, settings: Mapping[str, s
     return split_by_image(image_ids), f"{why}: images are split {SHARES}, the same way every time."
 
 
+def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], list[str]]:
+    """The splits that one of several sources names, best for all images; empty if none names train and one more.
+
+    An image whose split is not named is left out, which is said: it may be one to test on.
+    """
+    found = [{image_id: split for image_id, split in each.items() if split is not None} for each in said]
+    best = max((s for s in found if "train" in s.values() and len({*s.values()}) > 1), key=len, default={})
+    rest = len(said[0]) - len(best) if best else 0
+    return best, [f"Images left out because nothing names their split: {rest:,}."] if rest else []
+
+
 def is_shares(split: str) -> bool:
     """Whether it is written as shares are: 90/5/5."""
     return re.fullmatch(r"\d+/\d+/\d+", split) is not None

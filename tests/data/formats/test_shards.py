@@ -186,6 +186,7 @@ def test_a_shard_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
     [
         (("coco-train-0.tar", "coco-val-0.tar"), {"0": "train", "1": "dev"}),
         (("train2017/0.tar", "val2017/0.tar"), {"0": "train", "1": "dev"}),
+        (("train/0.tar", "test/1.tar", "more/2.tar"), {"0": "train", "1": "test"}),
         (("trainable/0.tar", "validated/0.tar"), None),
         (("train/0.tar", "train/1.tar"), None),
     ],
@@ -199,6 +200,8 @@ def test_splits_named_by_shards(tmp_path: Path, names: tuple[str, ...], expected
         assert any("80/10/10" in note for note in dataset.notes)
     else:
         assert found == expected
+        rest = "Images left out because nothing names their split: 1."
+        assert dataset.notes == ((rest,) if len(names) > 2 else ())
 
 
 def test_splits_named_by_samples(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, empty_captions, id_of, tidy
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
 from showtell.data.formats.layout import common_folder, settings_of, slashed
 from showtell.errors import DataError, MissingExtraError, reason_of
 from showtell.images.storage import ContainedImage, read_file
@@ -171,7 +171,11 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     notes += empty_captions(empty)
     if others:
         notes.append(f"Images that have the name of another one: {others:,}; they are told apart by their size.")
-    examples = tuple(Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key]) for key in keys)
+    examples = tuple(
+        Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key])
+        for key in keys
+        if names[key] in splits
+    )
     return Dataset(Path(name).name, examples, notes=tuple(notes))
 
 
@@ -302,12 +306,11 @@ def _splits(
     keys: Sequence[Key], names: Mapping[Key, str], told: Mapping[Key, str], settings: Mapping[str, str]
 ) -> tuple[dict[str, Split], list[str]]:
     """Image -> split, and what is to be said of it."""
-    asked = is_shares(settings.get("split", ""))
-    for said in () if asked else ({key: told.get(key, "") for key in keys}, {key: key[0] for key in keys}):
-        known = {names[key]: SPLIT_NAMES.get(word.strip().lower()) for key, word in said.items()}
-        splits = {image_id: split for image_id, split in known.items() if split is not None}
-        if len(splits) == len(keys) and "train" in (found := set(splits.values())) and len(found) > 1:
-            return splits, []
+    columns = {names[key]: SPLIT_NAMES.get(told.get(key, "").strip().lower()) for key in keys}
+    parts = {names[key]: SPLIT_NAMES.get(key[0].strip().lower()) for key in keys}
+    splits, notes = named_splits(columns, parts)
+    if splits and not is_shares(settings.get("split", "")):
+        return splits, notes
     why = "Neither a column nor the parts name train, dev and test"
     automatic, note = automatic_split(names.values(), why, settings)
     return automatic, [note]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, empty_captions, tidy
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
 from showtell.data.formats.layout import common_folder, settings_of
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.files import as_text, cache_folder, write_file
@@ -88,6 +88,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         )
         for shard, found in zip(shards, listings, strict=True)
         for image_id, sample in zip(ids[shard], found.samples, strict=True)
+        if image_id in splits
     )
     left_out = _left_out(shards, listings) + empty_captions(sum(found.empty for found in listings))
     if not examples:
@@ -254,10 +255,9 @@ def _splits(
         for image_id, sample in zip(ids[shard], found.samples, strict=True)
     }
     named = {image_id: _split_of_name(shard) for shard in shards for image_id in ids[shard]}
-    for splits in () if is_shares(settings.get("split", "")) else (told, named):
-        known = {image_id: split for image_id, split in splits.items() if split is not None}
-        if len(known) == len(told) and "train" in (parts := set(known.values())) and len(parts) > 1:
-            return known, []
+    splits, notes = named_splits(told, named)
+    if splits and not is_shares(settings.get("split", "")):
+        return splits, notes
     found, note = automatic_split(told, "Neither samples nor shards name train, dev and test", settings)
     return found, [note]
 
