@@ -97,6 +97,12 @@ def test_images_of_no_split_do_not_slip_into_training(tmp_path: Path) -> None:
     assert dataset.notes == ("Images left out because nothing names their split: 1.",)
 
 
+def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "d", "train", [1, 1], text=["a", "b"], split=["train", "test"])
+    with pytest.raises(DataError, match=r"1\.png is in train and in test"):
+        data.load(f"hub:{tmp_path}/d")
+
+
 def test_names_of_images_are_their_ids_where_no_column_is(tmp_path: Path) -> None:
     write(tmp_path, "train", [1, 2, 1], text=["a", "b", "c"])
     dataset = data.load(f"hub:{tmp_path}")

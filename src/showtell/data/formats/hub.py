@@ -156,8 +156,8 @@ def load(where: str, *, photos: bool = True) -> Dataset:
             captions.setdefault(key, []).extend(found)
             captionless += not found
             empty += len(texts_here) - len(found) if found else 0
-            if columns.split:
-                told.setdefault(key, str(row[columns.split]))
+            if columns.split and told.setdefault(key, split := str(row[columns.split])) != split:
+                raise DataError(f"hub:{name}: {key[1]} is in {told[key]} and in {split}.")
             if key not in images:
                 called = f"{name}, {part}: {key[1]}"
                 images[key] = HubImage(called, f"hub:{name}", version, source, columns.image, number)
