@@ -22,6 +22,7 @@ from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, ImageError, MissingExtraError, UsageError
 from showtell.search import Hypothesis
 from showtell.search.options import SearchOptions
+from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.fake_model import (
     CAPTIONS,
     FakeEngine,
@@ -108,6 +109,20 @@ def test_pieces_of_a_word_are_put_together():
     assert sum(caption.word_log_probs) - len(tokens) == pytest.approx(caption.log_prob)  # less the end's
     np.testing.assert_allclose(caption.attention.sum(axis=(1, 2)), 1.0)
     np.testing.assert_allclose(caption.attention[1].ravel(), [0, 0.5, 0.5, 0])
+
+
+@pytest.mark.parametrize("letters", [True, False])
+def test_letters_of_a_script_without_spaces_are_the_words_of_a_caption(letters):
+    """Each with its own log-probability and attention; a vocabulary of whole words keeps them."""
+    config = TokenizerConfig(min_count=1, letters=letters)
+    tokenizer = Tokenizer.train(["红色的 ball"] if letters else ["红色 的 ball"], config)
+    captioner = Captioner(FakeEngine(tokenizer), tokenizer, fake_config())
+    tokens = tokenizer.encode("红色的 ball" if letters else "红色 的 ball")[1:]
+    log_probs = tuple(-float(n) for n in range(1, len(tokens) + 1))
+    caption = captioner._caption(Hypothesis(tuple(tokens), sum(log_probs), log_probs, -1.0, True, None))
+    assert caption.words == (("红", "色", "的", "ball") if letters else ("红色", "的", "ball"))
+    assert caption.text == ("红色的 ball" if letters else "红色 的 ball")
+    assert caption.word_log_probs == log_probs[:-1]
 
 
 def test_a_caption_without_words(captioner):
@@ -292,8 +307,8 @@ def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
-        ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Give words one by one."),
-        ({"require": ["hot dog"]}, "require: 'hot dog' is not one word. Give words one by one."),
+        ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Give words one by one: hot, dog."),
+        ({"require": ["hot dog"]}, "require: 'hot dog' is not one word. Give words one by one: hot, dog."),
         ({"require": ["zebra"]}, "require has the word 'zebra', which this model does not say as one token."),
         ({"prefix": "a zebra"}, "prefix has the word 'zebra', which this model never says."),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple"),

@@ -14,6 +14,7 @@ ROOT = Path(showtell.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "scripts": 0,
     "images": 1,
     "tokenizer": 1,
     "search": 1,

@@ -179,3 +179,39 @@ def test_training_on_nothing_is_an_error() -> None:
 def test_import_does_not_need_torch() -> None:
     code = "import sys, showtell.tokenizer; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+UNSPACED = {
+    "天空中有一个红色的球。": ["天", "空", "中", "有", "一", "个", "红", "色", "的", "球"],
+    "桌上有 T恤 和 t-shirt": ["桌", "上", "有", "t", "恤", "和", "t-shirt"],
+    "ボールがあります": ["ボ", "ー", "ル", "が", "あ", "り", "ま", "す"],
+    "ลูกบอลสีแดง": ["ลู", "ก", "บ", "อ", "ล", "สี", "แ", "ด", "ง"],
+}
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_letters_are_words_where_a_script_has_no_spaces(kind):
+    """A Chinese sentence was one word: --ban, --require and min_words meant sentences."""
+    tokenizer = Tokenizer.from_json(Tokenizer.train(UNSPACED, TokenizerConfig(kind=kind, min_count=1)).to_json())
+    for caption, words in UNSPACED.items():
+        assert tokenizer.words(caption) == words
+        ids = tokenizer.encode(caption)
+        assert len(ids) == len(words) + 2 or kind == "bpe"
+        assert tokenizer.decode(ids).replace(" ", "") == caption.lower().replace(" ", "").removesuffix("。")
+    assert tokenizer.decode(tokenizer.encode("红色的 t-shirt 球")) == "红色的 t-shirt 球"
+    assert tokenizer.word_of(tokenizer.id_of("红")) == "红"
+
+
+def test_a_foreign_word_changes_nothing_and_letters_can_be_left_together():
+    """Models of other languages keep their tables, byte for byte; captions that are cut into words keep their words."""
+    captions = ["a sign that reads 出口", "a red sign", "a sign"]
+    config = TokenizerConfig(min_count=1)
+    tokenizer = Tokenizer.train(captions, config)
+    assert tokenizer.words("出口") == ["出口"]
+    assert (
+        json.loads(tokenizer.to_json())["pre_tokenizer"]
+        == json.loads(Tokenizer.train(["a red sign"], config).to_json())["pre_tokenizer"]
+    )
+    cut = Tokenizer.train(["天空 中 有 红色 的 球"], TokenizerConfig(min_count=1, letters=False))
+    assert cut.words("红色 的 球") == ["红色", "的", "球"]
+    assert cut.decode(cut.encode("红色 的 球")) == "红色 的 球"

@@ -27,6 +27,7 @@ from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
 from showtell.images.decode import Pixels, Source, normalise, read_image, resize
+from showtell.scripts import UNSPACED
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory, Vocabulary
 from showtell.search.options import SearchOptions, declared
@@ -224,7 +225,8 @@ class Captioner:
         """A word as captions spell it: without capitals, where the vocabulary has none."""
         words = self.tokenizer.words(word)
         if len(words) != 1:
-            raise UsageError(f"{option}: '{word}' is not one word.", "Give words one by one.")
+            way_out = f"Give words one by one: {', '.join(words)}." if words else "Give words one by one."
+            raise UsageError(f"{option}: '{word}' is not one word.", way_out)
         return words[0]
 
     def _stream(
@@ -272,9 +274,10 @@ class Captioner:
         specials = (self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end, self.tokenizer.unk)
         places = [place for place, token in enumerate(hypothesis.tokens) if token not in specials]
         tokens = [hypothesis.tokens[place] for place in places]
-        words = tuple(self.tokenizer.decode(tokens).split())
+        text = self.tokenizer.decode(tokens)
+        words = tuple(self._parted(text))
         # The word that a token belongs to is the last one of the text up to it.
-        belongs = [len(self.tokenizer.decode(tokens[: n + 1]).split()) - 1 for n in range(len(tokens))]
+        belongs = [len(self._parted(self.tokenizer.decode(tokens[: n + 1]))) - 1 for n in range(len(tokens))]
         log_probs = np.zeros(len(words))
         np.add.at(log_probs, belongs, [hypothesis.token_log_probs[place] for place in places])
         attention = None
@@ -284,7 +287,7 @@ class Captioner:
             looked /= np.bincount(belongs, minlength=len(words))[:, None]
             attention = looked.reshape(len(words), *self.config.grid)
         return Caption(
-            text=" ".join(words),
+            text=" ".join(text.split()),
             words=words,
             log_prob=hypothesis.log_prob,
             word_log_probs=tuple(log_probs.tolist()),
@@ -292,6 +295,11 @@ class Captioner:
             attention=attention,
             finished=hypothesis.finished,
         )
+
+    def _parted(self, text: str) -> list[str]:
+        """The words of what the vocabulary has decoded; letters of a script without spaces stand together in it."""
+        parts = text.split()
+        return [w for part in parts for w in (self.tokenizer.words(part) if UNSPACED.search(part) else [part])]
 
 
 def load(

@@ -255,13 +255,24 @@ def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> 
 
     Raises:
         UnicodeDecodeError: it is in another encoding.
+        UsageError: there is no such encoding.
     """
     codec = next((codec for mark, codec in BYTE_ORDER_MARKS.items() if content.startswith(mark)), encoding)
-    return content.decode(codec, errors).replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        return content.decode(codec, errors).replace("\r\n", "\n").replace("\r", "\n")
+    except LookupError:
+        raise UsageError(
+            f"There is no encoding '{encoding}'.", "Name one that Python knows, such as cp1252, latin-1 or shift_jis."
+        ) from None
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """A text file, compressed by gzip or not, as `as_text` reads it. Raises DataError."""
+def read_text(path: Path, encoding: str = "utf-8", way_out: str = "Convert it to UTF-8.") -> str:
+    """A text file, compressed by gzip or not, as `as_text` reads it; `way_out` is for one in another encoding.
+
+    Raises:
+        DataError: it can't be read, or is in another encoding.
+        UsageError: there is no such encoding.
+    """
     try:
         content = path.read_bytes()
         return as_text(gzip.decompress(content) if content.startswith(GZIP) else content, encoding)
@@ -270,21 +281,36 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        found = error.encoding.upper()
-        raise DataError(f"{path} is not {found} text (byte {error.start}).", "Convert it to UTF-8.") from error
+        found = (encoding if error.encoding == "charmap" else error.encoding).upper()
+        raise DataError(f"{path} is not {found} text (byte {error.start}).", way_out) from error
 
 
-def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
-    """The lines of a text file, which end where an editor shows it (unlike `str.splitlines`). Raises DataError."""
-    return read_text(path, encoding).removesuffix("\n").split("\n")
+def read_lines(path: Path, encoding: str = "utf-8", way_out: str = "Convert it to UTF-8.") -> list[str]:
+    """The lines of a text file, which end where an editor shows it (unlike `str.splitlines`). Raises as `read_text`."""
+    return read_text(path, encoding, way_out).removesuffix("\n").split("\n")
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises DataError."""
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it is not JSON; or gives a key two values, of which Python would keep the later in silence.
+    """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}.") from error
+    except KeyError as error:
+        raise DataError(
+            f"{path} has the key '{error.args[0]}' twice in one object.", "Give it one value, such as a list."
+        ) from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise KeyError(next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n])))
+    return found
 
 
 def cache_folder() -> Path:

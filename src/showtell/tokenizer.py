@@ -3,7 +3,8 @@
 The work is done by Hugging Face `tokenizers`, and what is saved is its own JSON, so that other programs can
 read it. What a word is: the caption is brought to Unicode form NFC, lower-cased and stripped, typographic
 apostrophes become ``'``; then every run of letters and digits is a word, with hyphens and apostrophes kept
-inside it (``t-shirt``, ``dog's``). All else separates words and is dropped, so a caption that spells out
+inside it (``t-shirt``, ``dog's``). Where captions are in a script without spaces (Chinese, Japanese, Thai), each of its
+letters is a word. All else separates words and is dropped, so a caption that spells out
 ``<end>`` holds the word ``end`` and never the special token.
 """
 
@@ -18,9 +19,12 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from showtell.errors import BundleError, DataError
 from showtell.files import read_text, write_file
+from showtell.scripts import LETTER, LETTERS, MARKS, lacks_spaces
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
+OTHER = rf"(?:(?![{LETTERS}])[\p{{L}}\p{{M}}\p{{N}}])+"
+LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:['\-]{OTHER})*"
 WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
 
 
@@ -42,6 +46,9 @@ class TokenizerConfig(BaseModel):
         description="most ids, the four special ones included (None: no limit; BPE 30,000)",
     )
     lowercase: bool = Field(default=True, description="treat A and a as the same letter")
+    letters: bool = Field(
+        default=True, description="each letter is a word, where captions are in a script without spaces (Chinese, Thai)"
+    )
 
 
 class Tokenizer:
@@ -73,7 +80,9 @@ class Tokenizer:
             cut.insert(2, normalizers.Lowercase())
         table = tokenizers.Tokenizer(models.BPE() if config.kind == "bpe" else models.WordLevel())
         table.normalizer = normalizers.Sequence(cut)
-        split = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+        captions = list(captions)
+        letters = config.letters and lacks_spaces(captions)
+        split = pre_tokenizers.Split(Regex(LETTER_OR_WORD if letters else WORD), behavior="removed", invert=True)
         mark = pre_tokenizers.Metaspace(WORD_MARK, "always")
         table.pre_tokenizer = pre_tokenizers.Sequence([split, mark]) if config.kind == "bpe" else split
         table.train_from_iterator(map(_valid_unicode, captions), _trainer(config))
@@ -82,7 +91,7 @@ class Tokenizer:
                 f"No word stands {config.min_count} times or more in the captions.",
                 "Lower min_count or add captions.",
             )
-        return cls(_without_added_tokens(table, config))
+        return cls(_without_added_tokens(table, config, letters=letters))
 
     def __len__(self) -> int:
         return self._table.get_vocab_size()
@@ -187,7 +196,9 @@ def _trainer(config: TokenizerConfig) -> trainers.Trainer:
     )
 
 
-def _without_added_tokens(trained: tokenizers.Tokenizer, config: TokenizerConfig) -> tokenizers.Tokenizer:
+def _without_added_tokens(
+    trained: tokenizers.Tokenizer, config: TokenizerConfig, *, letters: bool
+) -> tokenizers.Tokenizer:
     """The same table, whose special tokens are plain entries of the model.
 
     The trainer also registers them as "added tokens", which the library looks for in the text before
@@ -200,6 +211,10 @@ def _without_added_tokens(trained: tokenizers.Tokenizer, config: TokenizerConfig
         table.decoder = decoders.Metaspace(WORD_MARK, "always")
     else:
         table = tokenizers.Tokenizer(models.WordLevel(model["vocab"], unk_token="<unk>"))
+    if letters:  # no space stands between them in captions, either
+        join = table.decoder or decoders.WordPiece("<none>", cleanup=False)  # a space before each word but the first
+        between = Regex(rf"(?<=[{LETTERS}{MARKS}]) (?=[{LETTERS}])")
+        table.decoder = decoders.Sequence([join, decoders.Fuse(), decoders.Replace(between, "")])
     table.normalizer = trained.normalizer
     table.pre_tokenizer = trained.pre_tokenizer
     table.post_processor = processors.TemplateProcessing(

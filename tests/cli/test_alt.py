@@ -1,6 +1,7 @@
 """`showtell alt`: what is proposed, what is written, and what is said of the rest."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -109,3 +110,16 @@ def test_model_that_says_nothing(place, capsys, monkeypatch):
     code, out, error = run(capsys, "site/notes.md")
     assert (code, out) == (1, "")
     assert "site/img/red.png: the model has nothing to say." in error
+
+
+def test_photos_in_another_unicode_form_are_found(place, capsys):
+    """A Mac's zip writes é as two letters, a page's author one: as it is, with %C3%A9 or &eacute;, in folders too."""
+    folder = Path(normalize("NFD", "site/kafé"))
+    folder.mkdir()
+    picture("red").save(folder / normalize("NFD", "zoë.png"))
+    Path("site/page.html").write_text(
+        '<img src="kafé/zoë.png"><img src="kaf%C3%A9/zo%C3%AB.png"><img src="kaf&eacute;/zoë.png">'
+    )
+    Path("site/notes.md").write_text("![](kafé/zoë.png) ![](kaf%C3%A9/zoë.png)")
+    code, out, _ = run(capsys, "site/page.html", "site/notes.md")
+    assert (code, out.count(RED)) == (0, 5)

@@ -16,6 +16,7 @@ from showtell.cli import main
 from showtell.errors import MissingExtraError
 from showtell.metrics import METRICS, score
 from showtell.metrics.official.meteor import METEOR
+from tests.fake_pycocoevalcap import write_package
 
 PEOPLE = {"1": ["A dog runs.", "a dog is running"], "2": ["two red cars"], "3": ["a house"]}
 SAID = {"1": "a dog runs", "2": "two cars with a", "x.jpg": "a man"}
@@ -196,8 +197,41 @@ def test_nothing_matches(place: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_empty_list_of_references(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("ref.json", PEOPLE | {"2": []})
-    code, _, error = run(capsys, "pred.json", "ref.json")
-    assert (code, "The list of references of image 2 is empty." in error) == (1, True)
+    code, out, error = run(capsys, "pred.json", "ref.json")
+    assert (code, "1 images, 2 references" in out) == (0, True)
+    assert "2 images in PRED have no references; they are not scored: 2, x.jpg" in error
+
+
+def test_what_was_left_out_of_the_files_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("ref.json", {image_id: [*captions, None] for image_id, captions in PEOPLE.items()})
+    put("pred.json", SAID | {"3": None})
+    error = run(capsys, "pred.json", "ref.json", *FAST)[2].splitlines()
+    assert error[:2] == [
+        "showtell: ref.json: Captions left out because they are empty, null or no text: 3.",
+        "showtell: pred.json: captions left out because they are null or no text: 1.",
+    ]
+
+
+GERMAN = {"1": ["Ein Mann reitet am Strand auf einem Pferd", "Zwei Hunde spielen mit einem Ball im Gras"]}
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_metrics_of_english_say_that_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """METEOR's data are English: of German it says little, and not without a word."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(write_package(tmp_path / "site")))
+    pytest.importorskip("Stemmer")
+    put("p.json", {"1": "Zwei Hunde spielen"})
+    put("r.json", GERMAN)
+    assert main([command, *["p.json"] * (1 + (command == "compare")), "r.json"]) == 0
+    assert "showtell: The captions seem not to be English: METEOR and" in capsys.readouterr().err
+    put("r.json", {"1": ["the man", "men running on the man"]})
+    put("p.json", {"1": "the man"})
+    assert main([command, *["p.json"] * (1 + (command == "compare")), "r.json"]) == 0
+    assert "not to be English" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["score", "compare"])

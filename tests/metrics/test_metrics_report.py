@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.metrics import METRICS, score
+from showtell.metrics import METRICS, score, signature
 from showtell.metrics.official.meteor import METEOR
 
 
@@ -24,9 +24,31 @@ def test_scores_and_lists_what_does_not_match() -> None:
     assert all(values.shape == (2,) for values in report.per_image.values())
 
 
-def test_empty_list_of_references_names_the_image() -> None:
-    with pytest.raises(DataError, match="image seven is empty"):
-        score({"seven": "a dog"}, {"seven": []})
+def test_an_image_whose_list_of_references_is_empty_is_left_out_and_named() -> None:
+    report = score({"1": "a dog", "2": "a cat"}, {"1": ["a dog"], "2": [], "3": []})
+    assert report.image_ids == ("1",)
+    assert (report.without_references, report.without_prediction) == (("2",), ())
+
+
+CHINESE = {"1": ("一个红色的球", ["天空中有一个红色的球。", "红球"]), "2": ("一只猫", ["一只白色的猫", "猫"])}
+
+
+def test_a_script_without_spaces_is_scored_by_letters() -> None:
+    """A sentence as one word would be right or wrong as a whole."""
+    said, people = ({i: case[side] for i, case in CHINESE.items()} for side in (0, 1))
+    report = score(said, people, metrics=["BLEU", "CIDEr"])  # type: ignore[arg-type]
+    assert report.by_letter
+    assert report.candidates[0] == "一 个 红 色 的 球"
+    assert report.references[0][0] == "天 空 中 有 一 个 红 色 的 球"
+    assert report.scores["BLEU-4"] > 0.1
+    assert "|tok:letters|" in signature(report)
+
+
+def test_a_foreign_word_leaves_the_official_tokens() -> None:
+    people = {"1": ["a sign that reads 出口", "a red sign", "a sign"]}
+    report = score({"1": "a sign"}, people, metrics=["BLEU"])
+    assert "|tok:ptb|" in signature(report)
+    assert report.references[0][0] == "a sign that reads 出口"
 
 
 def test_no_image_in_common() -> None:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showtell.errors import DataError
 from showtell.metrics import Report, score
 
 pytest.importorskip("Stemmer")
@@ -96,9 +95,3 @@ def test_any_text_has_scores_in_range(texts: list[tuple[str, list[str]]]) -> Non
         for values in (report.scores[name], report.per_image[name]):
             assert np.all(np.isfinite(values)), name
             assert np.all((np.asarray(values) >= 0) & (np.asarray(values) <= highest + 1e-6)), name
-
-
-@given(cases)
-def test_an_empty_list_of_references_is_an_error_that_names_the_image(case: dict[str, tuple[str, list[str]]]) -> None:
-    with pytest.raises(DataError, match=r"references of image the one is empty"):
-        scored(case | {"the one": ("a dog", [])})

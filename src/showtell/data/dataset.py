@@ -1,22 +1,26 @@
 """What every loader returns: examples (an image and its captions), and a record of what was left out."""
 
 import random
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from showtell.data.captions import empty_captions, tidy
 from showtell.data.scenes import Scene
-from showtell.errors import DataError
+from showtell.errors import DataError, UsageError
 from showtell.images.decode import read_image
 from showtell.images.names import as_on_disk
 from showtell.images.storage import ContainedImage
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SHARES = "80/10/10"
+"""Of train, dev and test, where nobody says another split."""
 
 # What other data sets call the three splits; "restval" is the part of COCO's val that Karpathy trains on.
 SPLIT_NAMES: dict[str, Split] = {
@@ -105,26 +109,27 @@ class Dataset:
 
 def dataset_of_files(
     name: str,
-    captions: Mapping[str, Iterable[str]],
+    captions: Mapping[str, Sequence[str]],
     splits: Mapping[str, Split],
     paths: Mapping[str, Path],
     notes: Iterable[str] = (),
     *,
     photos: bool = True,
+    way_out: str = "",
 ) -> Dataset:
     """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
 
-    Without `photos`, images without a file are kept.
+    Without `photos`, images without a file are kept. `way_out` says how to name another folder of images.
 
     Raises:
         DataError: no image is left.
     """
     told = list(notes)
     texts = {image_id: tuple(filter(None, map(tidy, captions.get(image_id, ())))) for image_id in splits}
-    captionless = sum(not texts[image_id] for image_id in splits)
-    if captionless:
-        told.append(f"Images left out because they have no caption: {captionless:,}.")
     captioned = [image_id for image_id in splits if texts[image_id]]
+    if len(captioned) < len(splits):
+        told.append(f"Images left out because they have no caption: {len(splits) - len(captioned):,}.")
+    told += empty_captions(sum(len(captions[image_id]) - len(texts[image_id]) for image_id in captioned))
     wanted = [paths[image_id] for image_id in captioned]
     there = dict(zip(captioned, as_on_disk(wanted) if photos else wanted, strict=True))
     missing = tuple(str(paths[image_id]) for image_id, file in there.items() if file is None)
@@ -135,25 +140,53 @@ def dataset_of_files(
     )
     if not examples:
         if missing:
-            raise DataError(f"{name}: all {len(missing):,} image files are missing.", f"The first is {missing[0]}.")
-        raise DataError(f"{name}: no image has a caption.")
+            first = f"The first is {missing[0]}. {way_out}".strip()
+            raise DataError(f"{name}: all {len(missing):,} image files are missing.", first)
+        raise DataError(f"{name}: no image has a caption.", " ".join(empty_captions(sum(map(len, captions.values())))))
     return Dataset(name, examples, missing, tuple(told))
 
 
-def split_by_image(image_ids: Iterable[str], seed: int = 0) -> dict[str, Split]:
+def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES) -> dict[str, Split]:
     """80 % train, 10 % dev, 10 % test, the same for the same images whatever their order.
 
     Captions of one image never part: the decoder would be tested on images that it has seen.
+
+    Args:
+        image_ids: the images.
+        seed: another one gives another split.
+        shares: of train, dev and test, as `90/5/5`; who has a share has one image at least, of three or more.
+
+    Raises:
+        UsageError: the shares are not three numbers.
     """
+    if not is_shares(shares) or not any(parts := [int(part) for part in shares.split("/")]):
+        raise UsageError(f"'{shares}' is no split.", "Write the shares of train, dev and test, such as 90/5/5.")
     shuffled = sorted(set(image_ids))
     random.Random(seed).shuffle(shuffled)
-    held_out = max(round(len(shuffled) / 10), 1 if len(shuffled) >= 3 else 0)
-    dev, test = set(shuffled[:held_out]), set(shuffled[held_out : 2 * held_out])
-    return {
-        image_id: "dev" if image_id in dev else "test" if image_id in test else "train" for image_id in sorted(shuffled)
-    }
+    least = 1 if len(shuffled) >= 3 else 0
+    dev, test = (max(round(len(shuffled) * part / sum(parts)), least) if part else 0 for part in parts[1:])
+    held_out = dict.fromkeys(shuffled[:dev], "dev") | dict.fromkeys(shuffled[dev : dev + test], "test")
+    return {image_id: cast("Split", held_out.get(image_id, "train")) for image_id in sorted(shuffled)}
 
 
-def tidy(caption: str) -> str:
-    """The caption with single blanks between its words and none around."""
-    return " ".join(caption.split())
+def automatic_split(image_ids: Iterable[str], why: str, settings: Mapping[str, str]) -> tuple[dict[str, Split], str]:
+    """`split_by_image` with the shares in `settings`, where they are; and a sentence that says so, or `why`."""
+    if is_shares(shares := settings.get("split", "")):
+        return split_by_image(image_ids, shares=shares), f"Images are split {shares} as asked, the same way every time."
+    return split_by_image(image_ids), f"{why}: images are split {SHARES}, the same way every time."
+
+
+def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], list[str]]:
+    """The splits that one of several sources names, best for all images; empty if none names train and one more.
+
+    An image whose split is not named is left out, which is said: it may be one to test on.
+    """
+    found = [{image_id: split for image_id, split in each.items() if split is not None} for each in said]
+    best = max((s for s in found if "train" in s.values() and len({*s.values()}) > 1), key=len, default={})
+    rest = len(said[0]) - len(best) if best else 0
+    return best, [f"Images left out because nothing names their split: {rest:,}."] if rest else []
+
+
+def is_shares(split: str) -> bool:
+    """Whether it is written as shares are: 90/5/5."""
+    return re.fullmatch(r"\d+/\d+/\d+", split) is not None

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from showtell.data.captions import captions_of, empty_captions, id_of
 from showtell.data.dataset import SPLIT_NAMES, Dataset
 from showtell.data.formats import DATA_FORMATS, coco, karpathy, load, table
+from showtell.data.formats.guess import format_of
+from showtell.data.formats.layout import slashed
 from showtell.errors import DataError, UsageError
 from showtell.files import read_json, read_lines, suffix_of
 from showtell.images.decode import SUFFIXES
@@ -27,6 +30,8 @@ class References:
     """Image id -> captions, in the order of the file."""
     paths: dict[str, Path] = field(default_factory=dict)
     """Image id -> where its file is, or was; of images whose file name is known."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the file was read: one sentence each."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Predictions:
     """How they were searched for, where the file says it: "beam=3,max_words=20"."""
     spare: int = 0
     """Further captions of images that have one; they are left out."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the file was read: one sentence each."""
 
 
 def read_references(source: str | Path, split: str | None = None) -> References:
@@ -50,27 +57,28 @@ def read_references(source: str | Path, split: str | None = None) -> References:
     """
     kind, _, rest = str(source).partition(":")
     if kind == "table" and rest:
-        file, asked = table.parse(rest)
-        return _of_rows(file, _rows(file), asked, split)
+        return _of_table(*table.parse(rest), split)
     if kind in DATA_FORMATS and rest:
+        return _of_dataset(load(str(source), photos=False), split)
+    if Path(source).expanduser().is_dir() and format_of(str(source)) is not None:
         return _of_dataset(load(str(source), photos=False), split)
     file = _file(source)
     if suffix_of(file) != ".json":
-        return _of_rows(file, _rows(file), {}, split)
+        return _of_table(file, {}, split)
     content = read_json(file)
     if isinstance(content, list):
-        return _of_rows(file, content, {}, split)
+        return _of_table(file, {}, split)
     if not isinstance(content, dict) or not content:
         raise _not_references(file)
     images = content.get("images")
     if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
         return _of_dataset(karpathy.dataset_of(file, content, file.parent, photos=False), split)
+    if "annotations" in content:
+        return _of_coco(file, content) if split is None else _of_dataset(load(f"coco:{file}", photos=False), split)
     if split is not None:
         raise UsageError(f"{file} has no splits.", "Leave out the split.")
-    if "annotations" in content:
-        return _of_coco(file, content)
-    if all(isinstance(captions, str | list) for captions in content.values()):
-        return References({image: table.captions_of(captions) for image, captions in content.items()})
+    if all(isinstance(captions, str | list | dict | None) for captions in content.values()):
+        return _told(file, {image: captions_of(said, f"{file}, {image}") for image, said in content.items()})
     raise _not_references(file)
 
 
@@ -94,21 +102,22 @@ def read_predictions(source: str | Path) -> Predictions:
             rows = rows.get(
                 "predictions", rows.get("annotations", [{"image_id": i, "caption": c} for i, c in rows.items()])
             )
-    elif suffix_of(file) == ".txt":
+    elif suffix_of(file) == ".txt" and not asked:
         rows = [_text_row(file, number, line) for number, line in enumerate(read_lines(file), 1) if line]
     else:
-        rows = _rows(file)
+        rows = table.read_rows(file, asked)
     columns = _columns(file, rows, asked)
     captions: dict[str, str] = {}
+    left_out = 0
     for number, row in enumerate(rows, start=1):
         image_id = _image_id(file, number, row.get(columns["image"]))
-        caption = row.get(columns["caption"])
-        if isinstance(caption, list) and caption:
-            caption = caption[0]
-        if not isinstance(caption, str):
-            raise DataError(f"{file}, row {number} has no caption of image {image_id}.")
-        captions.setdefault(image_id, caption)
-    return Predictions(captions, decoding, len(rows) - len(captions))
+        caption = _best(row.get(columns["caption"]), f"{file}, row {number}")
+        if caption is None:
+            left_out += 1
+        else:
+            captions.setdefault(image_id, caption)
+    notes = [f"{file}: captions left out because they are null or no text: {left_out:,}."] if left_out else []
+    return Predictions(captions, decoding, len(rows) - len(captions) - left_out, tuple(notes))
 
 
 def matched(predictions: Predictions, references: References) -> Predictions:
@@ -137,66 +146,65 @@ def _of_dataset(dataset: Dataset, split: str | None) -> References:
     return References(
         {example.image_id: example.captions for example in examples},
         {example.image_id: example.path for example in examples if example.path is not None},
+        dataset.notes,
     )
 
 
 def _of_coco(file: Path, content: Mapping[str, Any]) -> References:
     """COCO annotations as they are written: in their order, an image without captions too."""
-    captions: dict[str, Sequence[str]] = {}
-    paths: dict[str, Path] = {}
-    try:
-        found: dict[str, list[str]] = {str(image["id"]): [] for image in content.get("images", ())}
-        for note in content["annotations"]:
-            found.setdefault(str(note["image_id"]), []).append(str(note["caption"]))
-        captions |= found
-        for image in content.get("images", ()):
-            if "file_name" in image:
-                paths[str(image["id"])] = file.parent / str(image["file_name"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _not_references(file) from error
-    return References(captions, paths)
+    names, texts = coco.read(file, {"images": [], **content})
+    captions = {image_id: texts.get(image_id, []) for image_id in (*names, *(i for i in texts if i not in names))}
+    return _told(file, captions, {image_id: file.parent / name for image_id, name in names.items() if name})
 
 
-def _of_rows(file: Path, rows: Sequence[Any], asked: Mapping[str, str], split: str | None) -> References:
-    """References with a row for each caption, or for each image with a list of them."""
+def _of_table(file: Path, asked: Mapping[str, str], split: str | None) -> References:
+    """References with a row for each caption, or for each image with a list of them.
+
+    Without a column of splits they are those that the table's images have as a data set.
+    """
+    rows = table.read_rows(file, asked)
     columns = _columns(file, rows, asked)
     if split is not None and "split" not in columns:
-        raise UsageError(
-            f"{file} has no splits.", "Leave out the split, or name their column: table:FILE,split=COLUMN."
-        )
+        spec = ",".join([f"table:{file}", *(f"{name}={value}" for name, value in asked.items())])
+        return _of_dataset(load(spec, photos=False), split)
     wanted = SPLIT_NAMES.get(split.lower()) if split is not None else None
     captions: dict[str, list[str]] = {}
     for number, row in enumerate(rows, start=1):
         if split is None or table.split_of(file, number, row.get(columns["split"])) == wanted:
             image_id = _image_id(file, number, row.get(columns["image"]))
-            captions.setdefault(image_id, []).extend(table.captions_of(row.get(columns["caption"])))
+            said = captions_of(row.get(columns["caption"]), f"{file}, row {number}")
+            captions.setdefault(image_id, []).extend(said)
     if not captions:
         raise DataError(f"{file} has no split '{split}'.")
-    return References(dict(captions), {image_id: file.parent / image_id for image_id in captions})
+    return _told(file, captions, {image_id: file.parent / image_id for image_id in captions})
 
 
-def _rows(file: Path) -> Sequence[Any]:
-    """A table's rows; a JSON file may hold them as a list."""
-    if suffix_of(file) == ".json":
-        rows = read_json(file)
-        return rows if isinstance(rows, list) else [rows]
-    return table.read_rows(file)
+def _told(file: Path, captions: Mapping[str, Sequence[str]], paths: Mapping[str, Path] | None = None) -> References:
+    """References without those that are none, which are counted."""
+    found = {image_id: list(filter(str.strip, texts)) for image_id, texts in captions.items()}
+    empty = sum(len(captions[image_id]) - len(texts) for image_id, texts in found.items())
+    notes = tuple(f"{file}: {note}" for note in empty_captions(empty))
+    return References(dict(found), dict(paths or {}), notes)
 
 
 def _columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file} does not hold a list of objects with image_id and caption.")
-    by_id = {"image": "image_id"} if any("image_id" in row for row in rows) else {}
-    return table.find_columns(file, rows, {**by_id, **asked})
+    ids = isinstance(rows, list) and any(isinstance(row, dict) and "image_id" in row for row in rows)
+    return table.find_columns(file, rows, {**({"image": "image_id"} if ids else {}), **asked})
 
 
 def _image_id(file: Path, number: int, value: object) -> str:
     """An id as text: 42, "42" and 42.0 are the same image."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+    found = id_of(value)
+    if found is None:
         raise DataError(f"{file}, row {number} has no image id.")
-    return str(value)
+    return found
+
+
+def _best(said: object, where: str) -> str | None:
+    """The first caption of a cell or field, None if it is none; an empty text is one, and scores 0."""
+    while isinstance(said, list | dict) and said:
+        said = said[0] if isinstance(said, list) else said.get("caption")
+    return "" if isinstance(said, str) and not said.strip() else next(iter(captions_of(said, where)), "") or None
 
 
 def _text_row(file: Path, number: int, line: str) -> dict[str, str]:
@@ -209,7 +217,7 @@ def _text_row(file: Path, number: int, line: str) -> dict[str, str]:
 
 def _names(image_id: str) -> Iterable[str]:
     """What else an image may be called, the likeliest first."""
-    path = Path(image_id.replace("\\", "/"))
+    path = Path(slashed(image_id))
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     number = coco.IMAGE_NAME.fullmatch(stem)
     return dict.fromkeys([path.name, stem, *([str(int(number[1]))] if number else [])])

@@ -4,6 +4,7 @@ Rows are listed without reading an image, and then read one after the other, a f
 depend on the size of a row group. Tables lie on this disk or at an address.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,7 +14,7 @@ from showtell.errors import DataError, ImageError, MissingExtraError, UsageError
 from showtell.images.names import is_remote
 from showtell.images.storage import ImageBytes, StoredImage, open_file
 
-# What each column is called where the spec doesn't say, the likeliest name first; capitals don't matter.
+# What each column is called where the spec doesn't say, the likeliest name first, to be compared as `plain` has it.
 COLUMNS = {
     "image": (
         "image", "image_path", "file_name", "filename", "filepath", "file_path", "image_file", "image_name", "path",
@@ -28,6 +29,11 @@ COLUMNS = {
 
 ROWS_READ_TOGETHER = 16
 BUFFER = 2**20  # bytes of a column that are read at a time
+
+
+def plain(column: str) -> str:
+    """What names of columns are compared by: Image Name, image-name and imageName are image_name."""
+    return re.sub(r"[\s_.-]+", "", column).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ def _image_column(table: str, schema: Any, asked: str | None) -> str:
         if asked not in able:
             raise UsageError(f"{table} has no column '{asked}' of image files.", _listed(able, schema))
         return asked
-    usual = [name for name in able if name.lower() in COLUMNS["image"]]
+    usual = [name for name in able if plain(name) in map(plain, COLUMNS["image"])]
     if not able:
         raise DataError(f"{table} has no column of image files (bytes).", _listed(able, schema))
     if len(able) > 1 and len(usual) != 1:

@@ -29,6 +29,8 @@ class Comparison:
     references: int
     differences: list[Difference]
     missing: dict[str, str]
+    doubts: tuple[str, ...]
+    """Why some of the scores mean little, in sentences."""
     ranked_by: str
     wins: tuple[int, int, int]
     """Images that the first does better, that the second does better, and draws, by `ranked_by`."""

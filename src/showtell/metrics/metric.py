@@ -22,6 +22,11 @@ def nothing(progress: FractionDone) -> None:
     """All that most metrics need to be prepared."""
 
 
+def no_doubt(references: Sequence[Sequence[str]]) -> str:
+    """Of a metric that fits every language."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric: how it is computed, called and printed.
@@ -44,6 +49,8 @@ class Metric:
     """What must be there to compute it, for help texts."""
     prepare: Callable[[FractionDone], object] = nothing
     """Raises MissingExtraError or DataError where something that it needs is missing; may take its time, once."""
+    doubt: Callable[[Sequence[Sequence[str]]], str] = no_doubt
+    """Tokenised references -> why the scores mean little for them, in a sentence; empty if they mean what they say."""
     default: bool = True
     """Whether it is computed where nobody asks for it."""
     quick: bool = True

@@ -9,6 +9,7 @@ from showtell.errors import DataError, ShowtellError
 from showtell.metrics.metric import Floats, FractionDone
 from showtell.metrics.official.ptb import tokenise
 from showtell.metrics.table import METRICS, find_metrics
+from showtell.scripts import lacks_spaces, words_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,12 @@ class Report:
     """Images that have a prediction but no references; they are not in the scores."""
     missing: dict[str, str]
     """Metrics that were asked for but could not be computed, and why."""
+    doubts: tuple[str, ...]
+    """Why some of the scores mean little for these captions: one sentence each."""
     order_independent: bool
     """Whether tokens do not depend on the captions around (see `ptb.tokenise`)."""
+    by_letter: bool
+    """Whether each letter is a token: the references are in a script without spaces (see `tokens_of`)."""
 
 
 def score(
@@ -57,30 +62,34 @@ def score(
 
     Raises:
         UsageError: there is no metric of that name.
-        DataError: no image has both a prediction and references, or an image's list of references is empty.
+        DataError: no image has both a prediction and references.
     """
     wanted = find_metrics(metrics)
-    image_ids = tuple(i for i in references if i in predictions)
+    image_ids = tuple(i for i in references if i in predictions and references[i])
     if not image_ids:
         raise DataError(
             f"None of the {len(predictions)} predicted images is among the {len(references)} references.",
             "Check that both files name images in the same way.",
         )
-    for image_id in image_ids:
-        if not references[image_id]:
-            raise DataError(f"The list of references of image {image_id} is empty.")
-    candidates = tokenise([predictions[i] for i in image_ids], order_independent=order_independent)
-    flat = iter(tokenise([c for i in image_ids for c in references[i]], order_independent=order_independent))
+    said = [caption for i in image_ids for caption in references[i]]
+    by_letter = lacks_spaces(said)
+    candidates, tokens = (
+        tokens_of(captions, by_letter=by_letter, order_independent=order_independent)
+        for captions in ([predictions[i] for i in image_ids], said)
+    )
+    flat = iter(tokens)
     gold = [tuple(islice(flat, len(references[i]))) for i in image_ids]
 
     scores: dict[str, float] = {}
     per_image: dict[str, Floats] = {}
     statistics: dict[str, Floats] = {}
     missing: dict[str, str] = {}
+    doubts: list[str] = []
     for metric in wanted:
         try:
             metric.prepare(progress)
             of_images = metric.statistics(candidates, gold)
+            doubts += filter(None, [metric.doubt(gold)])
         except (ShowtellError, OSError) as error:  # the others go on
             missing[metric.name] = str(error)
             continue
@@ -94,11 +103,26 @@ def score(
         image_ids=image_ids,
         candidates=tuple(candidates),
         references=tuple(gold),
-        without_prediction=tuple(i for i in references if i not in predictions),
-        without_references=tuple(i for i in predictions if i not in references),
+        without_prediction=tuple(i for i in references if i not in predictions and references[i]),
+        without_references=tuple(i for i in predictions if not references.get(i)),
         missing=missing,
+        doubts=tuple(doubts),
         order_independent=order_independent,
+        by_letter=by_letter,
     )
+
+
+def tokens_of(captions: Sequence[str], *, by_letter: bool | None = None, order_independent: bool = True) -> list[str]:
+    """The tokens of each caption, joined by a space: the official ones, or the letters of a script without spaces.
+
+    Args:
+        captions: as people wrote them.
+        by_letter: whether each letter of such a script is a token; None to see from the captions.
+        order_independent: see `ptb.tokenise`.
+    """
+    if by_letter or (by_letter is None and lacks_spaces(captions)):
+        return [" ".join(words_of(caption)) for caption in captions]
+    return tokenise(captions, order_independent=order_independent)
 
 
 def signature(report: Report, decoding: str | None = None) -> str:
@@ -113,7 +137,7 @@ def signature(report: Report, decoding: str | None = None) -> str:
         "metrics": ",".join(METRICS[name].signature for name in report.statistics),
         "images": len(report.image_ids),
         "nrefs": "-".join(map(str, sorted({min(counts), max(counts)}))),
-        "tok": "ptb-each-alone" if report.order_independent else "ptb",
+        "tok": "letters" if report.by_letter else "ptb-each-alone" if report.order_independent else "ptb",
         "case": "lower",
         "decode": (decoding or "unknown").replace(" ", "_").replace("|", "/"),
         "version": f"showtell-{__version__}",

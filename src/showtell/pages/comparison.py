@@ -70,6 +70,7 @@ def _scores(found: Comparison) -> str:
     headings = ("metric", "A", "B", "B − A", f"{percent} interval", "p, bootstrap", "p, swaps")
     rows = (_row(difference, found.confidence) for difference in found.differences)
     missing = "".join(note(f"{name} is missing: {reason}") for name, reason in found.missing.items())
+    missing += "".join(map(note, found.doubts))
     said = f"Dots are the difference, lines its {percent} interval; a line that crosses zero may be chance"
     chart = chart_figure("B − A, in percent of A", said, interval_chart(found.differences))
     return f"{chart}{table(headings, rows, 'scores-title')}\n{missing}"

@@ -87,6 +87,22 @@ def test_rows_with_the_same_id_are_one_image(tmp_path: Path, kept: str) -> None:
     assert "80/10/10" in dataset.notes[0]
 
 
+def test_images_of_no_split_do_not_slip_into_training(tmp_path: Path) -> None:
+    write(tmp_path / "d", "train", [1, 2, 3], text=["train", "test", "kept"], split=["train", "test", "kept"])
+    dataset = data.load(f"hub:{tmp_path}/d")
+    assert [(example.split, example.captions[0]) for example in dataset.examples] == [
+        ("train", "train"),
+        ("test", "test"),
+    ]
+    assert dataset.notes == ("Images left out because nothing names their split: 1.",)
+
+
+def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "d", "train", [1, 1], text=["a", "b"], split=["train", "test"])
+    with pytest.raises(DataError, match=r"1\.png is in train and in test"):
+        data.load(f"hub:{tmp_path}/d")
+
+
 def test_names_of_images_are_their_ids_where_no_column_is(tmp_path: Path) -> None:
     write(tmp_path, "train", [1, 2, 1], text=["a", "b", "c"])
     dataset = data.load(f"hub:{tmp_path}")
@@ -170,7 +186,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             data.load(f"hub:{tmp_path}/{where}")
         assert message in str(caught.value)
     with pytest.raises(
-        UsageError, match=r"hub:d,colour=x has an unknown setting 'colour'\. There are image=, .*and str"
+        UsageError,
+        match=r"hub:d,colour=x has an unknown setting 'colour=x'\. There are image=, .*revision=, streaming\.",
     ):
         data.load("hub:d,colour=x")
     monkeypatch.setitem(sys.modules, "datasets", None)

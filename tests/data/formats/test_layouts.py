@@ -455,7 +455,7 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
         (
             "t.xlsx",
             "PK",
-            r"t\.xlsx is of no kind that showtell reads. It reads \.csv, \.tsv, \.jsonl and \.parquet",
+            r"t\.xlsx is of no kind that showtell reads. It reads \.csv, \.tsv, \.json, \.jsonl and \.parquet",
         ),
     ],
 )
@@ -572,3 +572,130 @@ def test_flickr8k_on_disk() -> None:
     references = json.loads((Path(folder) / "eval/flickr8k_dev/references.json").read_text())
     assert {example.image_id for example in dataset.split("dev")} >= {image["id"] for image in references["images"]}
     assert not any(re.search(r"\s\s", caption) for example in dataset.examples for caption in example.captions)
+
+
+# --------------------------------------------------------------------------------- as people have them: 24, 39, tables
+
+
+def test_one_bad_text_is_one_sentence_and_the_others_are_read(tmp_path: Path) -> None:
+    draw(tmp_path, *ABC)
+    write(tmp_path / "a.TXT", "A")
+    write(tmp_path / "b.Txt", "['B', 'C")  # a list? no: it does not end as one
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    dataset = data.load(f"folder:{tmp_path}")
+    assert captions(dataset) == {"a.jpg": ("A",), "b.jpg": ("['B', 'C",)}
+    way_out = "Convert it to UTF-8, or say its encoding, such as encoding=cp1252."
+    assert dataset.notes[0] == f"{tmp_path}/c.txt is not UTF-8 text (byte 3). {way_out}"
+    assert not any("no caption" in note for note in dataset.notes)
+    assert captions(data.load(f"folder:{tmp_path},encoding=cp1252"))["c.jpg"] == ("café",)
+
+
+def test_many_bad_texts_are_counted_and_nothing_else_is_an_error(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(8)]
+    draw(tmp_path, *names)
+    for name in names:
+        (tmp_path / name).with_suffix(".txt").write_bytes(b"\xe9")
+    with pytest.raises(DataError, match=r"no text can be read\. .*0\.txt is not UTF-8 text"):
+        data.load(f"folder:{tmp_path}")
+    write(tmp_path / "0.txt", "A")
+    notes = data.load(f"folder:{tmp_path}").notes
+    assert sum("is not UTF-8" in note for note in notes) == 5
+    assert "Texts that can't be read either: 2." in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("t.csv", "a.jpg,Two cafés\nb.jpg,B\n", ",columns=image,caption,encoding=cp1252"),
+        ("t.csv", "a.jpg;0;Two cafés\nb.jpg;1;B\n", ",columns=image,number,caption,encoding=latin-1"),
+        ("t.csv", "Image Name,Caption Text,caption\na.jpg,no,Two cafés\nb.jpg,no,B\n", ",encoding=cp1252"),
+        ("t.csv", "imageName,caption\nim\\a.jpg,Two cafés\n./b.jpg,B\n", ",encoding=cp1252"),
+        (
+            "t.jsonl",
+            '{"image": "a.jpg", "caption": "Two cafés"}\n{"image": "b.jpg", "caption": "B"}',
+            ",encoding=cp1252",
+        ),
+    ],
+)
+def test_tables_as_people_have_them(tmp_path: Path, name: str, content: str, settings: str) -> None:
+    draw(tmp_path, "im/a.jpg", "a.jpg", "b.jpg")
+    (tmp_path / name).write_bytes(content.encode("cp1252"))
+    found = captions(data.load(f"table:{tmp_path / name}{settings}"))
+    assert sorted(found.values()) == [("B",), ("Two cafés",)]
+
+
+def test_what_is_wrong_with_such_a_table_is_said(tmp_path: Path) -> None:
+    draw(tmp_path, "a.jpg")
+    file = write(tmp_path / "t.csv", "a.jpg,A dog\nb.jpg,A cat\n")
+    with pytest.raises(DataError, match=r"Its first row seems to be no header: table:.*t\.csv,columns=image,caption\."):
+        data.load(f"table:{file}")
+    with pytest.raises(UsageError, match=r"There is no encoding 'dos'\. Name one that Python knows, such as cp1252"):
+        data.load(f"table:{file},encoding=dos")
+    file.write_bytes(b"image,caption\na.jpg,caf\xe9\n")
+    with pytest.raises(DataError, match=r"t\.csv is not UTF-8 text \(byte 23\)\. .* such as encoding=cp1252\."):
+        data.load(f"table:{file}")
+    with pytest.raises(UsageError, match=r"t\.jsonl names its columns itself\. Leave out columns=\."):
+        data.load(f"table:{write(tmp_path / 't.jsonl', '{}')},columns=image,caption")
+
+
+def test_columns_of_one_name_all_count(tmp_path: Path) -> None:
+    """The later ones took the place of the first."""
+    draw(tmp_path, "a.jpg")
+    file = write(tmp_path / "t.csv", "image,caption,caption\na.jpg,One,Two\n")
+    assert captions(data.load(f"table:{file}")) == {"a.jpg": ("One", "Two")}
+
+
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+    """The message names the setting, and it works: also for whole paths of another machine."""
+    draw(tmp_path / "here", "a.jpg", "b.jpg")
+    rows = "C:\\Users\\eva\\im\\a.jpg,A\n/home/eva/im/b.jpg,B\n"
+    file = write(tmp_path / "t.csv", f"image,caption\n{rows}")
+    with pytest.raises(
+        DataError, match=r"all 2 image files are missing\. .* Say where they are: table:.*,images=DIR\."
+    ):
+        data.load(f"table:{file}")
+    assert sorted(captions(data.load(f"table:{file},images={tmp_path}/here")).values()) == [("A",), ("B",)]
+    write(file, f"image,caption\n{rows}D:\\more\\a.jpg,C\n")  # which of the two is here?
+    assert [e.captions for e in data.load(f"table:{file},images={tmp_path}/here").examples] == [("B",)]
+
+
+def test_another_automatic_split(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(40)]
+    draw(tmp_path, *names)
+    file = write(tmp_path / "t.csv", "image,caption,split\n" + "".join(f"{name},A,train\n" for name in names))
+    dataset = data.load(f"table:{file},split=90/5/5")
+    assert [len(dataset.split(name)) for name in ("train", "dev", "test")] == [36, 2, 2]
+    assert dataset.notes == ("Images are split 90/5/5 as asked, the same way every time.",)
+    for name in names:
+        draw(tmp_path / "f/train", name)
+        write((tmp_path / "f/train" / name).with_suffix(".txt"), "A")
+    assert len(data.load(f"folder:{tmp_path}/f,split=50/25/25").split("test")) == 10
+    assert split_by_image(names, shares="1/1/0") == split_by_image(names, shares="50/50/0")
+    assert set(split_by_image(names, shares="100/0/0").values()) == {"train"}
+    for shares in ("0/0/0", "x"):
+        with pytest.raises(UsageError, match=r"is no split\. Write the shares of train, dev and test, such as 90/5/5"):
+            split_by_image(names, shares=shares)
+    with pytest.raises(UsageError, match=r"'90' is no split\. Write shares, such as split=90/5/5"):
+        data.load(f"folder:{tmp_path},split=90")
+
+
+@pytest.mark.parametrize("settings", ["", ",split=70/20/10"])
+def test_a_path_without_a_format(tmp_path: Path, settings: str) -> None:
+    """What is there says what it is; how it was read is told."""
+    names = [f"{number}.jpg" for number in range(10)]
+    draw(tmp_path / "images", *names)
+    draw(tmp_path / "f", *names)
+    for name in names:
+        write((tmp_path / "f" / name).with_suffix(".txt"), "A")
+    write(tmp_path / "k/captions.txt", "image,caption\n" + "".join(f"{name},A\n" for name in names))
+    draw(tmp_path / "k/Images", *names)
+    coco_file(tmp_path / "c.json", dict(enumerate(names)), [(number, "A") for number in range(10)])
+    write(tmp_path / "images/t.csv", "image,caption\n" + "".join(f"{name},A\n" for name in names))
+    for name, guessed in (("f", "folder"), ("k", "flickr8k"), ("c.json", "coco"), ("images/t.csv", "table")):
+        spec = f"{tmp_path}/{name}{settings}"
+        dataset = data.load(spec)
+        assert dataset.notes[0] == f"{spec} is read as {guessed}:{spec}."
+        assert [len(dataset.split(part)) for part in ("train", "dev", "test")] == ([7, 2, 1] if settings else [8, 1, 1])
+    draw(tmp_path / "bare", "a.jpg")
+    with pytest.raises(UsageError, match="does not begin with a data format"):
+        data.load(f"{tmp_path}/bare")

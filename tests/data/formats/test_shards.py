@@ -71,7 +71,7 @@ def test_braces_name_the_shards_and_images_are_read_in_any_order(tmp_path: Path)
     assert shades(dataset) == {f"{i:05}": i for i in range(30)}
     assert dataset.splits == ("train", "dev", "test")
     assert dataset.notes == (
-        "Neither samples nor shards name train, dev and test: images are split 80/10/10, always the same way.",
+        "Neither samples nor shards name train, dev and test: images are split 80/10/10, the same way every time.",
     )
     for other in (tmp_path, f"{tmp_path}/*.tar", f"{tmp_path}/{{00,01}}.tar::{tmp_path}/02.tar"):
         assert data.load(f"shards:{other}").examples == dataset.examples
@@ -186,6 +186,7 @@ def test_a_shard_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
     [
         (("coco-train-0.tar", "coco-val-0.tar"), {"0": "train", "1": "dev"}),
         (("train2017/0.tar", "val2017/0.tar"), {"0": "train", "1": "dev"}),
+        (("train/0.tar", "test/1.tar", "more/2.tar"), {"0": "train", "1": "test"}),
         (("trainable/0.tar", "validated/0.tar"), None),
         (("train/0.tar", "train/1.tar"), None),
     ],
@@ -199,6 +200,8 @@ def test_splits_named_by_shards(tmp_path: Path, names: tuple[str, ...], expected
         assert any("80/10/10" in note for note in dataset.notes)
     else:
         assert found == expected
+        rest = "Images left out because nothing names their split: 1."
+        assert dataset.notes == ((rest,) if len(names) > 2 else ())
 
 
 def test_splits_named_by_samples(tmp_path: Path) -> None:
@@ -260,7 +263,10 @@ def test_what_is_no_shard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             data.load(f"shards:{where}")
         assert message in str(caught.value)
     for where, message in (
-        ("a.tar,colour=x", "shards:a.tar,colour=x has an unknown setting 'colour=x'. There are caption=FIELD, split="),
+        (
+            "a.tar,colour=x",
+            "shards:a.tar,colour=x has an unknown setting 'colour=x'. There are caption=, split=, encoding=.",
+        ),
         ("{a.tar", "The braces in '{a.tar' are not balanced."),
         ("a.tar::a.tar", "a.tar is named twice."),
     ):

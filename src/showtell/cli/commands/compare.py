@@ -48,7 +48,8 @@ def compare(
     metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     sides = [matched(read_predictions(file), references) for file in (first, second)]
-    both = [image_id for image_id in references.captions if all(image_id in side.captions for side in sides)]
+    scores.tell(*references.notes, *(note for side in sides for note in side.notes))
+    both = [i for i, said in references.captions.items() if said and all(i in side.captions for side in sides)]
     if not both:
         raise DataError(
             f"No image of {ref} has a caption in both {first} and {second}.",
@@ -66,6 +67,7 @@ def compare(
             )
             for side in sides
         ]
+    scores.tell(*reports[0].doubts)
     found = compared(
         (first, second), sides, references, reports, draws=draws, confidence=confidence, seed=seed, show=show
     )
@@ -118,12 +120,13 @@ def compared(
         for image_id, difference in most_different(first, second, ranked_by, show)
         if difference
     ]
-    ids = [set(side.captions) & set(references.captions) for side in sides]
+    with_references = {image_id for image_id, said in references.captions.items() if said}
+    ids = [set(side.captions) & with_references for side in sides]
     left_out = {
-        "have no references": sorted((set(sides[0].captions) | set(sides[1].captions)) - set(references.captions)),
+        "have no references": sorted((set(sides[0].captions) | set(sides[1].captions)) - with_references),
         "have a caption in A only": sorted(ids[0] - ids[1]),
         "have a caption in B only": sorted(ids[1] - ids[0]),
-        "have a caption in neither": [i for i in references.captions if i not in ids[0] | ids[1]],
+        "have a caption in neither": [i for i in references.captions if i in with_references - ids[0] - ids[1]],
     }
     return Comparison(
         names=short_names(*files),
@@ -131,6 +134,7 @@ def compared(
         references=sum(map(len, first.references)),
         differences=differences,
         missing=first.missing,
+        doubts=first.doubts,
         ranked_by=ranked_by,
         wins=(int((gain < 0).sum()), int((gain > 0).sum()), int((gain == 0).sum())),
         contrasts=contrasts,
@@ -196,6 +200,7 @@ def facts(found: Comparison) -> dict[str, Any]:
         "references": found.references,
         "metrics": [asdict(difference) | {"difference": difference.difference} for difference in found.differences],
         "missing": found.missing,
+        "doubts": list(found.doubts),
         "ranked_by": found.ranked_by,
         "wins": dict(zip(("first", "second", "equal"), found.wins, strict=True)),
         "most_different": [

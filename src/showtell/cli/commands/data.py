@@ -17,6 +17,7 @@ from showtell.cli.progress import byte_bars, progress_bar
 from showtell.data import DATA_FORMATS, Dataset, Example
 from showtell.data.download import published
 from showtell.errors import ImageError, Interrupted, UsageError
+from showtell.scripts import lacks_spaces, words_of
 
 SHOWN = 10
 """Missing and unreadable files that the table lists; --json lists all."""
@@ -29,7 +30,9 @@ def group() -> None:
     """Look at a data set: images, captions, splits, what is missing; or download one."""
 
 
-@app.command(epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:LOCATION, for example flickr8k:DIR.")
+@app.command(
+    epilog="Exit code 1 when an image can't be read. SPEC is FORMAT:LOCATION, such as flickr8k:DIR, or a path."
+)
 def info(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:LOCATION; FORMAT is {', '.join(DATA_FORMATS)}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file's name.")] = False,
@@ -158,7 +161,8 @@ def _problem_of(example: Example) -> str | None:
 def _counts_of(examples: Iterable[Example]) -> dict[str, Any]:
     """Images, captions, and the captions' lengths in words."""
     captions = [example.captions for example in examples]
-    words = [len(caption.split()) for texts in captions for caption in texts]
+    said = [caption for texts in captions for caption in texts]
+    words = [len(words_of(caption)) for caption in said] if lacks_spaces(said) else [len(c.split()) for c in said]
     least, most = min(map(len, captions)), max(map(len, captions))
     return {
         "images": len(captions),

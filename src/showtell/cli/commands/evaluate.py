@@ -13,15 +13,14 @@ from showtell.bundle import BundleConfig
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
 from showtell.cli.progress import meteor_progress, print_failure, progress_bar
-from showtell.cli.scores import diversity_table
-from showtell.data import Example
+from showtell.cli.scores import diversity_table, tell
+from showtell.data import Dataset, Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
 from showtell.files import check_writable, write_file
 from showtell.metrics.diversity import Diversity, diversity
-from showtell.metrics.official.ptb import tokenise
-from showtell.metrics.report import Report, score
+from showtell.metrics.report import Report, score, tokens_of
 from showtell.metrics.table import RANKED_BY, metric_of
 
 app = typer.Typer()
@@ -54,6 +53,7 @@ def evaluate(
     search_options = {**search, "num": 1}
     options = captioner.options(**search_options)
     dataset = load_data(data)
+    tell(*dataset.notes)
     examples = dataset.split(split)
     if features is None:
         outcomes = from_files(captioner, examples, batch_size, search_options)
@@ -65,7 +65,8 @@ def evaluate(
     references = {example.image_id: example.captions for example in examples}
     with meteor_progress() as progress:
         scored = score({i: caption.text for i, caption in captions.items()}, references, progress=progress)
-    training = None if split == "train" or "train" not in dataset.splits else tokens_of(dataset.split("train"))
+    tell(*scored.doubts)
+    training = None if split == "train" or "train" not in dataset.splits else training_tokens(dataset)
     people = diversity([of_image[0] for of_image in scored.references], training)
     system = diversity(scored.candidates, training)
     print_scores(scored, captioner.config.name, f"{data}, {split}")
@@ -80,6 +81,7 @@ def evaluate(
             "images": len(scored.image_ids),
             "scores": scored.scores,
             "missing": scored.missing,
+            "doubts": list(scored.doubts),
             "captions": {"system": asdict(system), "people": asdict(people)},
             "predictions": predictions(captions, scored),
         }
@@ -159,9 +161,9 @@ def caption_examples(
     return captions, bad
 
 
-def tokens_of(examples: Sequence[Example]) -> frozenset[str]:
-    """All captions of some examples, tokenised."""
-    return frozenset(tokenise([c for example in examples for c in example.captions], order_independent=True))
+def training_tokens(dataset: Dataset) -> frozenset[str]:
+    """All captions of the train split, tokenised."""
+    return frozenset(tokens_of([caption for example in dataset.split("train") for caption in example.captions]))
 
 
 def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:

@@ -18,7 +18,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Stopped or killed, the same command goes on where it was.")
 def features(
-    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ... or a path.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The cache's folder.")],
     encoder: Annotated[
         str,

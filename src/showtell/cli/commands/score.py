@@ -17,7 +17,7 @@ from showtell.errors import UsageError
 from showtell.files import check_writable, write_file
 from showtell.metrics import METRICS, Diversity, Report, diversity, signature
 from showtell.metrics import score as score_captions
-from showtell.metrics.official.ptb import tokenise
+from showtell.metrics.report import tokens_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,6 +58,7 @@ def score(
     metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
+    scores.tell(*references.notes, *predictions.notes)
     training = training_captions(train) if train else None
     with meteor_progress() as progress:
         report = score_captions(
@@ -67,6 +68,7 @@ def score(
             order_independent=order_independent,
             progress=progress,
         )
+    scores.tell(*report.doubts)
     people = diversity([of_image[0] for of_image in report.references], training)
     system = diversity(report.candidates, training)
     mark = signature(report, predictions.decoding)
@@ -92,7 +94,7 @@ def training_captions(spec: str) -> frozenset[str]:
     except UsageError:
         training = read_references(spec)
     captions = [caption for of_image in training.captions.values() for caption in of_image]
-    return frozenset(tokenise(captions, order_independent=True))
+    return frozenset(tokens_of(captions))
 
 
 def print_report(report: Report, system: Diversity, people: Diversity, mark: str) -> None:
@@ -145,6 +147,7 @@ def facts(report: Report, predictions: Predictions, system: Diversity, people: D
         "references": sum(map(len, report.references)),
         "scores": report.scores,
         "missing": report.missing,
+        "doubts": list(report.doubts),
         "captions": {"system": asdict(system), "people": asdict(people)},
         "without_prediction": list(report.without_prediction),
         "without_references": list(report.without_references),

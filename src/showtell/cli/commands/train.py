@@ -37,7 +37,9 @@ def print_keys(wanted: bool) -> None:
 )
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
-    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ...")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ... or a path.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder.")],
     settings: Annotated[
         list[str] | None,

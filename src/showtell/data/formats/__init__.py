@@ -1,5 +1,6 @@
 """Data formats, a file each. To add one, write its file and put its name here."""
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -38,12 +39,20 @@ def data_format(name: str) -> DataFormat:
 def load(spec: str, *, photos: bool = True) -> "Dataset":
     """The data set that a SPEC names, `FORMAT:LOCATION`, for example `flickr8k:DIR` or `shapes:2000`.
 
+    The format of a file or a folder that is there may be left out: what it is read as stands in the notes.
+
     Raises and takes `photos` as `DataFormat.load`; UsageError also where there is no such format.
     """
     name, _, location = spec.partition(":")
     if name not in DATA_FORMATS:
-        forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
-        raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
+        from showtell.data.formats.guess import format_of
+
+        guessed = format_of(spec)
+        if guessed is None:
+            forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
+            raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
+        dataset = load(f"{guessed}:{spec}", photos=photos)
+        return replace(dataset, notes=(f"{spec} is read as {guessed}:{spec}.", *dataset.notes))
     if not location:
         raise UsageError(f"'{spec}' does not say what to load.", f"Write {name}:{data_format(name).SYNTAX}.")
     return data_format(name).load(location, photos=photos)

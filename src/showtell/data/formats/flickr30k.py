@@ -8,13 +8,13 @@ the captioning papers is in Karpathy's `dataset_flickr30k.json`: load that with 
 import re
 from pathlib import Path
 
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files
 from showtell.data.formats.flickr8k import read_csv, read_tokens
-from showtell.data.formats.layout import first_file, image_folder
+from showtell.data.formats.layout import caption_lines, first_file, image_folder, settings_of
 from showtell.errors import DataError
-from showtell.files import read_lines, read_text
+from showtell.files import read_text
 
-SYNTAX = "DIR"
+SYNTAX = "DIR[,encoding=NAME][,split=90/5/5]"
 
 IMAGE_FOLDERS = ("flickr30k_images", "flickr30k-images", "Images", "images")
 CAPTION_FILES = (
@@ -31,23 +31,24 @@ RESULT_LINE = re.compile(r"\s*(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*(?P<bar
 
 def load(location: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `location`. Raises DataError when its layout is none of those above."""
+    location, settings = settings_of(f"flickr30k:{location}", ("encoding",), shares_only=True)
     root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []
     read = {"results.csv": read_results, "captions.txt": read_csv}.get(file.name, read_tokens)
-    captions = read(file, notes)
-    splits = _entities_splits(root, captions, notes)
+    captions = read(file, caption_lines(file, settings), notes)
+    splits = {} if "split" in settings else _entities_splits(root, captions, notes)
     if not splits:
-        splits = split_by_image(captions)
-        notes.append("There are no split files: images are split 80/10/10, the same way every time.")
+        splits, note = automatic_split(captions, "There are no split files", settings)
+        notes.append(note)
     paths = {name: folder / name for name in splits}
     return dataset_of_files("flickr30k", captions, splits, paths, notes, photos=photos)
 
 
-def read_results(file: Path, notes: list[str]) -> dict[str, list[str]]:
+def read_results(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from `image_name| comment_number| comment` lines."""
-    header, *lines = read_lines(file)
+    header, *lines = lines
     if header.replace(" ", "") != "image_name|comment_number|comment":
         raise DataError(f"{file} begins with {header[:60]!r}, not with 'image_name| comment_number| comment'.")
     captions: dict[str, list[str]] = {}
@@ -64,16 +65,19 @@ def read_results(file: Path, notes: list[str]) -> dict[str, list[str]]:
 
 
 def _entities_splits(root: Path, captions: dict[str, list[str]], notes: list[str]) -> dict[str, Split]:
-    """Image -> split from the split files of Flickr30k Entities; empty when they are not all there."""
+    """Image -> split from those of Flickr30k Entities' split files that are there; empty when none is."""
     files = [root / name for name in SPLIT_FILES]
-    if not all(file.is_file() for file in files):
-        return {}
     splits: dict[str, Split] = {}
-    for file in files:
+    for file in filter(Path.is_file, files):
+        split = SPLIT_NAMES[file.stem]
         for number in read_text(file).split():
             image = number if number.endswith(".jpg") else f"{number}.jpg"
-            splits[image] = SPLIT_NAMES[file.stem]
+            if splits.setdefault(image, split) != split:
+                raise DataError(f"{file} has {image}, which is in the {splits[image]} split too.")
+    absent = [file.name for file in files if not file.is_file()]
+    if splits and absent:
+        notes.append(f"There is no {' or '.join(absent)}.")
     rest = captions.keys() - splits.keys()
-    if rest:
+    if splits and rest:
         notes.append(f"Images left out because no split file names them: {len(rest):,}.")
     return splits

@@ -9,12 +9,12 @@ split is ours, by image.
 import re
 from pathlib import Path
 
-from showtell.data.dataset import SPLITS, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import first_file, image_folder
+from showtell.data.dataset import SPLITS, Dataset, Split, automatic_split, dataset_of_files
+from showtell.data.formats.layout import caption_lines, first_file, image_folder, settings_of
 from showtell.errors import DataError
 from showtell.files import read_lines
 
-SYNTAX = "DIR"
+SYNTAX = "DIR[,encoding=NAME][,split=90/5/5]"
 
 IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
@@ -22,24 +22,26 @@ CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.t
 
 def load(location: str, *, photos: bool = True) -> Dataset:
     """The data set in the folder `location`. Raises DataError when its layout is neither of the two."""
+    location, settings = settings_of(f"flickr8k:{location}", ("encoding",), shares_only=True)
     root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
     folder = image_folder(root, IMAGE_FOLDERS, needed=photos)
     notes: list[str] = []
-    captions = read_csv(file, notes) if file.suffix == ".txt" and file.stem == "captions" else read_tokens(file, notes)
-    splits = _official_splits((root, file.parent), notes)
+    read = read_csv if file.name == "captions.txt" else read_tokens
+    captions = read(file, caption_lines(file, settings), notes)
+    splits = {} if "split" in settings else _official_splits((root, file.parent), notes)
     if splits:
         _note_the_rest(captions, splits, notes)
     else:
-        splits = split_by_image(captions)
-        notes.append("There are no official split files: images are split 80/10/10, the same way every time.")
+        splits, note = automatic_split(captions, "There are no official split files", settings)
+        notes.append(note)
     paths = {name: folder / name for name in splits}
     return dataset_of_files("flickr8k", captions, splits, paths, notes, photos=photos)
 
 
-def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
+def read_csv(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
-    header, *lines = read_lines(file)
+    header, *lines = lines
     if header.replace(" ", "").lower() != "image,caption":
         raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
     captions: dict[str, list[str]] = {}
@@ -51,10 +53,10 @@ def read_csv(file: Path, notes: list[str]) -> dict[str, list[str]]:
     return _repaired(captions, notes)
 
 
-def read_tokens(file: Path, notes: list[str]) -> dict[str, list[str]]:
+def read_tokens(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from `name.jpg#number<tab>caption` lines."""
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(read_lines(file), start=1):
+    for number, line in enumerate(lines, start=1):
         label, tab, caption = line.partition("\t")
         if not line.strip():
             continue

@@ -1,48 +1,82 @@
 """A folder of images with captions beside them: `photo.txt` holds the captions of `photo.jpg`, one a line.
 
-Folders inside are searched too. Where all images lie in folders named train, dev (val) and test, those are
-the splits; otherwise the split is ours, by image.
+Folders inside are searched too. Where images lie in folders named train, dev (val) and test, those are the splits;
+otherwise the split is ours, by image.
 """
 
+from collections.abc import Collection
 from pathlib import Path
+from unicodedata import normalize
 
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
-from showtell.data.formats.layout import not_found
-from showtell.files import read_lines
+from showtell.data.captions import captions_of
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files
+from showtell.data.formats.layout import caption_lines, not_found, settings_of
+from showtell.errors import DataError
 from showtell.images.names import is_image_name, writable
 from showtell.images.sources import Finder
 
-SYNTAX = "DIR"
+SYNTAX = "DIR[,encoding=NAME][,split=90/5/5]"
+
+TOLD = 5  # texts that can't be read, by their own sentence
 
 
-def load(where: str, *, photos: bool = True) -> Dataset:
-    """The data set in the folder `where`. Raises DataError when no image has a text beside it."""
+def load(location: str, *, photos: bool = True) -> Dataset:
+    """The data set in a folder. Raises DataError when no image has a text beside it."""
+    where, settings = settings_of(f"folder:{location}", ("encoding",), shares_only=True)
     root = Path(where).expanduser()
     finder = Finder(lambda name: is_image_name(name) or name.lower().endswith(".txt"))
     files = sorted(map(Path, finder.files_in(str(root)))) if root.is_dir() else []
-    texts = {path.with_suffix("") for path in files if path.suffix.lower() == ".txt"}
+    texts: dict[str, list[Path]] = {}  # what stands before the suffix -> the texts: a.txt and a.TXT may both be there
+    for path in files:
+        if not is_image_name(path.name):
+            texts.setdefault(_stem(path), []).append(path)
     images = [path for path in files if is_image_name(path.name)]
-    captioned = {writable(path.relative_to(root).as_posix()): path for path in images if path.with_suffix("") in texts}
+    captioned = {writable(path.relative_to(root).as_posix()): path for path in images if _stem(path) in texts}
     if not captioned:
         raise not_found(root, "image with a text beside it", ["photo.jpg with photo.txt"])
-    captions = {image_id: read_lines(path.with_suffix(".txt")) for image_id, path in captioned.items()}
     notes = []
     bare = len(images) - len(captioned)
     if bare:
         notes.append(f"Images left out because no text lies beside them: {bare:,}.")
-    alone = texts - {path.with_suffix("") for path in images}
+    alone = sorted(text[0].name for stem, text in texts.items() if stem not in {*map(_stem, images)})
     if alone:
-        notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {min(alone).name}.txt.")
+        notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {alone[0]}.")
     notes += finder.notes()
-    splits = _splits_of_folders(captioned)
+    lines: dict[str, list[str]] = {}
+    problems = dict[Path, str]()
+    for image_id, path in captioned.items():
+        for text in texts[_stem(path)]:
+            try:
+                for line in filter(str.strip, caption_lines(text, settings)):
+                    lines.setdefault(image_id, []).extend(captions_of(line, str(text)))
+            except DataError as error:  # the others go on
+                problems[text] = str(error)
+            else:
+                lines.setdefault(image_id, [])
+    notes += list(problems.values())[:TOLD]
+    if len(problems) > TOLD:
+        notes.append(f"Texts that can't be read either: {len(problems) - TOLD:,}.")
+    if not lines:
+        raise DataError(f"{root}: no text can be read.", next(iter(problems.values())))
+    splits = {} if "split" in settings else _splits_of_folders(lines, notes)
     if not splits:
-        splits = split_by_image(captioned)
-        notes.append("There are no train, dev and test folders: images are split 80/10/10, always the same way.")
-    return dataset_of_files("folder", captions, splits, captioned, notes, photos=photos)
+        splits, note = automatic_split(lines, "There are no train, dev and test folders", settings)
+        notes.append(note)
+    return dataset_of_files("folder", lines, splits, captioned, notes, photos=photos)
 
 
-def _splits_of_folders(image_ids: dict[str, Path]) -> dict[str, Split]:
-    """Image -> split by its outermost folder; empty unless each image has one and one of them is train."""
+def _stem(path: Path) -> str:
+    """What an image and its text have in common, in whatever form a system writes é."""
+    return normalize("NFC", str(path.with_suffix("")))
+
+
+def _splits_of_folders(image_ids: Collection[str], notes: list[str]) -> dict[str, Split]:
+    """Image -> split by its outermost folder; empty unless all are in train, or train and another split are there."""
     outermost = {image_id: image_id.partition("/")[0].lower() for image_id in image_ids}
     splits = {image_id: SPLIT_NAMES[name] for image_id, name in outermost.items() if name in SPLIT_NAMES}
-    return splits if len(splits) == len(image_ids) and "train" in splits.values() else {}
+    rest = len(image_ids) - len(splits)
+    if "train" not in splits.values() or (rest and len({*splits.values()}) == 1):
+        return {}
+    if rest:
+        notes.append(f"Images left out because they lie in no folder of a split: {rest:,}.")
+    return splits

@@ -20,11 +20,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
-from showtell.data.formats.table import captions_of
-from showtell.errors import DataError, MissingExtraError, UsageError, reason_of
+from showtell.data.captions import captions_of, empty_captions, id_of, tidy
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
+from showtell.data.formats.layout import common_folder, settings_of, slashed
+from showtell.errors import DataError, MissingExtraError, reason_of
 from showtell.images.storage import ContainedImage, read_file
-from showtell.images.tables import COLUMNS
+from showtell.images.tables import COLUMNS, plain
 
 SYNTAX = "NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME][,streaming]"
 
@@ -34,6 +35,8 @@ NUMBERED = re.compile(r"(caption|sentence|text|description)s?_?\d+")
 READ_AHEAD = 256  # images of a stream that wait for a thread which asked for a later one first
 ROWS = 1000  # read together, of columns without images
 
+Key = tuple[str, str]
+"""The part that an image is in, and its id."""
 Cell = Mapping[str, Any]
 """An image as it is stored: `bytes`, or the `path` of its file."""
 
@@ -126,13 +129,14 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         DataError: it can't be had, or has no column of images or of captions.
         UsageError: a setting is unknown.
     """
-    name, settings, streaming = parse(where)
+    name, settings = settings_of(f"hub:{where}", SETTINGS, flags=("streaming",))
+    streaming = "streaming" in settings
     parts = _opened(name, settings, streaming)
     columns = find_columns(name, parts, settings)
-    captions: dict[tuple[str, str], list[str]] = {}
-    told: dict[tuple[str, str], str] = {}
-    images: dict[tuple[str, str], HubImage] = {}
-    captionless = 0
+    captions: dict[Key, list[str]] = {}
+    told: dict[Key, str] = {}
+    images: dict[Key, HubImage] = {}
+    captionless = empty = others = 0
     for part, rows in parts.items():
         images_alone = _images_of(rows, columns.image)
         source = Stream(images_alone) if streaming else images_alone
@@ -140,49 +144,54 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         texts = _texts(rows, columns, name, part, settings, streaming)
         lengths = () if streaming else _lengths(images_alone, columns.image)
         for number, row in enumerate(texts):
-            path = ids[number] if ids else None
-            image_id = str(row[columns.image_id]) if columns.image_id else path or f"{number:08}"
-            key = (part, image_id)
-            found = [tidy(text) for column in columns.captions for text in captions_of(row[column])]
+            said = id_of(row[columns.image_id]) if columns.image_id else ids[number] if ids else None
+            key = (part, said or f"{number:08}")
+            version = str(lengths[number] if lengths else number)
+            if key in images and lengths and images[key].version != version:
+                key = (part, f"{key[1]} of {version} bytes")  # another image, which must not be lost
+                others += key not in images
+            where = f"hub:{name}, {part}, row {number}"
+            texts_here = [tidy(text) for column in columns.captions for text in captions_of(row[column], where)]
+            found = list(filter(None, texts_here))
             captions.setdefault(key, []).extend(found)
             captionless += not found
-            if columns.split:
-                told.setdefault(key, str(row[columns.split]))
+            empty += len(texts_here) - len(found) if found else 0
+            if columns.split and told.setdefault(key, split := str(row[columns.split])) != split:
+                raise DataError(f"hub:{name}: {key[1]} is in {told[key]} and in {split}.")
             if key not in images:
-                version = str(lengths[number] if lengths else number)
-                called = f"{name}, {part}: {image_id}"
+                called = f"{name}, {part}: {key[1]}"
                 images[key] = HubImage(called, f"hub:{name}", version, source, columns.image, number)
     keys = [key for key, texts in captions.items() if texts]
     if not keys:
         raise DataError(f"{name} has no captions in {', '.join(columns.captions)}.")
     names = _image_ids(keys)
-    splits, notes = _splits(keys, names, told)
+    splits, notes = _splits(keys, names, told, settings)
     if captionless:
         notes.append(f"Rows without a caption: {captionless:,}.")
-    examples = tuple(Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key]) for key in keys)
+    notes += empty_captions(empty)
+    if others:
+        notes.append(f"Images that have the name of another one: {others:,}; they are told apart by their size.")
+    examples = tuple(
+        Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key])
+        for key in keys
+        if names[key] in splits
+    )
     return Dataset(Path(name).name, examples, notes=tuple(notes))
-
-
-def parse(where: str) -> tuple[str, dict[str, str], bool]:
-    """The data set's name, the settings, and whether it is streamed. Raises UsageError."""
-    name, *rest = where.split(",")
-    settings = dict(setting.partition("=")[::2] for setting in rest if setting != "streaming")
-    for key, value in settings.items():
-        if key not in SETTINGS or not value:
-            known = ", ".join(f"{known}=" for known in SETTINGS)
-            raise UsageError(f"hub:{where} has an unknown setting '{key}'.", f"There are {known} and streaming.")
-    return name, settings, "streaming" in rest
 
 
 def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str]) -> Columns:
     """The columns that were asked for, or have a well-known name or content. Raises DataError."""
     features = next(iter(parts.values())).features
     there = list(features)
-    lower = {column.lower(): column for column in there}
+    lower: dict[str, str] = {}
+    for column in there:
+        lower.setdefault(plain(column), column)
 
     def one(role: str, known: Iterable[str]) -> str | None:
+        if role == "split" and is_shares(settings.get(role, "")):
+            return None  # another split than a column's is asked for
         asked = [settings[role]] if role in settings else known
-        return next((lower[column.lower()] for column in asked if column.lower() in lower), None)
+        return next((c if c in there else lower[plain(c)] for c in asked if plain(c) in lower), None)
 
     pictures = [column for column in there if _holds_images(features[column])]
     image = one("image", pictures)
@@ -200,7 +209,7 @@ def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str
     assert image is not None
     image_id, split = one("id", IMAGE_IDS), one("split", COLUMNS["split"])
     for role, found in (("id", image_id), ("split", split)):
-        if role in settings and found is None:
+        if role in settings and found is None and not is_shares(settings[role]):
             raise DataError(f"{name} has no column '{settings[role]}'; its columns are {', '.join(there)}.")
     return Columns(image, tuple(captions), image_id, split)
 
@@ -265,7 +274,13 @@ def _paths(rows: Any, column: str) -> Sequence[str | None]:
 
     found = rows.with_format("arrow")[:].column(column)
     paths = compute.struct_field(found, "path").to_pylist()
-    return [Path(path).name if path else None for path in paths]
+    whole = {path: slashed(path) for path in {*paths} if path}
+    names = Counter(Path(path).name for path in whole.values())
+    common = common_folder(whole.values())
+    return [  # 1.png of two folders is two images
+        (name if names[name := Path(whole[path]).name] == 1 else whole[path].removeprefix(common)) if path else None
+        for path in paths
+    ]
 
 
 def _lengths(rows: Any, column: str) -> Sequence[int]:
@@ -281,20 +296,21 @@ def _lengths(rows: Any, column: str) -> Sequence[int]:
     ]
 
 
-def _image_ids(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def _image_ids(keys: Sequence[Key]) -> dict[Key, str]:
     """What each image is called; with its part before it where two parts use the same names."""
     unique = max(Counter(image_id for _, image_id in keys).values()) == 1
     return {(part, image_id): image_id if unique else f"{part}/{image_id}" for part, image_id in keys}
 
 
 def _splits(
-    keys: Sequence[tuple[str, str]], names: Mapping[tuple[str, str], str], told: Mapping[tuple[str, str], str]
+    keys: Sequence[Key], names: Mapping[Key, str], told: Mapping[Key, str], settings: Mapping[str, str]
 ) -> tuple[dict[str, Split], list[str]]:
     """Image -> split, and what is to be said of it."""
-    for said in ({key: told.get(key, "") for key in keys}, {key: key[0] for key in keys}):
-        known = {names[key]: SPLIT_NAMES.get(word.strip().lower()) for key, word in said.items()}
-        splits = {image_id: split for image_id, split in known.items() if split is not None}
-        if len(splits) == len(keys) and "train" in (found := set(splits.values())) and len(found) > 1:
-            return splits, []
-    note = "Neither a column nor the parts name train, dev and test: images are split 80/10/10, always the same way."
-    return split_by_image(names.values()), [note]
+    columns = {names[key]: SPLIT_NAMES.get(told.get(key, "").strip().lower()) for key in keys}
+    parts = {names[key]: SPLIT_NAMES.get(key[0].strip().lower()) for key in keys}
+    splits, notes = named_splits(columns, parts)
+    if splits and not is_shares(settings.get("split", "")):
+        return splits, notes
+    why = "Neither a column nor the parts name train, dev and test"
+    automatic, note = automatic_split(names.values(), why, settings)
+    return automatic, [note]

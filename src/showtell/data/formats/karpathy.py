@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from showtell.data.captions import captions_of, id_of
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files
+from showtell.data.formats.layout import slashed
 from showtell.errors import DataError, UsageError
 from showtell.files import read_json
 
@@ -29,15 +31,14 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 
 def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> Dataset:
     """The data set of what the file holds; `root` is the folder of images. Raises DataError."""
-    captions: dict[str, list[str]] = {}
-    splits: dict[str, Split] = {}
-    paths: dict[str, Path] = {}
+    images: list[tuple[str, str, Split, Path, list[str]]] = []  # id, id with its folder, split, path, captions
     try:
         for image in content["images"]:
-            image_id = str(image.get("cocoid", image["filename"]))
-            captions[image_id] = [_text(sentence) for sentence in image["sentences"]]
-            splits[image_id] = SPLIT_NAMES[image["split"]]
-            paths[image_id] = _folder(root, image.get("filepath", "")) / image["filename"]
+            folder, name = image.get("filepath", ""), slashed(image["filename"])
+            path = _folder(root, folder) / name
+            number = id_of(image.get("cocoid")) or name
+            texts = [text for sentence in image["sentences"] for text in _texts(sentence, f"{file}, {name}")]
+            images.append((number, f"{folder}/{number}", SPLIT_NAMES[image["split"]], path, texts))
         kind = str(content.get("dataset", file.stem))
     except (KeyError, TypeError, AttributeError) as error:
         lacks = f" ('{error.args[0]}' is missing or unknown)" if isinstance(error, KeyError) else ""
@@ -45,7 +46,21 @@ def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> 
             f"{file} is not one of Karpathy's data sets{lacks}.",
             "It needs images with filename, split and sentences.",
         ) from error
-    return dataset_of_files(f"karpathy {kind}", captions, splits, paths, _notes(content["images"]), photos=photos)
+    apart = len({image[0] for image in images}) < len({image[1] for image in images})  # 1.jpg of two folders
+    captions: dict[str, list[str]] = {}
+    splits: dict[str, Split] = {}
+    paths: dict[str, Path] = {}
+    for number, with_folder, split, path, texts in images:
+        image_id = with_folder if apart else number
+        if (splits.setdefault(image_id, split), paths.setdefault(image_id, path)) != (split, path):
+            raise DataError(
+                f"{file}: image {image_id} is {paths[image_id]} in {splits[image_id]}, and {path} in {split}.",
+                "Give each image its own id and one split.",
+            )
+        captions.setdefault(image_id, []).extend(texts)
+    way_out = f"Name their folder: karpathy:{file},IMAGES."
+    notes = _notes(content["images"])
+    return dataset_of_files(f"karpathy {kind}", captions, splits, paths, notes, photos=photos, way_out=way_out)
 
 
 def _folder(root: Path, filepath: str) -> Path:
@@ -56,8 +71,9 @@ def _folder(root: Path, filepath: str) -> Path:
     return root
 
 
-def _text(sentence: dict[str, Any]) -> str:
-    return str(sentence["raw"]) if "raw" in sentence else " ".join(sentence["tokens"])
+def _texts(sentence: dict[str, Any], where: str) -> list[str]:
+    """A sentence as it is written, or as its tokens."""
+    return captions_of(sentence["raw"], where) if sentence.get("raw") is not None else [" ".join(sentence["tokens"])]
 
 
 def _notes(images: list[dict[str, Any]]) -> list[str]:

@@ -1,10 +1,17 @@
 """Finding a data set's files on disk, and saying what was looked for when they are not there."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
+from unicodedata import normalize
 
-from showtell.errors import DataError
+from showtell.data.dataset import is_shares
+from showtell.errors import DataError, UsageError
+from showtell.files import read_lines
 from showtell.images.names import is_image_name, is_passed_over
+
+ENCODING = "Convert it to UTF-8, or say its encoding, such as encoding=cp1252."
 
 
 def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:
@@ -29,6 +36,59 @@ def holds_images(folder: Path) -> bool:
     return folder.is_dir() and any(
         is_image_name(path.name) and not is_passed_over(path.name) for path in folder.iterdir()
     )
+
+
+def settings_of(
+    spec: str, names: Sequence[str], *, shares_only: bool = False, flags: Sequence[str] = ()
+) -> tuple[str, dict[str, str]]:
+    """A location and the settings after it: `t.csv,image=COLUMN`.
+
+    What follows a comma and is no setting belongs to what stands before it.
+
+    Args:
+        spec: with its format: `table:t.csv,image=COLUMN`.
+        names: of the settings.
+        shares_only: whether `split` is one of them and takes shares (90/5/5) only.
+        flags: settings without a value, which are their own.
+
+    Raises:
+        UsageError: there is no such setting, or it has no value.
+    """
+    first, *rest = spec.partition(":")[2].split(",")
+    location, settings, last = [first], dict[str, str](), ""
+    names = [*names, *["split"] * shares_only]
+    for part in rest:
+        name, _, value = part.partition("=")
+        if part in flags:
+            settings[part] = part
+        elif re.fullmatch(r"\w+=.*", part, re.DOTALL):
+            if name not in names or not value:
+                known = ", ".join([*(f"{each}=" for each in names), *flags])
+                raise UsageError(f"{spec} has an unknown setting '{part}'.", f"There are {known}.")
+            settings[name], last = value, name
+        elif last:
+            settings[last] += f",{part}"
+        else:
+            location.append(part)
+    if shares_only and "split" in settings and not is_shares(settings["split"]):
+        raise UsageError(f"{spec}: '{settings['split']}' is no split.", "Write shares, such as split=90/5/5.")
+    return ",".join(location), settings
+
+
+def caption_lines(file: Path, settings: Mapping[str, str]) -> list[str]:
+    """The lines of a text, in the encoding that `settings` name. Raises DataError, UsageError as `read_lines`."""
+    return read_lines(file, settings.get("encoding", "utf-8"), ENCODING)
+
+
+def slashed(name: str) -> str:
+    """The name of an image as all systems write it: `im\\a.jpg` and `./im/a.jpg` are `im/a.jpg`, é is one letter."""
+    return normalize("NFC", Path(name.replace("\\", "/")).as_posix())
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """What all the paths or addresses begin with, up to a `/`."""
+    folders = zip(*(path.split("/")[:-1] for path in paths), strict=False)
+    return "".join(f"{names[0]}/" for names in takewhile(lambda names: len({*names}) == 1, folders))
 
 
 def first_file(root: Path, names: Sequence[str], what: str) -> Path:

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, split_by_image, tidy
-from showtell.data.formats.table import captions_of
+from showtell.data.captions import captions_of, empty_captions, tidy
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
+from showtell.data.formats.layout import common_folder, settings_of
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.files import as_text, cache_folder, fitting, write_file
 from showtell.images.decode import SUFFIXES
@@ -31,11 +32,11 @@ from showtell.images.storage import ByteRange, size_and_version
 from showtell.images.tables import COLUMNS
 from showtell.images.tar import Member, TarError, members
 
-SYNTAX = "URLS[,caption=FIELD][,split=FIELD]"
+SYNTAX = "URLS[,caption=FIELD][,split=FIELD][,encoding=NAME]"
 
-LIST_FORMAT = 1
+LIST_FORMAT = 2
 READERS = 8
-SETTINGS = ("caption", "split")
+SETTINGS = ("caption", "split", "encoding")
 SAMPLE_FILE = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<extension>[^/]*)")  # as webdataset parts them
 IMAGE_EXTENSIONS = {suffix.removeprefix(".") for suffix in SUFFIXES}
 
@@ -61,6 +62,8 @@ class Listing:
 
     samples: list[Sample]
     left_out: dict[str, list[str]]
+    empty: int
+    """Captions of the samples that are empty, null or no text."""
 
 
 def load(where: str, *, photos: bool = True) -> Dataset:
@@ -70,12 +73,12 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         DataError: a shard is not there or is no tar file, or no sample has an image and a caption.
         UsageError: a setting is unknown.
     """
-    pattern, settings = parse(where)
+    pattern, settings = settings_of(f"shards:{where}", SETTINGS)
     shards = expanded(pattern)
     with ThreadPoolExecutor(READERS, thread_name_prefix="showtell-list") as threads:
         listings = list(threads.map(lambda shard: listing(shard, settings), shards))
     ids = _image_ids(shards, listings)
-    splits, notes = _splits(shards, listings, ids)
+    splits, notes = _splits(shards, listings, ids, settings)
     examples = tuple(
         Example(
             image_id,
@@ -85,8 +88,9 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         )
         for shard, found in zip(shards, listings, strict=True)
         for image_id, sample in zip(ids[shard], found.samples, strict=True)
+        if image_id in splits
     )
-    left_out = _left_out(shards, listings)
+    left_out = _left_out(shards, listings) + empty_captions(sum(found.empty for found in listings))
     if not examples:
         raise DataError(
             f"{shards[0]} has no image with a caption."
@@ -95,17 +99,6 @@ def load(where: str, *, photos: bool = True) -> Dataset:
             " ".join(left_out) or "Looked for KEY.jpg with KEY.txt or KEY.json.",
         )
     return Dataset("shards", examples, notes=(*left_out, *notes))
-
-
-def parse(where: str) -> tuple[str, dict[str, str]]:
-    """The URLS and the settings after them. Raises UsageError for an unknown setting."""
-    urls = re.sub(r"(,\w+=[^,{}]*)+$", "", where)
-    settings = dict(setting.split("=", 1) for setting in where[len(urls) + 1 :].split(",") if setting)
-    for name, value in settings.items():
-        if name not in SETTINGS or not value:
-            known = ", ".join(f"{known}=FIELD" for known in SETTINGS)
-            raise UsageError(f"shards:{where} has an unknown setting '{name}={value}'.", f"There are {known}.")
-    return urls, settings
 
 
 def expanded(pattern: str) -> list[str]:
@@ -140,7 +133,7 @@ def listing(shard: str, settings: Settings) -> Listing:
     file = cache_folder() / "shards" / f"{fitting(Path(shard).stem, 200)}-{digest}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return Listing([Sample(**sample) for sample in kept["samples"]], kept["left_out"])
+        return Listing([Sample(**sample) for sample in kept["samples"]], kept["left_out"], kept["empty"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: it is made again
         pass
     found = read_listing(shard, settings)
@@ -153,16 +146,18 @@ def read_listing(shard: str, settings: Settings) -> Listing:
     """A shard's samples, from one pass over it. Raises DataError."""
     samples: dict[str, Sample] = {}
     left_out: dict[str, list[str]] = {}
+    empty = 0
     try:
         for key, images, texts in _samples(shard):
             found = "its name was used before" if key in samples else _sample(key, images, texts, settings)
             if isinstance(found, Sample):
-                samples[key] = found
+                samples[key] = replace(found, captions=list(filter(None, found.captions)))
+                empty += found.captions.count("")
             else:
                 left_out.setdefault(found, []).append(key)
     except _CutOff as error:
         left_out["the shard is cut off in or after it"] = [error.key]
-    return Listing(list(samples.values()), left_out)
+    return Listing(list(samples.values()), left_out, empty)
 
 
 class _CutOff(Exception):
@@ -198,7 +193,7 @@ def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member], dict[str, byt
 
 
 def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], settings: Settings) -> Sample | str:
-    """The sample, or why it is left out."""
+    """The sample, with captions that are none as empty texts; or why it is left out."""
     image = next(iter(images.values()), None)
     if image is None:
         return "there is no image"
@@ -206,25 +201,31 @@ def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], 
         return "the image is empty"
     fields: Any = {}
     try:
-        text = as_text(texts.get("txt", b""))
+        text = as_text(texts.get("txt", b""), settings.get("encoding", "utf-8"))
         if "json" in texts:
             fields = json.loads(texts["json"])
     except ValueError:
-        return "the text is not UTF-8 or the JSON is damaged"
+        return f"the text is not {settings.get('encoding', 'utf-8').upper()} or the JSON is damaged"
     if not isinstance(fields, dict):
         fields = {"caption": fields}  # a list of captions, or one
-    captions = text.split("\n") if text.strip() and "caption" not in settings else _field_captions(fields, settings)
-    captions = [tidied for caption in captions if (tidied := tidy(caption))]
-    if not captions:
+    try:
+        if text.strip() and "caption" not in settings:
+            captions = [c for line in text.split("\n") if line.strip() for c in captions_of(line)]
+        else:
+            captions = _field_captions(fields, settings)
+    except DataError:
+        return "its captions begin as a list and can't be read as one"
+    captions = list(map(tidy, captions))
+    if not any(captions):
         return "there is no caption"
     split = next((fields[name] for name in _names("split", settings) if name in fields), None)
     return Sample(key, image.name, image.offset, image.size, captions, split if isinstance(split, str) else None)
 
 
 def _field_captions(fields: Mapping[str, Any], settings: Settings) -> list[str]:
-    """The captions in the field that was asked for, or has a well-known name and holds any."""
+    """The captions in the field that was asked for, or has a well-known name and holds any. Raises DataError."""
     found = (captions_of(fields.get(name)) for name in _names("caption", settings))
-    return next(filter(None, found), [])
+    return next(filter(any, found), [])
 
 
 def _names(role: str, settings: Settings) -> Sequence[str]:
@@ -235,7 +236,7 @@ def _image_ids(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, 
     """Of each shard, its samples' keys; with the shard before them where two shards use the same."""
     times = Counter(sample.key for found in listings for sample in found.samples)
     unique = all(count == 1 for count in times.values())
-    common = os.path.commonpath([os.path.dirname(shard) for shard in shards]) + "/"  # noqa: PTH120 (a URL, too)
+    common = common_folder(shards)
     return {
         shard: [
             sample.key if unique else f"{shard.removeprefix(common).removesuffix('.tar')}/{sample.key}"
@@ -246,7 +247,7 @@ def _image_ids(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, 
 
 
 def _splits(
-    shards: Sequence[str], listings: Sequence[Listing], ids: Mapping[str, Sequence[str]]
+    shards: Sequence[str], listings: Sequence[Listing], ids: Mapping[str, Sequence[str]], settings: Settings
 ) -> tuple[dict[str, Split], list[str]]:
     """Image -> split, and what is to be said of it."""
     told = {
@@ -255,12 +256,11 @@ def _splits(
         for image_id, sample in zip(ids[shard], found.samples, strict=True)
     }
     named = {image_id: _split_of_name(shard) for shard in shards for image_id in ids[shard]}
-    for splits in (told, named):
-        known = {image_id: split for image_id, split in splits.items() if split is not None}
-        if len(known) == len(told) and "train" in (parts := set(known.values())) and len(parts) > 1:
-            return known, []
-    note = "Neither samples nor shards name train, dev and test: images are split 80/10/10, always the same way."
-    return split_by_image(told), [note]
+    splits, notes = named_splits(told, named)
+    if splits and not is_shares(settings.get("split", "")):
+        return splits, notes
+    found, note = automatic_split(told, "Neither samples nor shards name train, dev and test", settings)
+    return found, [note]
 
 
 def _split_of_name(shard: str) -> Split | None:

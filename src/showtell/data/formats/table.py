@@ -1,23 +1,29 @@
 """A table of images and captions: `table:FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]`.
 
-CSV (commas, semicolons, tabs or bars), TSV, JSONL, or Parquet. An image may have several rows, or one whose
-caption column holds a list (in CSV, a JSON list). Paths are relative to the table's folder, or to `images=`.
-With a split column (train, dev or val, test) those are the splits; otherwise the split is ours, by image.
+CSV (commas, semicolons, tabs or bars), TSV, JSON, JSONL, or Parquet. An image may have several rows, or one whose
+caption column holds a list (in CSV, as JSON, Python or NumPy write it). Paths are relative to the table's folder, or to
+`images=`. A table without a header row has its columns named by `columns=image,caption`; a text that is not UTF-8 has
+its encoding named by `encoding=`. With a split column (train, dev or val, test) those are the splits; otherwise the
+split is ours, by image, with the shares of `split=90/5/5`.
 """
 
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, split_by_image
+from showtell.data.captions import captions_of
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, is_shares
+from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed
 from showtell.errors import DataError, MissingExtraError, UsageError
-from showtell.files import read_lines, read_text, suffix_of
-from showtell.images.tables import COLUMNS
+from showtell.files import read_json, read_text, suffix_of
+from showtell.images.names import is_image_name
+from showtell.images.tables import COLUMNS, plain
 
-SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]"
+SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR][,columns=image,caption][,encoding=NAME]"
 
 TableRow = Mapping[str, Any]
 
@@ -25,15 +31,14 @@ TableRow = Mapping[str, Any]
 def load(location: str, *, photos: bool = True) -> Dataset:
     """The data set of one table. Raises DataError for its content, UsageError for an unknown setting."""
     file, asked = parse(location)
-    rows = read_rows(file)
+    rows = read_rows(file, asked)
     columns = find_columns(file, rows, asked)
-    root = Path(asked.get("images", file.parent)).expanduser()
     captions: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}
     skipped = 0
     for number, row in enumerate(rows, start=1):
-        image, texts = row.get(columns["image"]), captions_of(row.get(columns["caption"]))
-        if not image or not texts:
+        image, texts = row.get(columns["image"]), captions_of(row.get(columns["caption"]), f"{file}, row {number}")
+        if not image or not any(map(str.strip, texts)):
             skipped += 1
             continue
         image_id = _image_name(file, number, image)
@@ -44,59 +49,62 @@ def load(location: str, *, photos: bool = True) -> Dataset:
                 raise DataError(f"{file}, row {number}: {image_id} is in {splits[image_id]} and in {split}.")
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
     if "split" not in columns:
-        splits = split_by_image(captions)
-        notes.append("There is no split column: images are split 80/10/10, the same way every time.")
-    paths = {image_id: root / image_id for image_id in splits}
-    return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos)
+        splits, note = automatic_split(captions, "There is no split column", asked)
+        notes.append(note)
+    paths = _paths(splits, file, asked)
+    way_out = f"Say where they are: table:{file},images=DIR."
+    return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
 
 
 def parse(location: str) -> tuple[Path, dict[str, str]]:
     """The table's file and its settings: `FILE,image=COLUMN`. Raises UsageError for an unknown setting."""
-    name, *settings = location.split(",")
-    return Path(name).expanduser(), dict(_setting(location, setting) for setting in settings)
+    name, settings = settings_of(f"table:{location}", (*COLUMNS, "images", "columns", "encoding"))
+    return Path(name).expanduser(), settings
 
 
-def _setting(location: str, setting: str) -> tuple[str, str]:
-    key, _, value = setting.partition("=")
-    if key not in (*COLUMNS, "images") or not value:
-        names = ", ".join(f"{name}=" for name in (*COLUMNS, "images"))
-        raise UsageError(f"table:{location} has an unknown setting '{setting}'.", f"There are {names}.")
-    return key, value
-
-
-def read_rows(file: Path) -> list[TableRow]:
-    """A table's rows, each a map from column to value. Raises DataError."""
+def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
+    """A table's rows, each a map from column to value. Raises DataError, and UsageError as `read_text`."""
     suffix = suffix_of(file)
     if not file.is_file():
-        raise DataError(f"{file} is not a file.", "Name a CSV, TSV, JSONL or Parquet file.")
+        raise DataError(f"{file} is not a file.", "Name a CSV, TSV, JSON, JSONL or Parquet file.")
     if suffix in (".csv", ".tsv", ".txt"):
-        return list(_csv_rows(file))
+        return list(_csv_rows(file, settings))
+    if "columns" in settings:
+        raise UsageError(f"{file} names its columns itself.", "Leave out columns=.")
+    if suffix == ".json":
+        rows = read_json(file)
+        return rows if isinstance(rows, list) else [rows]
     if suffix in (".jsonl", ".ndjson"):
-        return list(_jsonl_rows(file))
+        return list(_jsonl_rows(file, settings))
     if suffix in (".parquet", ".pq"):
         return _parquet_rows(file)
-    raise DataError(f"{file} is of no kind that showtell reads.", "It reads .csv, .tsv, .jsonl and .parquet.")
+    raise DataError(f"{file} is of no kind that showtell reads.", "It reads .csv, .tsv, .json, .jsonl and .parquet.")
 
 
-def _csv_rows(file: Path) -> Iterator[TableRow]:
-    text = read_text(file)
-    header = text.partition("\n")[0]
-    delimiter = "\t" if suffix_of(file) == ".tsv" else max(",;\t|", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
+    """Rows by the names in the first, or in `columns=`; cells of columns with one name are a list."""
+    text = read_text(file, settings.get("encoding", "utf-8"), ENCODING)
+    first = text.partition("\n")[0]
+    delimiter = "\t" if suffix_of(file) == ".tsv" else max(",;\t|", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        for row in reader:
-            if None in row:
+        names = settings["columns"].split(",") if "columns" in settings else next(reader, [])
+        names = [name.strip() for name in names]
+        twice = {name for name, times in Counter(names).items() if times > 1}
+        for cells in filter(None, reader):
+            if len(cells) > len(names):
                 raise DataError(
                     f"{file}, line {reader.line_num} has more cells than the header.",
                     f"Put captions that hold '{delimiter}' in quotation marks.",
                 )
-            yield {column.strip(): value for column, value in row.items()}
+            named = list(zip(names, cells, strict=False))
+            yield dict(named) | {name: [cell for other, cell in named if other == name] for name in twice}
     except csv.Error as error:
         raise DataError(f"{file}, line {reader.line_num} is not CSV: {error}.") from error
 
 
-def _jsonl_rows(file: Path) -> Iterator[TableRow]:
-    for number, line in enumerate(read_lines(file), start=1):
+def _jsonl_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
+    for number, line in enumerate(caption_lines(file, settings), start=1):
         if not line.strip():
             continue
         try:
@@ -121,40 +129,49 @@ def _parquet_rows(file: Path) -> list[TableRow]:
     return rows
 
 
-def find_columns(file: Path, rows: list[TableRow], asked: Mapping[str, str]) -> dict[str, str]:
+def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, str]:
     """The names of the image, caption and (if there is one) split columns: asked for, or well known.
 
     Raises:
-        DataError: the image or caption column is not found; the message lists those that there are.
+        DataError: the rows are no rows, or the image or caption column is not found; the message lists those there are.
     """
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(f"{file} does not hold a list of objects with image_id and caption.")
     if not rows:
         raise DataError(f"{file} has no rows.")
     there: Iterable[str] = dict.fromkeys(column for row in rows for column in row)  # JSONL rows may differ
-    by_name = {column.lower(): column for column in there}
+    by_name: dict[str, str] = {}
+    for column in there:
+        by_name.setdefault(plain(column), column)
     columns = {}
     for role, known in COLUMNS.items():
+        if role == "split" and is_shares(asked.get(role, "")):
+            continue  # another split than a column's is asked for
         looked_for = (asked[role],) if role in asked else known
-        column = next((by_name[name.lower()] for name in looked_for if name.lower() in by_name), None)
-        if column is not None:
-            columns[role] = column
+        found = [name if name in there else by_name[plain(name)] for name in looked_for if plain(name) in by_name]
+        if found:
+            columns[role] = found[0]
         elif role != "split" or role in asked:
+            headless = role == "image" and any(is_image_name(name.strip()) for name in there)
             raise DataError(
                 f"{file} has no {role} column; its columns are {', '.join(there)}.",
-                f"Looked for {', '.join(looked_for)}; name it: table:{file},{role}=COLUMN.",
+                f"Its first row seems to be no header: table:{file},columns=image,caption."
+                if headless
+                else f"Looked for {', '.join(looked_for)}; name it: table:{file},{role}=COLUMN.",
             )
     return columns
 
 
-def captions_of(cell: object) -> list[str]:
-    """A cell's captions: one text, or a list of them, in CSV written as JSON."""
-    if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
-        try:
-            cell = json.loads(cell)
-        except ValueError:
-            return [str(cell)]
-    if isinstance(cell, list):
-        return [text for text in cell if isinstance(text, str) and text.strip()]
-    return [cell] if isinstance(cell, str) and cell.strip() else []
+def _paths(image_ids: Iterable[str], file: Path, asked: Mapping[str, str]) -> dict[str, Path]:
+    """Where the images are. In `images=`, those with the whole path of another machine are known by their names."""
+    root = Path(asked.get("images", file.parent)).expanduser()
+    names = Counter(PurePosixPath(image_id).name for image_id in image_ids) if "images" in asked else Counter()
+    paths = {}
+    for image_id in image_ids:
+        name = PurePosixPath(image_id).name
+        whole = PurePosixPath(image_id).is_absolute() or PureWindowsPath(image_id).drive
+        paths[image_id] = root / (name if whole and names[name] == 1 else image_id)
+    return paths
 
 
 def _image_name(file: Path, number: int, image: object) -> str:
@@ -163,7 +180,7 @@ def _image_name(file: Path, number: int, image: object) -> str:
         raise DataError(f"{file}, row {number}: the image column holds {kind}, not the path of a file.")
     if "://" in image:
         raise DataError(f"{file}, row {number}: {image} is an address.", "Download the images and name their files.")
-    return image
+    return slashed(image.strip())
 
 
 def split_of(file: Path, number: int, cell: object) -> Split:
