@@ -93,6 +93,8 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
         for image in content["images"]:
             number = _id(image["id"])
             name = image.get("file_name")
+            if not isinstance(name, str | None):
+                raise KeyError("file_name")
             if names.setdefault(number, name) != name:
                 raise DataError(f"{file}: image {number} is {names[number]} and {name}.", "Give each image its own id.")
         for note in content["annotations"]:
