@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ WORDS = Metric(
     statistics=lambda candidates, references: np.array([[float(len(c.split()))] for c in candidates]),
     higher_is_better=False,
     scale=1,
-    digits=2,
 )
 
 
@@ -56,13 +56,13 @@ def test_metrics_are_found_however_they_are_written() -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A table with one metric more, a model `m`, captions `a.json` and `b.json`, and references `ref.jsonl`."""
     monkeypatch.chdir(tmp_path)
-    for name in list(METRICS):
-        if name not in ("BLEU", "CIDEr"):
-            monkeypatch.delitem(METRICS, name)
-    monkeypatch.setitem(METRICS, "Words", WORDS)
+    before = dict(METRICS)
+    for name in before.keys() - {"BLEU", "CIDEr"}:
+        del METRICS[name]
+    METRICS["Words"] = WORDS
     use_fake_engine(monkeypatch)
     save_fake_model(tmp_path / "m")
     people = {"red.png": "a red one", "lime.png": "green", "blue.png": "the sky"}
@@ -72,12 +72,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("ref.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("a.json").write_text(json.dumps(people))
     Path("b.json").write_text(json.dumps({image: f"{caption} of nothing" for image, caption in people.items()}))
+    yield
+    METRICS.clear()
+    METRICS.update(before)  # in its order
 
 
 def test_a_new_metric_is_scored(place: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "b.json", "ref.jsonl", "--per-image", "images.csv"]) == 0
     out = capsys.readouterr().out
-    assert ["Words", "4.00"] in [line.split() for line in out.splitlines()]
+    assert ["Words", "4.0"] in [line.split() for line in out.splitlines()]
     assert "metrics:BLEU,CIDEr-D,words-1|" in out
     assert [line.rpartition(",")[2] for line in Path("images.csv").read_text().splitlines()] == [
         "Words", "5.0", "3.0", "4.0",
@@ -92,11 +95,11 @@ def test_a_new_metric_is_compared(place: None, capsys: pytest.CaptureFixture[str
     assert main(["compare", *arguments]) == 0
     out = capsys.readouterr().out
     row = next(line.split() for line in out.splitlines() if line.startswith("Words"))
-    assert row[:7] == ["Words", "2.00", "4.00", "+2.00", "+2.00", "..", "+2.00"]
+    assert row[:7] == ["Words", "2.0", "4.0", "+2.0", "+2.0", "..", "+2.0"]
     assert "By Words, A is better on 3 images, B on 0; equal on 0." in out
     page = Path("page.html").read_text()
-    assert "<td>2.00</td><td>4.00</td>" in page
-    assert sorted(re.findall(r"(\d\.\d+) <b>better</b>", page)) == ["1.000", "2.000", "3.000"]
+    assert "<td>2.0</td><td>4.0</td>" in page
+    assert sorted(re.findall(r"(\d\.\d+) <b>better</b>", page)) == ["1.0", "2.0", "3.0"]
 
 
 def test_a_new_metric_is_evaluated(place: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,10 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
             "min_words is 9, over max_words (5). Lower one or raise the other.",
         ),
         ({"length_penalty": -0.1}, "length_penalty is -0.1, not 0 or more and at most 10. Useful values are 0 to 1."),
-        ({"length_penalty": float("nan")}, "length_penalty is nan, not 0 or more and at most 10. Useful values are 0 to 1."),
+        (
+            {"length_penalty": float("nan")},
+            "length_penalty is nan, not 0 or more and at most 10. Useful values are 0 to 1.",
+        ),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple of words. Say ('word',)."),
         ({"prefix": "a man"}, "prefix is 'a man', not a tuple of words. Say ('word',)."),
         (

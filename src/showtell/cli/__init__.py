@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -123,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
+    warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file: its pixels are read, or it is refused
     logger = logging.getLogger("showtell")
     if not logger.handlers:
         logger.addHandler(ToStderr())
