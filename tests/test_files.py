@@ -265,3 +265,12 @@ def test_another_encoding_is_read_where_it_is_named(tmp_path):
     assert read_text(tmp_path / "list", "cp1252") == "é"
     with pytest.raises(DataError, match=r"list is not UTF-8 text \(byte 0\)\. Convert it to UTF-8\."):
         read_text(tmp_path / "list")
+
+
+def test_a_full_disk_that_a_library_in_rust_meets(file):
+    """safetensors has an error of its own for it."""
+    with pytest.raises(OSError, match="No space left") as caught, new_file(file):
+        raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
+    with pytest.raises(ValueError, match="another"), new_file(file):
+        raise ValueError("another")

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 # Windows refuses to replace what a virus scanner or another reader has open: it is asked again after these seconds.
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()
+OF_RUST = re.compile(r"\(os error (\d+)\)")  # so safetensors, written in Rust, tells of a full disk
 MOST_REPLACED = 100  # times that a folder is replaced while it is read, and read again
 LONGEST_NAME = 255  # bytes that file systems take
 GZIP = b"\x1f\x8b"  # how such a file begins
@@ -337,6 +339,11 @@ def _called(path: Path, aside: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno and (error.filename is None or str(error.filename).startswith(str(aside))):
             error.filename = str(path)
+        raise
+    except Exception as error:
+        if said := OF_RUST.search(str(error)):
+            number = int(said[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 
