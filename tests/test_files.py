@@ -1,5 +1,6 @@
 """A file that is written is the old one or the new one; and text is read as people write it."""
 
+import errno
 import gzip
 import os
 import subprocess
