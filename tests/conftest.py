@@ -14,7 +14,7 @@ from tests.fake_pycocoevalcap import write_package
 
 # What the user has set for showtell and for the libraries below it: it names folders, servers and accounts.
 USERS = ("SHOWTELL_", "HF_", "XDG_", "RAY_", "MPLCONFIGDIR", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR")
-TESTS = ("SHOWTELL_TEST_DATA", "SHOWTELL_SCREENSHOTS")
+TESTS = ("SHOWTELL_TEST_DATA", "SHOWTELL_SCREENSHOTS", "SHOWTELL_FUZZ")
 
 # An example that is slow on a busy machine is no failure.
 hypothesis.settings.register_profile("showtell", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
