@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def odd_json(draw: st.DrawFn, content: bytes) -> bytes:
         if isinstance(part, dict) and last in part and draw(st.booleans()):
             del part[last]
         elif part:
-            part[last] = draw(st.sampled_from(ODD))
+            part[last] = deepcopy(draw(st.sampled_from(ODD)))
     return json.dumps(value).encode()
 
 

@@ -282,10 +282,16 @@ class Captioner:
         np.add.at(log_probs, belongs, [hypothesis.token_log_probs[place] for place in places])
         attention = None
         if hypothesis.attention is not None:
+            rows, columns = self.config.grid
             looked = np.zeros((len(words), hypothesis.attention.shape[1]), np.float32)  # [words, N]
+            if looked.shape[1] != rows * columns:
+                raise BundleError(
+                    f"{self.config.name} looks at {looked.shape[1]} cells, and its config.json says {rows} x {columns}.",
+                    "Copy the model folder again.",
+                )
             np.add.at(looked, belongs, hypothesis.attention[places])
             looked /= np.bincount(belongs, minlength=len(words))[:, None]
-            attention = looked.reshape(len(words), *self.config.grid)
+            attention = looked.reshape(len(words), rows, columns)
         return Caption(
             text=" ".join(text.split()),
             words=words,

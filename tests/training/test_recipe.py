@@ -157,3 +157,9 @@ def test_what_is_documented_can_be_written_so(key: str, value: str, minimal: Pat
                 else:
                     return
     pytest.fail(refused[0])
+
+
+def test_a_key_that_is_no_text_is_named(minimal: Path) -> None:
+    minimal.write_text(f"{MINIMAL}search: {{12: null}}\n")
+    with pytest.raises(UsageError, match="12"):
+        load_recipe(minimal)

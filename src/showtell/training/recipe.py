@@ -211,7 +211,7 @@ def _walked(place: Sequence[int | str]) -> tuple[list[int | str], list[Json]]:
 
     steps, parts = list[int | str](), [schema]
     for step in place:
-        inner = [part["items"] if isinstance(step, int) else part.get("properties", {}).get(step) for part in parts]
+        inner = [part.get("items") if isinstance(step, int) else part.get("properties", {}).get(step) for part in parts]
         found = [one for part in inner if part for one in resolved(part)]
         named = [one for one in parts if any(key.get("const") == step for key in one.get("properties", {}).values())]
         if found and not named:
