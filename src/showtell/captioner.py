@@ -283,10 +283,11 @@ class Captioner:
         attention = None
         if hypothesis.attention is not None:
             rows, columns = self.config.grid
-            looked = np.zeros((len(words), hypothesis.attention.shape[1]), np.float32)  # [words, N]
-            if looked.shape[1] != rows * columns:
+            cells = hypothesis.attention.shape[1]
+            looked = np.zeros((len(words), cells), np.float32)
+            if cells != rows * columns:
                 raise BundleError(
-                    f"{self.config.name} looks at {looked.shape[1]} cells, and its config.json says {rows} x {columns}.",
+                    f"{self.config.name} looks at {cells} cells, and its config.json says {rows} x {columns}.",
                     "Copy the model folder again.",
                 )
             np.add.at(looked, belongs, hypothesis.attention[places])
