@@ -1,5 +1,6 @@
 """What every loader returns: examples (an image and its captions), and a record of what was left out."""
 
+import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,17 +120,28 @@ def dataset_of_files(
 ) -> Dataset:
     """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
 
+    A file that two ids name is one image, with the captions of both, in the split of the first: else it might be in
+    train and in test.
+
     Without `photos`, images without a file are kept. `way_out` says how to name another folder of images.
 
     Raises:
         DataError: no image is left.
     """
     told = list(notes)
-    texts = {image_id: tuple(filter(None, map(tidy, captions.get(image_id, ())))) for image_id in splits}
-    captioned = [image_id for image_id in splits if texts[image_id]]
-    if len(captioned) < len(splits):
-        told.append(f"Images left out because they have no caption: {len(splits) - len(captioned):,}.")
-    told += empty_captions(sum(len(captions[image_id]) - len(texts[image_id]) for image_id in captioned))
+    first_of: dict[str, str] = {}  # file -> the first id that names it
+    said = {image_id: list(captions.get(image_id, ())) for image_id in splits}
+    for image_id in splits:
+        first = first_of.setdefault(os.path.abspath(paths[image_id]), image_id)  # noqa: PTH100 (im/../a.jpg is a.jpg)
+        if first != image_id:
+            said[first] += said.pop(image_id)
+    if others := [image_id for image_id in splits if image_id not in said]:
+        told.append(f"Names of a file that has one already, and is one image: {len(others):,}, such as {others[0]}.")
+    texts = {image_id: tuple(filter(None, map(tidy, of_image))) for image_id, of_image in said.items()}
+    captioned = [image_id for image_id in said if texts[image_id]]
+    if len(captioned) < len(said):
+        told.append(f"Images left out because they have no caption: {len(said) - len(captioned):,}.")
+    told += empty_captions(sum(len(said[image_id]) - len(texts[image_id]) for image_id in captioned))
     wanted = [paths[image_id] for image_id in captioned]
     there = dict(zip(captioned, as_on_disk(wanted) if photos else wanted, strict=True))
     missing = tuple(str(paths[image_id]) for image_id, file in there.items() if file is None)
@@ -142,7 +154,10 @@ def dataset_of_files(
         if missing:
             first = f"The first is {missing[0]}. {way_out}".strip()
             raise DataError(f"{name}: all {len(missing):,} image files are missing.", first)
-        raise DataError(f"{name}: no image has a caption.", " ".join(empty_captions(sum(map(len, captions.values())))))
+        raise DataError(
+            f"{name}: no image has a caption.",
+            " ".join([*notes, *empty_captions(sum(map(len, captions.values())))]),
+        )
     return Dataset(name, examples, missing, tuple(told))
 
 

@@ -10,12 +10,13 @@ split is ours, by image, with the shares of `split=90/5/5`.
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from showtell.data.captions import captions_of
+from showtell.data.captions import captions_of, is_nothing
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, is_shares
 from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed
 from showtell.errors import DataError, MissingExtraError, UsageError
@@ -24,6 +25,8 @@ from showtell.images.names import is_image_name
 from showtell.images.tables import COLUMNS, plain
 
 SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR][,columns=image,caption][,encoding=NAME]"
+
+NO_ROWS = 'Write it as [{"image": "a.jpg", "caption": "a dog"}, ...].'
 
 TableRow = Mapping[str, Any]
 
@@ -38,7 +41,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     skipped = 0
     for number, row in enumerate(rows, start=1):
         image, texts = row.get(columns["image"]), captions_of(row.get(columns["caption"]), f"{file}, row {number}")
-        if not image or not any(map(str.strip, texts)):
+        if is_nothing(image) or not any(map(str.strip, texts)):
             skipped += 1
             continue
         image_id = _image_name(file, number, image)
@@ -73,6 +76,9 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
         raise UsageError(f"{file} names its columns itself.", "Leave out columns=.")
     if suffix == ".json":
         rows = read_json(file)
+        known = {settings["caption"]} if "caption" in settings else COLUMNS["caption"]
+        if isinstance(rows, dict) and not {*map(plain, rows)} & {*map(plain, known)}:
+            raise DataError(f"{file} holds one object, and no list of rows.", NO_ROWS)
         return rows if isinstance(rows, list) else [rows]
     if suffix in (".jsonl", ".ndjson"):
         return list(_jsonl_rows(file, settings))
@@ -84,7 +90,9 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
 def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
     """Rows by the names in the first, or in `columns=`; cells of columns with one name are a list."""
     text = read_text(file, settings.get("encoding", "utf-8"), ENCODING)
-    first = text.partition("\n")[0]
+    first, _, rest = text.partition("\n")
+    if re.fullmatch("sep=[,;\t|]", first, re.IGNORECASE):  # Excel's own first line
+        text, first = rest, rest.partition("\n")[0]
     delimiter = "\t" if suffix_of(file) == ".tsv" else max(",;\t|", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
@@ -92,6 +100,8 @@ def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
         names = [name.strip() for name in names]
         twice = {name for name, times in Counter(names).items() if times > 1}
         for cells in filter(None, reader):
+            while len(cells) > len(names) and not cells[-1]:  # commas at the end, as spreadsheets write them
+                cells.pop()
             if len(cells) > len(names):
                 raise DataError(
                     f"{file}, line {reader.line_num} has more cells than the header.",
