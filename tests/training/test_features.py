@@ -1,5 +1,6 @@
 """The builder of feature caches, on drawn images and a small random encoder."""
 
+import json
 import os
 import re
 import signal
@@ -106,6 +107,21 @@ def test_changed_weights_are_refused(tmp_path: Path, encoder: Encoder) -> None:
         next(encoder.parameters()).zero_()
     with pytest.raises(DataError, match=r"was built by efficientnet_lite0-64px.* and the encoder is efficientnet"):
         cached_features("photos", examples, encoder, tmp_path / "cache")
+
+
+def test_changed_photos_of_the_same_size_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+    """Two BMPs of one shape have one size, and so have small JPEGs; where the cache is of sizes alone, it is old."""
+    path = tmp_path / "a.bmp"
+    examples = [Example("a.bmp", "train", ("a photo",), path)]
+    Image.new("RGB", (300, 200), "red").save(path)
+    cached_features("photos", examples, encoder, tmp_path / "cache")
+    index = tmp_path / "cache" / "index.json"
+    old = json.loads(index.read_text())
+    Image.new("RGB", (300, 200), "blue").save(path)
+    with pytest.raises(DataError, match=r"a\.bmp is not the image that the feature cache .* was built from"):
+        cached_features("photos", examples, encoder, tmp_path / "cache")
+    index.write_text(json.dumps(old | {"stamps": [str(path.stat().st_size)]}))
+    cached_features("photos", examples, encoder, tmp_path / "cache")
 
 
 def test_default_folder_is_of_these_images_and_this_encoder(

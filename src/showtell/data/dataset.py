@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = "80/10/10"
 """Of train, dev and test, where nobody says another split."""
+
+STAMPED_BYTES = 16_384  # at a file's begin and end
 
 # What other data sets call the three splits; "restval" is the part of COCO's val that Karpathy trains on.
 SPLIT_NAMES: dict[str, Split] = {
@@ -64,6 +67,24 @@ class Example:
         if self.stored is not None:
             return self.stored.container
         return str(self.path.resolve().parent) if self.path is not None else ""
+
+    @property
+    def stamp(self) -> str:
+        """Something that changes when the image does, and not when it is copied.
+
+        Of a file its size and a digest of how it begins and ends (of a small one, of all); of an image in a file of
+        many its length or the like; else of what is drawn. Where there is no file any more, "missing".
+        """
+        if self.path is not None:
+            try:
+                with self.path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    digest = zlib.crc32(file.read(STAMPED_BYTES))
+                    file.seek(max(file.tell(), size - STAMPED_BYTES))
+                    return f"{size}-{zlib.crc32(file.read(), digest):08x}"
+            except OSError:  # reading the image will say so
+                return "missing"
+        return self.stored.stamp if self.stored is not None else f"{zlib.crc32(repr(self.scene).encode()):08x}"
 
     def read(self, *, at_least: int | None = None) -> npt.NDArray[np.uint8]:
         """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`.
