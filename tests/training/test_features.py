@@ -243,3 +243,14 @@ def test_without_torch_the_command_names_the_extra(
     monkeypatch.setitem(sys.modules, "showtell.models.encoders", None)
     assert main(["features", "--data", "shapes:3", "--out", str(tmp_path)]) == 2
     assert "showtell[train]" in capsys.readouterr().err
+
+
+def test_random_weights_are_the_same_when_a_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command refused its own cache, as of another encoder."""
+    photos(tmp_path / "photos", 2)
+    rows = "".join(f'{{"image": "{number}.png", "caption": "A"}}\n' for number in range(2))
+    (tmp_path / "photos/t.jsonl").write_text(rows)
+    command = ["features", "--data", f"table:{tmp_path}/photos/t.jsonl", "--encoder", "efficientnet_lite0"]
+    for _ in range(2):
+        assert main([*command, "--size", "64", "--weights", "random", "--out", str(tmp_path / "cache")]) == 0
+    assert "2 images, 0 unreadable" in capsys.readouterr().out

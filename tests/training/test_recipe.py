@@ -157,3 +157,10 @@ def test_what_is_documented_can_be_written_so(key: str, value: str, minimal: Pat
                 else:
                     return
     pytest.fail(refused[0])
+
+
+@pytest.mark.parametrize("setting", ["seed=true", "stages.0.epochs=on", "decoder.dropout=false"])
+def test_a_boolean_is_no_number(minimal: Path, setting: str) -> None:
+    """`on` was 1, in silence."""
+    with pytest.raises(UsageError, match=f"'{setting.partition('=')[0]}' is a number, and true or false is given"):
+        load_recipe(minimal, [setting])
