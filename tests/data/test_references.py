@@ -249,6 +249,13 @@ def test_files_that_hold_no_predictions(tmp_path: Path, name: str, content: obje
         read_predictions(put(tmp_path / name, content))
 
 
+def test_predictions_that_are_no_file(tmp_path: Path) -> None:
+    """The way out was that of references: predictions are no data set."""
+    for name, what in ((tmp_path, "a folder"), (tmp_path / "gone.json", "not a file"), ("-", "not a file")):
+        with pytest.raises(DataError, match=f"is {what}\\. Name a file of captions: COCO results"):
+            read_predictions(name)
+
+
 # ------------------------------------------------------------------------------------------------- matching
 
 

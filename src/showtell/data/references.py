@@ -93,7 +93,7 @@ def read_predictions(source: str | Path) -> Predictions:
         UsageError: it names no file.
     """
     kind, _, rest = str(source).partition(":")
-    file, asked = table.parse(rest) if kind == "table" and rest else (_file(source), {})
+    file, asked = table.parse(rest) if kind == "table" and rest else (_predictions_file(source), {})
     rows: Any
     decoding = None
     if suffix_of(file) == ".json":
@@ -253,6 +253,16 @@ def _file(name: str | Path) -> Path:
     if not file.is_file():
         raise DataError(
             f"{file} is not a file.", f"Data sets are named {', '.join(f'{name}:' for name in DATA_FORMATS)}."
+        )
+    return file
+
+
+def _predictions_file(name: str | Path) -> Path:
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise DataError(
+            f"{file} is {'a folder' if file.is_dir() else 'not a file'}.",
+            "Name a file of captions: COCO results, JSONL, CSV, or what showtell caption and evaluate write.",
         )
     return file
 
