@@ -150,10 +150,8 @@ def dataset_of_files(
         DataError: no image is left.
     """
     told = list(notes)
-    first_of: dict[str, str] = {}  # file -> the first id that names it
     said = {image_id: list(captions.get(image_id, ())) for image_id in splits}
-    for image_id in splits:
-        first = first_of.setdefault(os.path.abspath(paths[image_id]), image_id)  # noqa: PTH100 (im/../a.jpg is a.jpg)
+    for image_id, first in first_names({image_id: paths[image_id] for image_id in splits}).items():
         if first != image_id:
             said[first] += said.pop(image_id)
     if others := [image_id for image_id in splits if image_id not in said]:
@@ -180,6 +178,12 @@ def dataset_of_files(
             " ".join([*notes, *empty_captions(sum(map(len, captions.values())))]),
         )
     return Dataset(name, examples, missing, tuple(told))
+
+
+def first_names(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Of each image id, the first one that names the same file: im/../a.jpg is a.jpg."""
+    first_of: dict[str, str] = {}
+    return {i: first_of.setdefault(os.path.abspath(path), i) for i, path in paths.items()}  # noqa: PTH100
 
 
 def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES) -> dict[str, Split]:

@@ -232,3 +232,15 @@ def test_a_file_that_two_names_stand_for_is_one_image(tmp_path: Path) -> None:
         "1": ("train", ("a.jpg", "a.jpg")),
         "3": ("dev", ("b.jpg",)),
     }
+
+
+def test_the_automatic_split_is_of_files(tmp_path: Path) -> None:
+    """Of ids, a file's second one may have been all of dev, and is no image."""
+    draw(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    for number in range(8):
+        ids = {number * 6 + n: f"{'abc'[n % 3]}.jpg" for n in range(6)}
+        file = write(tmp_path / "c.json", coco(ids, dict.fromkeys(ids, "red")))
+        assert data.load(f"coco:{file}").splits == ("train", "dev", "test")
+        rows = "".join(f"{'./x/../' * (n > 2)}{name},red {number}\n" for n, name in enumerate(ids.values()))
+        table = write(tmp_path / "t.csv", f"image,caption\n{rows}")
+        assert data.load(f"table:{table}").splits == ("train", "dev", "test")

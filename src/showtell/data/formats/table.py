@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from showtell.data.captions import captions_of, is_nothing
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, is_shares
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, first_names, is_shares
 from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.files import read_json, read_text, suffix_of
@@ -51,10 +51,12 @@ def load(location: str, *, photos: bool = True) -> Dataset:
             if splits.setdefault(image_id, split) != split:
                 raise DataError(f"{file}, row {number}: {image_id} is in {splits[image_id]} and in {split}.")
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
+    paths = _paths(captions, file, asked)
     if "split" not in columns:
-        splits, note = automatic_split(captions, "There is no split column", asked)
+        names = first_names(paths)
+        splits, note = automatic_split(names.values(), "There is no split column", asked)
+        splits = {image_id: splits[first] for image_id, first in sorted(names.items())}
         notes.append(note)
-    paths = _paths(splits, file, asked)
     way_out = f"Say where they are: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
 
