@@ -67,9 +67,9 @@ def _load_files(
     if unlisted:
         notes.append(f"Captions left out because no file of their image is named: {unlisted:,}.")
     if len(files) == 1 or "split" in settings:
-        names = first_names(paths)
-        splits, note = automatic_split(names.values(), f"{files[0][0].name} is the only file of captions", settings)
-        splits = {image_id: splits[first] for image_id, first in sorted(names.items())}
+        firsts = first_names(paths)
+        splits, note = automatic_split(firsts.values(), f"{files[0][0].name} is the only file of captions", settings)
+        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
         notes.append(note)
     else:
         absent = [split for split in SPLITS if split not in splits.values()]

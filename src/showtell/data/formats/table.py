@@ -53,9 +53,9 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
     paths = _paths(captions, file, asked)
     if "split" not in columns:
-        names = first_names(paths)
-        splits, note = automatic_split(names.values(), "There is no split column", asked)
-        splits = {image_id: splits[first] for image_id, first in sorted(names.items())}
+        firsts = first_names(paths)
+        splits, note = automatic_split(firsts.values(), "There is no split column", asked)
+        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
         notes.append(note)
     way_out = f"Say where they are: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
