@@ -73,7 +73,29 @@ def test_models_that_have_no_mean(two, tmp_path, capsys, weights, words, message
 
 
 def test_shares_that_make_no_mean(two, tmp_path, capsys):
-    for shares in (["1"], ["0", "0"], ["-1", "2"]):
+    for shares in (["1"], ["0", "0"], ["-1", "2"], ["nan", "1"], ["inf", "1"]):
         flags = [part for share in shares for part in ("--share", share)]
         assert main(["average", *two, *flags, "--out", str(tmp_path / "mean")]) == 2
         assert "There are 2 models and --share [" in capsys.readouterr().err
+
+
+def test_a_mean_takes_the_place_of_nothing_but_a_mean(two, tmp_path, capsys):
+    """It took that of a trained model, and of a file, which stayed under a hidden name."""
+    for _ in range(2):
+        assert main(["average", *two, "--out", str(tmp_path / "mean")]) == 0
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    (tmp_path / "hf" / "pytorch_model.bin").write_text("weights")
+    (tmp_path / "file").write_text("mine")
+    before = load_bundle(two[0]).weights()["w"].tolist()
+    for out, why in (
+        (two[0], "holds a trained model"),
+        (tmp_path / "hf", "(pytorch_model.bin)"),
+        (tmp_path / "file", "is a file"),
+    ):
+        assert main(["average", *two, "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert why in error
+        assert "Choose a new folder." in error
+    assert load_bundle(two[0]).weights()["w"].tolist() == before
+    assert (tmp_path / "file").read_text() == "mine"

@@ -89,6 +89,8 @@ def test_saving_refuses_a_folder_of_other_things(tmp_path):
     with pytest.raises(BundleError, match=r"photos holds other files than a model.*Choose a new folder"):
         save_fake_model(tmp_path / "photos")
     assert (tmp_path / "photos" / "a.jpg").exists()
+    with pytest.raises(BundleError, match=r"a\.jpg is a file, and writing a model there would remove it"):
+        save_fake_model(tmp_path / "photos" / "a.jpg")
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])

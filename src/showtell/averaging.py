@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from showtell.bundle import Bundle, save_bundle
+from showtell.bundle import Bundle, check_replaceable, save_bundle
 from showtell.errors import UsageError
 
 
@@ -23,9 +23,11 @@ def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: 
         out: its folder.
 
     Raises:
-        UsageError: the models have other words or other weights than the first.
+        UsageError: the models have other words or other weights than the first, or `out` holds a trained model or
+            other files.
         BundleError: a model's weights can't be read, or the new one can't be written.
     """
+    check_replaceable(out, means=True)
     first = bundles[0]
     weights = first.weights()
     mean = {key: np.zeros(array.shape) for key, array in weights.items() if array.dtype.kind == "f"}

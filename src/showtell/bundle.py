@@ -151,6 +151,25 @@ def _bundle_in(folder: Path) -> Bundle | None:
     return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
 
 
+def check_replaceable(path: Path, *, means: bool = False) -> None:
+    """Refuse a folder for a new model before the work, where writing there would remove what can't be made again.
+
+    Args:
+        path: the folder; it may not be there.
+        means: whether the mean of other models' weights may be replaced.
+
+    Raises:
+        UsageError: it holds a trained model, or other files than a model, or is a file.
+    """
+    there = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    strange = sorted(name for name in there if name not in FILES and not name.startswith("."))
+    if WEIGHTS in there and not strange and not (means and "mean_of" in load_bundle(path).config.training):
+        raise UsageError(f"{path} holds a trained model, and writing there would remove it.", "Choose a new folder.")
+    if strange or (path.exists() and not path.is_dir()):
+        holds = f"holds other files than a model ({strange[0]})" if strange else "is a file"
+        raise UsageError(f"{path} {holds}, and writing a model there would remove it.", "Choose a new folder.")
+
+
 def save_bundle(
     path: str | Path,
     config: BundleConfig,
@@ -174,6 +193,8 @@ def save_bundle(
         MissingExtraError: `safetensors` is not installed.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise BundleError(f"{path} is a file, and writing a model there would remove it.", "Choose a new folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise BundleError(
             f"{path} holds other files than a model, and writing one there would remove them.",

@@ -301,7 +301,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}.") from error
+        lines = str(error).startswith("Extra data")
+        raise DataError(
+            f"{path} is not JSON: {error}.", "If it holds an object on each line, name it .jsonl." * lines
+        ) from error
     except KeyError as error:
         raise DataError(
             f"{path} has the key '{error.args[0]}' twice in one object.", "Give it one value, such as a list."

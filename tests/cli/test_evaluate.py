@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from showtell.cli import main
+from showtell.data import load
 from showtell.data.features.writer import CacheWriter
 from showtell.errors import MissingExtraError
 from showtell.metrics import METRICS
@@ -167,7 +168,8 @@ def test_ctrl_c(place, capsys, monkeypatch):
 
 def build_cache(ids: list[str], cells: int = 4, unreadable: str = "") -> None:
     """A feature cache `cache` whose features name the colours, as the fake engine reads them."""
-    with CacheWriter("cache", "the encoder", cells, 3, dict.fromkeys(ids, "")) as writer:
+    stamps = {example.image_id: example.stamp for example in load("table:t.jsonl").split("test")}
+    with CacheWriter("cache", "the encoder", cells, 3, stamps) as writer:
         for image_id in ids:
             colour = ("red", "lime", "blue").index(COLOUR_OF[image_name(image_id)])
             if image_id == unreadable:
@@ -196,6 +198,15 @@ def test_an_image_that_the_cache_could_not_read(place, capsys, ids):
     code, out, error = run(capsys, "--features", "cache")
     assert (code, error) == (1, f"showtell: {ids[1]} is cut off.\n")
     assert "3 images" in out
+
+
+def test_features_of_photos_that_have_changed_are_refused(place, capsys, ids):
+    """The captions were those of the photos before."""
+    build_cache(ids)
+    picture("blue").save("red.png")
+    code, _, error = run(capsys, "--features", "cache")
+    assert code == 1
+    assert "is not the image that the feature cache cache was built from. Delete that folder or" in error
 
 
 def test_features_of_another_encoder_are_refused(place, capsys, ids):

@@ -164,6 +164,11 @@ def test_no_such_file_folder_or_split(tmp_path: Path) -> None:
                 "predictions": [{"image_id": 1, "caption": "A dog.", "CIDEr": 1}, {"image_id": "x.jpg", "caption": ""}],
             },
         ),
+        (
+            "r.json",
+            {"info": 1, "results": [{"image_id": 1, "caption": "A dog."}, {"image_id": "x.jpg", "caption": ""}]},
+        ),
+        ("texts.json", {"1": {"text": "A dog."}, "x.jpg": [{"raw": ""}]}),
         ("map.json", {"1": "A dog.", "x.jpg": ""}),
         ("lists.json", {"1": ["A dog."], "x.jpg": [""]}),
         ("caption.jsonl", '{"image": "1", "caption": "A dog.", "log_prob": -1.5}\n{"image": "x.jpg", "caption": ""}\n'),
@@ -244,6 +249,13 @@ def test_files_that_hold_no_predictions(tmp_path: Path, name: str, content: obje
         read_predictions(put(tmp_path / name, content))
 
 
+def test_predictions_that_are_no_file(tmp_path: Path) -> None:
+    """The way out was that of references: predictions are no data set."""
+    for name, what in ((tmp_path, "a folder"), (tmp_path / "gone.json", "not a file"), ("-", "not a file")):
+        with pytest.raises(DataError, match=f"is {what}\\. Name a file of captions: COCO results"):
+            read_predictions(name)
+
+
 # ------------------------------------------------------------------------------------------------- matching
 
 
@@ -260,6 +272,8 @@ def test_ids_match_as_text_or_by_file_name() -> None:
         assert match([name], references) == ["42"], name
     assert match(["photos/b.jpg"], references) == match(["b"], references) == ["b.jpg"]
     assert match(["/home/c.png"], references) == ["folder/c.png"]
+    assert match(["42.0"], references) == ["42"]  # a column of numbers that lacks one, as pandas writes it
+    assert match(["42"], References({"42.0": ["x"]})) == ["42.0"]
     assert match(["1", "1.5", "d.jpg", "043"], references) == ["1", "1.5", "d.jpg", "043"]
 
 

@@ -131,10 +131,28 @@ def test_what_is_wrong_with_a_request_is_a_sentence(api, asked, words):
     check_problem(api.post("/v1/captions", json=as_json("red") | asked), 422, *words)
 
 
-@pytest.mark.parametrize("field", ["images", "images[]", "image", "file"])
+@pytest.mark.parametrize("field", ["images", "images[]", "images[0]", "image", "file", "files", "files[]"])
 def test_files_in_the_fields_that_clients_use(api, field):
     answer = api.post("/v1/captions", files=[(field, (f"{c}.png", png(c), "image/png")) for c in ("red", "lime")])
     assert [image["name"] for image in answer.json()["images"]] == ["red.png", "lime.png"]
+
+
+def test_json_as_the_programs_of_other_languages_write_it(api):
+    """A byte order mark was invalid JSON; base64 in lines, or with the letters for addresses, was no base64."""
+    for data in (
+        base64.encodebytes(png("red")).decode(),
+        base64.urlsafe_b64encode(png("red")).decode(),
+        "data:image/png;base64," + base64.b64encode(png("red")).decode(),
+    ):
+        body = b"\xef\xbb\xbf" + json.dumps({"images": [{"data": data}]}).encode()
+        answer = api.post("/v1/captions", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+        assert answer.json()["images"][0]["captions"][0]["text"] == RED
+
+
+def test_options_behind_the_address_are_refused(api):
+    """They changed nothing, without a word."""
+    answer = api.post("/v1/captions?num=2", files=form("red"))
+    check_problem(answer, 422, "num", "Send options in the body, not behind the address.")
 
 
 @pytest.mark.parametrize(

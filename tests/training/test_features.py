@@ -1,5 +1,6 @@
 """The builder of feature caches, on drawn images and a small random encoder."""
 
+import json
 import os
 import re
 import signal
@@ -106,6 +107,21 @@ def test_changed_weights_are_refused(tmp_path: Path, encoder: Encoder) -> None:
         next(encoder.parameters()).zero_()
     with pytest.raises(DataError, match=r"was built by efficientnet_lite0-64px.* and the encoder is efficientnet"):
         cached_features("photos", examples, encoder, tmp_path / "cache")
+
+
+def test_changed_photos_of_the_same_size_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+    """Two BMPs of one shape have one size, and so have small JPEGs; where the cache is of sizes alone, it is old."""
+    path = tmp_path / "a.bmp"
+    examples = [Example("a.bmp", "train", ("a photo",), path)]
+    Image.new("RGB", (300, 200), "red").save(path)
+    cached_features("photos", examples, encoder, tmp_path / "cache")
+    index = tmp_path / "cache" / "index.json"
+    old = json.loads(index.read_text())
+    Image.new("RGB", (300, 200), "blue").save(path)
+    with pytest.raises(DataError, match=r"a\.bmp is not the image that the feature cache .* was built from"):
+        cached_features("photos", examples, encoder, tmp_path / "cache")
+    index.write_text(json.dumps(old | {"stamps": [str(path.stat().st_size)]}))
+    cached_features("photos", examples, encoder, tmp_path / "cache")
 
 
 def test_default_folder_is_of_these_images_and_this_encoder(
@@ -227,3 +243,14 @@ def test_without_torch_the_command_names_the_extra(
     monkeypatch.setitem(sys.modules, "showtell.models.encoders", None)
     assert main(["features", "--data", "shapes:3", "--out", str(tmp_path)]) == 2
     assert "showtell[train]" in capsys.readouterr().err
+
+
+def test_random_weights_are_the_same_when_a_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command refused its own cache, as of another encoder."""
+    photos(tmp_path / "photos", 2)
+    rows = "".join(f'{{"image": "{number}.png", "caption": "A"}}\n' for number in range(2))
+    (tmp_path / "photos/t.jsonl").write_text(rows)
+    command = ["features", "--data", f"table:{tmp_path}/photos/t.jsonl", "--encoder", "efficientnet_lite0"]
+    for _ in range(2):
+        assert main([*command, "--size", "64", "--weights", "random", "--out", str(tmp_path / "cache")]) == 0
+    assert "2 images, 0 unreadable" in capsys.readouterr().out

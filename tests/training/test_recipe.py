@@ -163,3 +163,10 @@ def test_a_key_that_is_no_text_is_named(minimal: Path) -> None:
     minimal.write_text(f"{MINIMAL}search: {{12: null}}\n")
     with pytest.raises(UsageError, match="12"):
         load_recipe(minimal)
+
+
+@pytest.mark.parametrize("setting", ["seed=true", "stages.0.epochs=on", "decoder.dropout=false"])
+def test_a_boolean_is_no_number(minimal: Path, setting: str) -> None:
+    """`on` was 1, in silence."""
+    with pytest.raises(UsageError, match=f"'{setting.partition('=')[0]}' is a number, and true or false is given"):
+        load_recipe(minimal, [setting])

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 import showtell
 from showtell.data import load
 from showtell.data.dataset import Dataset
 from showtell.errors import BundleError, DataError, UsageError
+from showtell.models.encoders import build_encoder
 from showtell.training.checkpoint import read_state
 from showtell.training.events import Epoch, Event, Note
 from showtell.training.recipe import Recipe, load_recipe
@@ -260,6 +262,25 @@ def test_a_run_goes_on_with_its_own_words_and_data_only(
     with pytest.raises(UsageError, match=f"was started with other {what}\\."):
         train(plan, other, tmp_path / "run", resume=True)
     train(plan, own, tmp_path / "run", resume=True)
+
+
+def test_a_run_goes_on_with_its_own_photos_and_encoder_only(recipe: Path, tmp_path: Path) -> None:
+    """The cache was made anew for them, and the run went on: half of it had learnt from others."""
+    plan = load_recipe(recipe, ["stages.0.epochs=1"])
+    train(plan, captioned("a red ball"), tmp_path / "run")
+    others = [
+        replace(example, scene=load("shapes:200").examples[-1].scene) for example in captioned("a red ball").examples
+    ]
+    with pytest.raises(UsageError, match=r"was started with other photos\. Give what it was started with, or"):
+        train(plan, replace(captioned("a red ball"), examples=tuple(others)), tmp_path / "run", resume=True)
+    weights = tmp_path / "encoder.safetensors"
+    encoder = build_encoder(plan.encoder)
+    save_file(encoder.state_dict(), weights)
+    plan = load_recipe(recipe, ["stages.0.epochs=1", f"encoder.weights={weights}"])
+    train(plan, captioned("a red ball"), tmp_path / "other")
+    save_file({name: value + 1 for name, value in encoder.state_dict().items()}, weights)
+    with pytest.raises(UsageError, match=r"was started with other encoder weights\."):
+        train(plan, captioned("a red ball"), tmp_path / "other", resume=True)
 
 
 def test_a_run_goes_on_in_another_version_and_tells_of_it(

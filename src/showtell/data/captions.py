@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
+from math import isnan
 
 from showtell.errors import DataError
 from showtell.images.tables import COLUMNS
@@ -16,6 +17,14 @@ ITEM = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|None|nan|null)"""
 LIST = re.compile(rf"[\[(]\s*+{ITEM}(?:(?:\s*+,\s*+|\s++){ITEM})*+\s*+,?\s*+[\])]", re.DOTALL)
 LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*['\"]"), re.compile(r"['\"]\s*\]\s*\Z")
 TEXT_FIELDS = (*COLUMNS["caption"], "raw")
+
+
+def is_nothing(value: object) -> bool:
+    """Whether a cell or field is empty, or what programs write into one that is: null, NaN, the text "nan"."""
+    if isinstance(value, str):
+        written = value.strip()
+        return not written or (len(written) < 5 and written.lower() in NOTHING)
+    return value is None or (isinstance(value, float) and isnan(value))
 
 
 def captions_of(value: object, where: str = "A caption") -> list[str]:
@@ -37,7 +46,7 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
         return next((captions_of(fields[name], where) for name in TEXT_FIELDS if name in fields), [""])
     written = value.strip()
     if written[:1] not in ("[", "("):
-        return ["" if not written or (len(written) < 5 and written.lower() in NOTHING) else value]
+        return ["" if is_nothing(written) else value]
     if written.startswith("[") and written.endswith("]"):
         try:
             return captions_of(json.loads(written), where)
@@ -56,7 +65,7 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
 def tidy(caption: str) -> str:
     """The caption with single blanks between its words and none around; empty if it says that there is none."""
     tidied = " ".join(caption.split())
-    return "" if len(tidied) < 5 and tidied.lower() in NOTHING else tidied
+    return "" if is_nothing(tidied) else tidied
 
 
 def empty_captions(captions: int) -> list[str]:

@@ -1,7 +1,9 @@
 """What every loader returns: examples (an image and its captions), and a record of what was left out."""
 
+import os
 import random
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = "80/10/10"
 """Of train, dev and test, where nobody says another split."""
+
+STAMPED_BYTES = 16_384  # at a file's begin and end
 
 # What other data sets call the three splits; "restval" is the part of COCO's val that Karpathy trains on.
 SPLIT_NAMES: dict[str, Split] = {
@@ -63,6 +67,24 @@ class Example:
         if self.stored is not None:
             return self.stored.container
         return str(self.path.resolve().parent) if self.path is not None else ""
+
+    @property
+    def stamp(self) -> str:
+        """Something that changes when the image does, and not when it is copied.
+
+        Of a file its size and a digest of how it begins and ends (of a small one, of all); of an image in a file of
+        many its length or the like; else of what is drawn. Where there is no file any more, "missing".
+        """
+        if self.path is not None:
+            try:
+                with self.path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    digest = zlib.crc32(file.read(STAMPED_BYTES))
+                    file.seek(max(file.tell(), size - STAMPED_BYTES))
+                    return f"{size}-{zlib.crc32(file.read(), digest):08x}"
+            except OSError:  # reading the image will say so
+                return "missing"
+        return self.stored.stamp if self.stored is not None else f"{zlib.crc32(repr(self.scene).encode()):08x}"
 
     def read(self, *, at_least: int | None = None) -> npt.NDArray[np.uint8]:
         """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`.
@@ -119,17 +141,26 @@ def dataset_of_files(
 ) -> Dataset:
     """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
 
+    A file that two ids name is one image, with the captions of both, in the split of the first: else it might be in
+    train and in test.
+
     Without `photos`, images without a file are kept. `way_out` says how to name another folder of images.
 
     Raises:
         DataError: no image is left.
     """
     told = list(notes)
-    texts = {image_id: tuple(filter(None, map(tidy, captions.get(image_id, ())))) for image_id in splits}
-    captioned = [image_id for image_id in splits if texts[image_id]]
-    if len(captioned) < len(splits):
-        told.append(f"Images left out because they have no caption: {len(splits) - len(captioned):,}.")
-    told += empty_captions(sum(len(captions[image_id]) - len(texts[image_id]) for image_id in captioned))
+    said = {image_id: list(captions.get(image_id, ())) for image_id in splits}
+    for image_id, first in first_names({image_id: paths[image_id] for image_id in splits}).items():
+        if first != image_id:
+            said[first] += said.pop(image_id)
+    if others := [image_id for image_id in splits if image_id not in said]:
+        told.append(f"Names of a file that has one already, and is one image: {len(others):,}, such as {others[0]}.")
+    texts = {image_id: tuple(filter(None, map(tidy, of_image))) for image_id, of_image in said.items()}
+    captioned = [image_id for image_id in said if texts[image_id]]
+    if len(captioned) < len(said):
+        told.append(f"Images left out because they have no caption: {len(said) - len(captioned):,}.")
+    told += empty_captions(sum(len(said[image_id]) - len(texts[image_id]) for image_id in captioned))
     wanted = [paths[image_id] for image_id in captioned]
     there = dict(zip(captioned, as_on_disk(wanted) if photos else wanted, strict=True))
     missing = tuple(str(paths[image_id]) for image_id, file in there.items() if file is None)
@@ -142,8 +173,17 @@ def dataset_of_files(
         if missing:
             first = f"The first is {missing[0]}. {way_out}".strip()
             raise DataError(f"{name}: all {len(missing):,} image files are missing.", first)
-        raise DataError(f"{name}: no image has a caption.", " ".join(empty_captions(sum(map(len, captions.values())))))
+        raise DataError(
+            f"{name}: no image has a caption.",
+            " ".join([*notes, *empty_captions(sum(map(len, captions.values())))]),
+        )
     return Dataset(name, examples, missing, tuple(told))
+
+
+def first_names(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Of each image id, the first one that names the same file: im/../a.jpg is a.jpg."""
+    first_of: dict[str, str] = {}
+    return {i: first_of.setdefault(os.path.abspath(path), i) for i, path in paths.items()}  # noqa: PTH100
 
 
 def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES) -> dict[str, Split]:

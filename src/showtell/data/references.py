@@ -5,12 +5,13 @@ or a JSON object of image -> captions. Predictions are the COCO results format, 
 `showtell evaluate` write, a table, or a JSON object of image -> caption.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from showtell.data.captions import captions_of, empty_captions, id_of
+from showtell.data.captions import TEXT_FIELDS, captions_of, empty_captions, id_of
 from showtell.data.dataset import SPLIT_NAMES, Dataset
 from showtell.data.formats import DATA_FORMATS, coco, karpathy, load, table
 from showtell.data.formats.guess import format_of
@@ -92,16 +93,16 @@ def read_predictions(source: str | Path) -> Predictions:
         UsageError: it names no file.
     """
     kind, _, rest = str(source).partition(":")
-    file, asked = table.parse(rest) if kind == "table" and rest else (_file(source), {})
+    file, asked = table.parse(rest) if kind == "table" and rest else (_predictions_file(source), {})
     rows: Any
     decoding = None
     if suffix_of(file) == ".json":
         rows = read_json(file)
         if isinstance(rows, dict):
             decoding = _decoding(rows.get("search"))
-            rows = rows.get(
-                "predictions", rows.get("annotations", [{"image_id": i, "caption": c} for i, c in rows.items()])
-            )
+            of_images = [{"image_id": image_id, "caption": said} for image_id, said in rows.items()]
+            inside = next(filter(_are_rows, rows.values()), of_images)  # {"results": [...]}
+            rows = rows.get("predictions", rows.get("annotations", inside))
     elif suffix_of(file) == ".txt" and not asked:
         rows = [_text_row(file, number, line) for number, line in enumerate(read_lines(file), 1) if line]
     else:
@@ -200,10 +201,16 @@ def _image_id(file: Path, number: int, value: object) -> str:
     return found
 
 
+def _are_rows(value: object) -> bool:
+    """Whether it is a list of captions of several images, and not the captions of one."""
+    rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+    return len({str(row["image_id"]) for row in rows if "image_id" in row and "caption" in row}) > 1
+
+
 def _best(said: object, where: str) -> str | None:
     """The first caption of a cell or field, None if it is none; an empty text is one, and scores 0."""
     while isinstance(said, list | dict) and said:
-        said = said[0] if isinstance(said, list) else said.get("caption")
+        said = said[0] if isinstance(said, list) else next((said[name] for name in TEXT_FIELDS if name in said), None)
     return "" if isinstance(said, str) and not said.strip() else next(iter(captions_of(said, where)), "") or None
 
 
@@ -220,7 +227,8 @@ def _names(image_id: str) -> Iterable[str]:
     path = Path(slashed(image_id))
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     number = coco.IMAGE_NAME.fullmatch(stem)
-    return dict.fromkeys([path.name, stem, *([str(int(number[1]))] if number else [])])
+    whole = re.fullmatch(r"(\d+)\.0", image_id)  # pandas writes a column of numbers so that lacks one
+    return dict.fromkeys([path.name, stem, *[str(int(found[1])) for found in (number, whole) if found]])
 
 
 def _decoding(search: object) -> str | None:
@@ -245,6 +253,16 @@ def _file(name: str | Path) -> Path:
     if not file.is_file():
         raise DataError(
             f"{file} is not a file.", f"Data sets are named {', '.join(f'{name}:' for name in DATA_FORMATS)}."
+        )
+    return file
+
+
+def _predictions_file(name: str | Path) -> Path:
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise DataError(
+            f"{file} is {'a folder' if file.is_dir() else 'not a file'}.",
+            "Name a file of captions: COCO results, JSONL, CSV, or what showtell caption and evaluate write.",
         )
     return file
 

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from showtell.bundle import CARD, DECODER_START, DECODER_STEP, ENCODER, WEIGHTS, Bundle, save_bundle
+from showtell.bundle import CARD, DECODER_START, DECODER_STEP, ENCODER, Bundle, check_replaceable, save_bundle
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine
 from showtell.errors import MissingExtraError, UsageError
@@ -118,12 +118,11 @@ def export(
         calibration: photos, as `images`; given, large products are computed in int8, with scales measured on these.
 
     Raises:
-        UsageError: `out` holds a trained model, the model can't be exported, or its captions would differ.
+        UsageError: `out` holds a trained model or other files, the model can't be exported, or its captions differ.
         MissingExtraError: onnx or onnxscript is not installed.
         BundleError: the folder can't be written.
     """
-    if (out / WEIGHTS).exists():
-        raise UsageError(f"{out} holds a trained model, and exporting there would remove it.", "Choose a new folder.")
+    check_replaceable(out)
     if bundle.is_exported:
         raise UsageError(f"{bundle.path} is exported already.", "Give the folder that 'showtell train' wrote.")
     engine = TorchEngine.from_bundle(bundle)

@@ -66,6 +66,8 @@ def score(
     """
     wanted = find_metrics(metrics)
     image_ids = tuple(i for i in references if i in predictions and references[i])
+    if not predictions or not any(references.values()):
+        raise DataError(f"There are no {'references' if predictions else 'captions to score'}.")
     if not image_ids:
         raise DataError(
             f"None of the {len(predictions)} predicted images is among the {len(references)} references.",

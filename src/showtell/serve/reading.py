@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import codecs
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from showtell.serve.schema import Asked, AskedInJson, SentImage
 from showtell.serve.settings import Settings
 
 JSON, FORM = "application/json", "multipart/form-data"
-FILE_FIELDS = ("images", "images[]", "image", "file")  # the first is ours, the others what clients often say
+FILE_FIELD = re.compile(r"(images?|files?)(\[\d*\])?")  # `images` is ours, the others what clients often say
 LISTS = tuple(name for name, kind, option in declared() if kind is str and not option.text)
 MAX_FIELDS, MAX_FIELD_BYTES = 300, 64 * 1024
 LONGEST_NAME = 100
@@ -76,6 +77,9 @@ async def read_request(request: Request, settings: Settings, take: Callable[[int
         raise ProblemError(
             415, f"The content type is {kind or 'missing'}; send {FORM} (curl -F images=@FILE) or {JSON}."
         )
+    for name in request.query_params:
+        detail = "Send options in the body, not behind the address."
+        raise ProblemError(422, f"{name}: {detail}", errors=[FieldProblem(field=name, detail=detail)])
     try:
         async with asyncio.timeout(settings.timeout):
             stream = _bounded(request, settings.max_bytes, take)
@@ -143,8 +147,9 @@ def _of_form(form: FormData) -> tuple[Asked, list[Sent]]:
     fields: dict[str, str] = {}
     lists: dict[str, list[str]] = {name: [] for name in LISTS}
     for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name in FILE_FIELDS):
-            detail = "Send it as a file:" if name in FILE_FIELDS else "Send files in the field images:"
+        is_file_field = FILE_FIELD.fullmatch(name) is not None
+        if isinstance(value, UploadFile) != is_file_field:
+            detail = "Send it as a file:" if is_file_field else "Send files in the field images:"
             detail += " curl -F images=@FILE."
             raise ProblemError(422, f"{name}: {detail}", errors=[FieldProblem(field=name, detail=detail)])
         if isinstance(value, UploadFile):
@@ -166,7 +171,7 @@ def _of_form(form: FormData) -> tuple[Asked, list[Sent]]:
 def _of_json(body: bytes) -> tuple[Asked, list[Sent]]:
     """What a JSON body asks for."""
     try:
-        asked = AskedInJson.model_validate_json(body, strict=True)
+        asked = AskedInJson.model_validate_json(body.removeprefix(codecs.BOM_UTF8), strict=True)
     except ValidationError as error:
         raise invalid(error) from None
     return asked, [_sent(image, place) for place, image in enumerate(asked.images)]
@@ -183,7 +188,9 @@ def _sent(image: SentImage, place: int) -> Sent:
     assert image.data is not None
     text = image.data.partition(",")[2] if image.data.startswith("data:") else image.data
     try:
-        return Sent(shown_name(image.name, place), base64.b64decode(text, validate=True))
+        # Many tools break it into lines; the alphabet for addresses has - and _.
+        standard = "".join(text.split()).replace("-", "+").replace("_", "/")
+        return Sent(shown_name(image.name, place), base64.b64decode(standard, validate=True))
     except (binascii.Error, ValueError):
         detail = "This is not base64."
         raise ProblemError(

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -104,11 +104,26 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
 def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key."""
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
+        if wrong := list(_booleans_as_numbers(data, recipe.model_dump(mode="json"))):
+            raise UsageError(f"{source}: '{wrong[0]}' is a number, and true or false is given.")
+        return recipe
     except ValidationError as error:
         # When all stages are wrong, pydantic adds that there are none.
         details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
         raise UsageError(f"{source}: {'; '.join(map(_problem, details))}.") from error
+
+
+def _booleans_as_numbers(given: Any, read: Any, place: str = "") -> Iterator[str]:
+    """The keys that were given `true` or YAML's `on`, of which pydantic made 1."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        for key in given:
+            yield from _booleans_as_numbers(given[key], read.get(key), f"{place}.{key}")
+    elif isinstance(given, list) and isinstance(read, list):
+        for number, (one, other) in enumerate(zip(given, read, strict=False)):
+            yield from _booleans_as_numbers(one, other, f"{place}.{number}")
+    elif isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        yield place.removeprefix(".")
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

@@ -25,7 +25,7 @@ from showtell.training import checkpoint, processes
 from showtell.training.events import Encoding, Event, Note
 from showtell.training.inputs.augmentation import mirror_image, mirrored
 from showtell.training.inputs.batches import Ids
-from showtell.training.inputs.features import cached_features
+from showtell.training.inputs.features import cached_features, fingerprint
 from showtell.training.inputs.images import CachedGrids, Inputs, live_pictures, refuse_stream, unreadable_of
 from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.stages.stage import Stage
@@ -88,7 +88,10 @@ def set_up(
             "words": digest_of([tokenizer.to_json()]),
             "training captions": digest_of((each.image_id, each.captions) for each in train_examples),
             "validation captions": digest_of((each.image_id, each.captions) for each in dev_examples),
+            "photos": digest_of(each.stamp for each in (*train_examples, *dev_examples)),
         }
+        if not recipe.stages[0].encoder_stages:  # a checkpoint need not hold its weights
+            made_of["encoder weights"] = fingerprint(model.encoder)
         refuse_others(made_of, state.made_of, folder, tell)
         state.made_of = made_of
         if processes.is_main():
@@ -151,7 +154,10 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
     begun = parse_recipe(state.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
     # The weights are float32 in every precision, so a run may go on in another one.
     if keys := [key for key in settings if settings[key] != begun[key] and key != "precision"]:
-        raise UsageError(f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.")
+        raise UsageError(
+            f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.",
+            f"Its own is {folder / 'recipe.yaml'}; or choose another --out.",
+        )
     return state
 
 
@@ -166,7 +172,7 @@ def digest_of(values: Iterable[object]) -> str:
 def refuse_others(
     made_of: Mapping[str, str], begun_with: Mapping[str, str], folder: Path, tell: Callable[[Event], None]
 ) -> None:
-    """Let a run go on only with the words and captions that it began with; of another showtell it is told.
+    """Let a run go on only with its own words, captions, photos and encoder; it tells of another showtell.
 
     Raises:
         UsageError: it names what differs.
@@ -175,7 +181,7 @@ def refuse_others(
     if others := [name for name in changed if name != "version"]:
         raise UsageError(
             f"The run in {folder} was started with other {', '.join(others)}.",
-            "Give the data that it was started with, or choose another --out for the new data.",
+            "Give what it was started with, or choose another --out.",
         )
     if changed:
         tell(Note(f"The run was started by showtell {begun_with['version']}; this is {made_of['version']}."))

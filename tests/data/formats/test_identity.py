@@ -209,3 +209,38 @@ def test_two_values_of_one_key_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "r.json", '{"1": ["a dog"], "2": ["a cat"], "1": ["a bird"]}')
     with pytest.raises(DataError, match=r"r\.json has the key '1' twice in one object\. Give it one value"):
         data.read_references(file)
+
+
+def test_a_file_that_two_names_stand_for_is_one_image(tmp_path: Path) -> None:
+    """It was in train and in test: `im/../a.jpg` is a.jpg, and a COCO or Karpathy file may give a photo two ids."""
+    draw(tmp_path, "a.jpg", "b.jpg")
+    rows = f"a.jpg,one,train\n./x/../a.jpg,two,test\n{tmp_path}/a.jpg,three,dev\nb.jpg,four,test\n"
+    dataset = data.load(f"table:{write(tmp_path / 't.csv', 'image,caption,split' + chr(10) + rows)}")
+    assert told(dataset) == {"a.jpg": ("train", ("one", "two", "three")), "b.jpg": ("test", ("four",))}
+    assert dataset.notes == ("Names of a file that has one already, and is one image: 2, such as x/../a.jpg.",)
+    file = write(tmp_path / "c.json", coco({1: "a.jpg", 2: "a.jpg", 3: "b.jpg"}, {1: "red", 2: "rot", 3: "blue"}))
+    assert {i: captions for i, (_, captions) in told(data.load(f"coco:{file}")).items()} == {
+        "1": ("red", "rot"),
+        "3": ("blue",),
+    }
+    images = [
+        {"cocoid": number, "filename": name, "split": split, "sentences": [{"raw": name}]}
+        for number, name, split in ((1, "a.jpg", "train"), (2, "a.jpg", "test"), (3, "b.jpg", "val"))
+    ]
+    file = write(tmp_path / "k.json", {"images": images})
+    assert told(data.load(f"karpathy:{file},{tmp_path}")) == {
+        "1": ("train", ("a.jpg", "a.jpg")),
+        "3": ("dev", ("b.jpg",)),
+    }
+
+
+def test_the_automatic_split_is_of_files(tmp_path: Path) -> None:
+    """Of ids, a file's second one may have been all of dev, and is no image."""
+    draw(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    for number in range(8):
+        ids = {number * 6 + n: f"{'abc'[n % 3]}.jpg" for n in range(6)}
+        file = write(tmp_path / "c.json", coco(ids, dict.fromkeys(ids, "red")))
+        assert data.load(f"coco:{file}").splits == ("train", "dev", "test")
+        rows = "".join(f"{'./x/../' * (n > 2)}{name},red {number}\n" for n, name in enumerate(ids.values()))
+        table = write(tmp_path / "t.csv", f"image,caption\n{rows}")
+        assert data.load(f"table:{table}").splits == ("train", "dev", "test")

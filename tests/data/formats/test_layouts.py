@@ -448,6 +448,9 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
             "image,caption\nhttps://x.org/a.jpg,A\n",
             r"row 1: https://x\.org/a\.jpg is an address. Download",
         ),
+        ("t.json", '{"a.jpg": ["A"]}', r'holds one object, and no list of rows\. Write it as \[{"image": "a\.jpg"'),
+        ("t.json", '{"data": [{"image": "a.jpg", "caption": "A"}]}', "holds one object, and no list of rows"),
+        ("t.json", '{"image": "a.jpg"}\n{"image": "b.jpg"}', r"If it holds an object on each line, name it \.jsonl"),
         ("t.jsonl", '{"image": 7, "caption": "A"}\n', "row 1: the image column holds int, not the path"),
         ("t.jsonl", '{"image": "a.jpg", "caption": "A"}\n{oops\n', r"t\.jsonl, line 2 is not JSON"),
         ("t.jsonl", "[1]\n", r"t\.jsonl, line 1 is not a JSON object"),
@@ -609,6 +612,8 @@ def test_many_bad_texts_are_counted_and_nothing_else_is_an_error(tmp_path: Path)
         ("t.csv", "a.jpg,Two cafés\nb.jpg,B\n", ",columns=image,caption,encoding=cp1252"),
         ("t.csv", "a.jpg;0;Two cafés\nb.jpg;1;B\n", ",columns=image,number,caption,encoding=latin-1"),
         ("t.csv", "Image Name,Caption Text,caption\na.jpg,no,Two cafés\nb.jpg,no,B\n", ",encoding=cp1252"),
+        ("t.csv", "sep=;\r\nimage;caption\r\na.jpg;Two cafés\r\nb.jpg;B\r\n", ",encoding=cp1252"),
+        ("t.csv", "image,caption,\na.jpg,Two cafés,,\nb.jpg,B,\n", ",encoding=cp1252"),
         ("t.csv", "imageName,caption\nim\\a.jpg,Two cafés\n./b.jpg,B\n", ",encoding=cp1252"),
         (
             "t.jsonl",
@@ -699,3 +704,39 @@ def test_a_path_without_a_format(tmp_path: Path, settings: str) -> None:
     draw(tmp_path / "bare", "a.jpg")
     with pytest.raises(UsageError, match="does not begin with a data format"):
         data.load(f"{tmp_path}/bare")
+
+
+def test_images_that_are_null_are_no_missing_files(tmp_path: Path) -> None:
+    """One NaN refused the whole table, and `nan` was called a missing file."""
+    draw(tmp_path, "a.jpg")
+    file = write(tmp_path / "t.json", '[{"image": "a.jpg", "caption": "A"}, {"image": NaN, "caption": "B"}]')
+    assert data.load(f"table:{file}").notes[0] == "Rows left out because they lack an image or a caption: 1."
+    dataset = data.load(f"table:{write(tmp_path / 't.csv', 'image,caption' + chr(10) + 'a.jpg,A' + chr(10) + 'nan,B')}")
+    assert (dataset.missing, dataset.notes[0]) == ((), "Rows left out because they lack an image or a caption: 1.")
+
+
+def test_karpathy_sentences_as_other_tools_write_them(tmp_path: Path) -> None:
+    """Tokens that are one text became letters; texts alone and a null filepath were refused."""
+    draw(tmp_path, "a.jpg")
+    for sentences in (["A dog"], [{"tokens": "A dog"}], [{"raw": None, "tokens": ["A", "dog"]}]):
+        image = {"filename": "a.jpg", "filepath": None, "split": "train", "sentences": sentences}
+        file = write(tmp_path / "k.json", json.dumps({"images": [image]}))
+        assert captions(data.load(f"karpathy:{file},{tmp_path}")) == {"a.jpg": ("A dog",)}
+
+
+def test_coco_says_why_no_image_has_a_caption(tmp_path: Path) -> None:
+    draw(tmp_path, "a.jpg")
+    content = {"images": [{"id": 1, "coco_url": "http://x/a.jpg"}], "annotations": [{"image_id": 1, "caption": "A"}]}
+    file = write(tmp_path / "c.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"no image has a caption\. .* no file of their image is named: 1\."):
+        data.load(f"coco:{file}")
+
+
+def test_flickr8k_captions_that_a_spreadsheet_wrote(tmp_path: Path) -> None:
+    draw(tmp_path, "Images/a.jpg", "Images/b.jpg")
+    file = write(tmp_path / "captions.txt", '\ufeff"image","caption"\r\n"a.jpg","A dog, red"\r\n"b.jpg","B"\r\n')
+    assert captions(data.load(f"flickr8k:{tmp_path}")) == {"a.jpg": ("A dog, red",), "b.jpg": ("B",)}
+    write(file, 'image,caption\na.jpg,"A dog\nis red"\n')  # half a caption, and an image called `is red"`
+    with pytest.raises(DataError, match=r"line 3 is not 'image\.jpg,caption'.*Read it as a table: table:.*images=DIR"):
+        data.load(f"flickr8k:{tmp_path}")
+    assert captions(data.load(f"table:{file},images={tmp_path}/Images")) == {"a.jpg": ("A dog is red",)}

@@ -1,5 +1,6 @@
 """``showtell average``: one model whose weights are the mean of several models'."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def average(
 ) -> None:
     """Write the model whose weights are the mean of several models' weights."""
     shares = shares or [1.0] * len(models)
-    if len(shares) != len(models) or min(shares) < 0 or sum(shares) == 0:
-        raise UsageError(f"There are {len(models)} models and --share {shares}.", "Give a share, 0 or more, for each.")
+    if len(shares) != len(models) or not all(0 <= share < inf for share in shares) or sum(shares) == 0:
+        raise UsageError(f"There are {len(models)} models and --share {shares}.", "Give a number, 0 or more, for each.")
     write_average([load_bundle(model) for model in models], shares, out.name, out)
     print(f"Model: {out}")

@@ -111,7 +111,7 @@ def from_features(
     Raises:
         DataError: the cache is of another encoder or lacks an image.
     """
-    cache = open_features(folder, captioner.config)
+    cache = open_features(folder, captioner.config, examples)
     options = captioner.options(**search_options)
     for first in range(0, len(examples), batch_size):
         batch = [(n, examples[n].image_id) for n in range(first, min(first + batch_size, len(examples)))]
@@ -123,13 +123,15 @@ def from_features(
             yield ImageError(reason) if reason is not None else next(found)
 
 
-def open_features(folder: Path, config: BundleConfig) -> FeatureCache:
+def open_features(folder: Path, config: BundleConfig, examples: Sequence[Example]) -> FeatureCache:
     """The feature cache of the model's encoder.
 
     Raises:
-        DataError: it is of another encoder, whose features would give confident nonsense, or is damaged.
+        DataError: it is of another encoder or of other images, whose features would give confident nonsense, or is
+            damaged.
     """
-    cache = FeatureCache.open(folder, config.training.get("feature_fingerprint"))
+    stamps = {example.image_id: example.stamp for example in examples}
+    cache = FeatureCache.open(folder, config.training.get("feature_fingerprint"), stamps)
     if cache.shape[1] != config.grid[0] * config.grid[1]:
         raise DataError(
             f"The feature cache {folder} holds {cache.shape[1]} cells an image, not those of {config.name}.",

@@ -48,6 +48,8 @@ def features(
 ) -> None:
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
     try:
+        from accelerate.utils import set_seed
+
         from showtell.models.encoders import build_encoder
         from showtell.training.inputs.feature_builders import fill_in_processes
         from showtell.training.inputs.features import examples_of_part, fill, writer_for
@@ -70,6 +72,7 @@ def features(
             with progress_bar("encoding", to_do) as advance:
                 fill_in_processes(data, settings, out, processes, batch_size, catching_up(advance, before))
         else:
+            set_seed(0)  # random weights are those of a recipe's default seed, and the same when this goes on
             network = build_encoder(settings)
             examples = examples_of_part(dataset.examples, number, parts)
             with writer_for(examples, network, out, part_name(number, parts) if part else "") as writer:

@@ -66,11 +66,16 @@ class FeatureCache:
         self.unreadable = {image_id: why for image_id, why in self.unreadable.items() if image_id not in self._row}
 
     @classmethod
-    def open(cls, folder: str | Path, fingerprint: str | None = None) -> "FeatureCache":
+    def open(
+        cls, folder: str | Path, fingerprint: str | None = None, stamps: Mapping[str, str] | None = None
+    ) -> "FeatureCache":
         """The cache in a folder, as far as it is built; with a fingerprint, only if it is of that encoder.
 
+        With `stamps` of images by id, only if it was built from these.
+
         Raises:
-            DataError: there is no cache, it is damaged, or another encoder made it or a part of it.
+            DataError: there is no cache, it is damaged, or another encoder made it or a part of it, or from other
+                images.
         """
         folder = Path(folder)
         parts = [read_part(part) for part in part_folders(folder)]
@@ -78,6 +83,7 @@ class FeatureCache:
             raise _no_cache(folder)
         for part in parts:
             refuse_another(part.folder, part.index, fingerprint or parts[0].index["fingerprint"])
+            refuse_changed(part.folder, part.index, stamps or {})
             if (part.folder / "features.f16").stat().st_size < part.state.size * part.row_bytes:
                 raise cut_off(part.folder)
         return cls(folder, parts)
@@ -200,6 +206,16 @@ def refuse_another(folder: Path, index: Mapping[str, Any], fingerprint: str) -> 
             f"The feature cache {folder} was built by {index['fingerprint']}, and the encoder is {fingerprint}.",
             "Delete that folder or choose another.",
         )
+
+
+def refuse_changed(folder: Path, index: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
+    """Raise DataError where an image under a known id is another image now: it would get the old one's features."""
+    for image_id, stamp in zip(index["images"], index["stamps"], strict=True):
+        if stamp not in (now := stamps.get(image_id, stamp), now.partition("-")[0]):  # once it was the size alone
+            raise DataError(
+                f"{image_id} is not the image that the feature cache {folder} was built from.",
+                "Delete that folder or choose another.",
+            )
 
 
 def _no_cache(folder: Path) -> DataError:

@@ -23,6 +23,7 @@ from showtell.data.features.cache import (
     read_json_object,
     read_part,
     refuse_another,
+    refuse_changed,
     state_of,
 )
 from showtell.errors import DataError
@@ -68,7 +69,7 @@ class CacheWriter:
         index = read_index(self.folder) if begun else {"images": [], "stamps": []}
         if begun:
             refuse_another(self.folder, index, fingerprint)
-            self._refuse_changed(index, stamps)
+            refuse_changed(self.folder, index, stamps)
         wanted = [image_id for image_id in stamps if image_id not in elsewhere]
         self.row = {image_id: row for row, image_id in enumerate(index["images"])}
         new = [image_id for image_id in wanted if image_id not in self.row]
@@ -161,18 +162,9 @@ class CacheWriter:
     def _done_in(self, part: CachePart, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
         """The images that another part has, also those that it found unreadable."""
         refuse_another(part.folder, part.index, fingerprint)
-        self._refuse_changed(part.index, stamps)
+        refuse_changed(part.folder, part.index, stamps)
         done = (part.state != TO_DO).tolist()
         return {image_id for image_id, is_done in zip(part.index["images"], done, strict=True) if is_done}
-
-    def _refuse_changed(self, index: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
-        """An image under a known id that is another image now would get the old one's features."""
-        for image_id, stamp in zip(index["images"], index["stamps"], strict=True):
-            if stamps.get(image_id, stamp) != stamp:
-                raise DataError(
-                    f"{image_id} is not the image that the feature cache {self.folder} was built from.",
-                    "Delete that folder or choose another.",
-                )
 
     def _refuse_full_disk(self) -> None:
         free = shutil.disk_usage(self.folder).free

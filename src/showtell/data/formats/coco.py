@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, id_of
-from showtell.data.dataset import SPLIT_NAMES, SPLITS, Dataset, Split, automatic_split, dataset_of_files
+from showtell.data.dataset import SPLIT_NAMES, SPLITS, Dataset, Split, automatic_split, dataset_of_files, first_names
 from showtell.data.formats.layout import holds_images, not_found, settings_of, slashed
 from showtell.errors import DataError
 from showtell.files import read_json
@@ -67,7 +67,9 @@ def _load_files(
     if unlisted:
         notes.append(f"Captions left out because no file of their image is named: {unlisted:,}.")
     if len(files) == 1 or "split" in settings:
-        splits, note = automatic_split(paths, f"{files[0][0].name} is the only file of captions", settings)
+        firsts = first_names(paths)
+        splits, note = automatic_split(firsts.values(), f"{files[0][0].name} is the only file of captions", settings)
+        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
         notes.append(note)
     else:
         absent = [split for split in SPLITS if split not in splits.values()]

@@ -50,7 +50,10 @@ def read_results(file: Path, lines: list[str], notes: list[str]) -> dict[str, li
     """Captions by image from `image_name| comment_number| comment` lines."""
     header, *lines = lines
     if header.replace(" ", "") != "image_name|comment_number|comment":
-        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image_name| comment_number| comment'.")
+        raise DataError(
+            f"{file} begins with {header[:60]!r}, not with 'image_name| comment_number| comment'.",
+            f"Read it as a table: table:{file},images=DIR.",
+        )
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=2):
         match = RESULT_LINE.fullmatch(line)

@@ -42,15 +42,24 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 def read_csv(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:
     """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
     header, *lines = lines
-    if header.replace(" ", "").lower() != "image,caption":
-        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.")
+    way_out = f"Read it as a table: table:{file},images=DIR."
+    if re.sub('[ "]', "", header).lower() != "image,caption":
+        raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.", way_out)
     captions: dict[str, list[str]] = {}
-    for line in filter(str.strip, lines):
+    for number, line in enumerate(lines, start=2):
         # Not the csv module: it would let a caption with one stray quotation mark swallow the lines after it.
-        image, _, caption = line.partition(",")
-        quoted = re.fullmatch(r'\s*"(.*)"\s*', caption)
-        captions.setdefault(image.strip(), []).append(quoted[1].replace('""', '"') if quoted else caption)
+        image, comma, caption = line.partition(",")
+        if not line.strip():
+            continue
+        if not comma:
+            raise DataError(f"{file}, line {number} is not 'image.jpg,caption': {line[:60]!r}.", way_out)
+        captions.setdefault(_unquoted(image).strip(), []).append(_unquoted(caption))
     return _repaired(captions, notes)
+
+
+def _unquoted(cell: str) -> str:
+    quoted = re.fullmatch(r'\s*"(.*)"\s*', cell)
+    return quoted[1].replace('""', '"') if quoted else cell
 
 
 def read_tokens(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:

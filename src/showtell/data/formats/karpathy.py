@@ -34,7 +34,7 @@ def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> 
     images: list[tuple[str, str, Split, Path, list[str]]] = []  # id, id with its folder, split, path, captions
     try:
         for image in content["images"]:
-            folder, name = image.get("filepath", ""), slashed(image["filename"])
+            folder, name = image.get("filepath") or "", slashed(image["filename"])
             path = _folder(root, folder) / name
             number = id_of(image.get("cocoid")) or name
             texts = [text for sentence in image["sentences"] for text in _texts(sentence, f"{file}, {name}")]
@@ -71,9 +71,14 @@ def _folder(root: Path, filepath: str) -> Path:
     return root
 
 
-def _texts(sentence: dict[str, Any], where: str) -> list[str]:
+def _texts(sentence: Any, where: str) -> list[str]:
     """A sentence as it is written, or as its tokens."""
-    return captions_of(sentence["raw"], where) if sentence.get("raw") is not None else [" ".join(sentence["tokens"])]
+    if not isinstance(sentence, dict):
+        return captions_of(sentence, where)
+    if sentence.get("raw") is not None:
+        return captions_of(sentence["raw"], where)
+    tokens = sentence["tokens"]
+    return [" ".join(tokens)] if isinstance(tokens, list) else captions_of(tokens, where)
 
 
 def _notes(images: list[dict[str, Any]]) -> list[str]:

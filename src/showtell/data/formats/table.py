@@ -10,13 +10,14 @@ split is ours, by image, with the shares of `split=90/5/5`.
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from showtell.data.captions import captions_of
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, is_shares
+from showtell.data.captions import captions_of, is_nothing
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, first_names, is_shares
 from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed
 from showtell.errors import DataError, MissingExtraError, UsageError
 from showtell.files import read_json, read_text, suffix_of
@@ -24,6 +25,8 @@ from showtell.images.names import is_image_name
 from showtell.images.tables import COLUMNS, plain
 
 SYNTAX = "FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR][,columns=image,caption][,encoding=NAME]"
+
+NO_ROWS = 'Write it as [{"image": "a.jpg", "caption": "a dog"}, ...].'
 
 TableRow = Mapping[str, Any]
 
@@ -38,7 +41,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     skipped = 0
     for number, row in enumerate(rows, start=1):
         image, texts = row.get(columns["image"]), captions_of(row.get(columns["caption"]), f"{file}, row {number}")
-        if not image or not any(map(str.strip, texts)):
+        if is_nothing(image) or not any(map(str.strip, texts)):
             skipped += 1
             continue
         image_id = _image_name(file, number, image)
@@ -48,10 +51,12 @@ def load(location: str, *, photos: bool = True) -> Dataset:
             if splits.setdefault(image_id, split) != split:
                 raise DataError(f"{file}, row {number}: {image_id} is in {splits[image_id]} and in {split}.")
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
+    paths = _paths(captions, file, asked)
     if "split" not in columns:
-        splits, note = automatic_split(captions, "There is no split column", asked)
+        firsts = first_names(paths)
+        splits, note = automatic_split(firsts.values(), "There is no split column", asked)
+        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
         notes.append(note)
-    paths = _paths(splits, file, asked)
     way_out = f"Say where they are: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
 
@@ -73,6 +78,9 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
         raise UsageError(f"{file} names its columns itself.", "Leave out columns=.")
     if suffix == ".json":
         rows = read_json(file)
+        known = {settings["caption"]} if "caption" in settings else COLUMNS["caption"]
+        if isinstance(rows, dict) and not {*map(plain, rows)} & {*map(plain, known)}:
+            raise DataError(f"{file} holds one object, and no list of rows.", NO_ROWS)
         return rows if isinstance(rows, list) else [rows]
     if suffix in (".jsonl", ".ndjson"):
         return list(_jsonl_rows(file, settings))
@@ -84,7 +92,9 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
 def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
     """Rows by the names in the first, or in `columns=`; cells of columns with one name are a list."""
     text = read_text(file, settings.get("encoding", "utf-8"), ENCODING)
-    first = text.partition("\n")[0]
+    first, _, rest = text.partition("\n")
+    if re.fullmatch("sep=[,;\t|]", first, re.IGNORECASE):  # Excel's own first line
+        text, first = rest, rest.partition("\n")[0]
     delimiter = "\t" if suffix_of(file) == ".tsv" else max(",;\t|", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
@@ -92,6 +102,8 @@ def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
         names = [name.strip() for name in names]
         twice = {name for name, times in Counter(names).items() if times > 1}
         for cells in filter(None, reader):
+            while len(cells) > len(names) and not cells[-1]:  # commas at the end, as spreadsheets write them
+                cells.pop()
             if len(cells) > len(names):
                 raise DataError(
                     f"{file}, line {reader.line_num} has more cells than the header.",

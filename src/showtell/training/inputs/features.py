@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -89,7 +88,7 @@ def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part
         DataError: as `cached_features`.
     """
     rows, columns = encoder.grid
-    stamps = {example.image_id: stamp(example) for example in examples}
+    stamps = {example.image_id: example.stamp for example in examples}
     return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
 
 
@@ -178,23 +177,11 @@ def short_name(encoder: Encoder) -> str:
     return Path(encoder.config.name.replace(":", "-")).name
 
 
-def stamp(example: Example) -> str:
-    """Something that changes when the image does, and not when it is copied: its size, or what is drawn."""
-    if example.path is not None:
-        try:
-            return str(example.path.stat().st_size)
-        except OSError:  # gone since the data set was read: reading it will say so
-            return "missing"
-    if example.stored is not None:
-        return example.stored.stamp
-    return f"{zlib.crc32(repr(example.scene).encode()):08x}"
-
-
 def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> Path:
     """A folder in the user's cache folder for these images and this encoder."""
     images = hashlib.sha256()
     for example in examples:
         if example.mirrored:  # they are added to the folder of their originals
             continue
-        images.update(f"{example.image_id} {example.container} {stamp(example)}\n".encode())
+        images.update(f"{example.image_id} {example.container} {example.stamp}\n".encode())
     return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"
