@@ -348,9 +348,10 @@ def test_an_empty_folder(place, capsys):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/null"])
-def test_a_device_has_no_journal(place, capfd, name):
+@pytest.mark.parametrize("format", ["text", "jsonl", "csv", "coco", "tar"])
+def test_a_device_has_no_journal(place, capfd, name, format):
     """`-o /dev/stdout` must not try to keep a file in /dev."""
-    assert main(["caption", "-m", "m", "photos/1", "-o", name]) == 0
+    assert main(["caption", "-m", "m", "photos/1", "-o", name, "-f", format]) == 0
     assert not journal_of(Path(name)).exists()
 
 

@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
@@ -24,7 +24,7 @@ from showtell.images.decode import SUFFIXES
 from showtell.images.names import on_one_line, printable, writable
 from showtell.images.storage import ByteRange, StoredImage
 from showtell.images.tar import END_OF_SHARD, as_member, written_samples
-from showtell.results.journal import RowFormat, begin, done_images, first_line, held, is_begun, journal_of
+from showtell.results.journal import RowFormat, begin, done_images, first_line, has_journal, held, is_begun, journal_of
 
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
@@ -249,8 +249,11 @@ def _rows_of_whole(
                 sys.stdout.writelines(coco_text(_rows(file)))
         return
     check_writable(path)
-    journal = journal_of(path)
-    with held(path):
+    with held(path), ExitStack() as stack:
+        if has_journal(path):
+            journal = journal_of(path)
+        else:  # beside a device is no place for it
+            journal, resume = Path(stack.enter_context(tempfile.TemporaryDirectory()), "rows"), False
         goes_on = resume and is_begun(path, made_with)
         if resume and not goes_on and path.exists():
             raise UsageError(
