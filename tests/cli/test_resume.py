@@ -347,8 +347,10 @@ def test_an_empty_folder(place, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/null"])
-@pytest.mark.parametrize("format", ["text", "jsonl", "csv", "coco", "tar"])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("/dev/stdout", "text"), *(("/dev/null", format) for format in ("text", "jsonl", "csv", "coco", "tar"))],
+)
 def test_a_device_has_no_journal(place, capfd, name, format):
     """`-o /dev/stdout` must not try to keep a file in /dev."""
     assert main(["caption", "-m", "m", "photos/1", "-o", name, "-f", format]) == 0
