@@ -1,7 +1,6 @@
 """Beam search against a textbook's, against brute force, and against itself: batched, truncated, alone."""
 
 import dataclasses
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,7 +280,7 @@ def test_rules_that_leave_no_word_return_what_was_said() -> None:
 def test_no_word_at_all_returns_an_empty_caption() -> None:
     options = SearchOptions(beam=2, banned_words=("w4", "w5"))
     [[best]] = found(ScriptedEngine(size=6), [0], options, attention=True)
-    assert replace(best, attention=None) == Hypothesis((), 0.0, (), 0.0, False, None)
+    assert dataclasses.replace(best, attention=None) == Hypothesis((), 0.0, (), 0.0, False, None)
     assert best.attention is not None
     assert best.attention.shape == (0, 4)
 
