@@ -225,7 +225,7 @@ def read_folder(path: Path, read: Callable[[], T]) -> T:
         before = _identity(path)
         try:
             found = read()
-        except Exception:
+        except Exception:  # whatever half a folder does to its reader; raised if the folder is still the same
             if _identity(path) == before and (before or not beside(path, "old").exists()):
                 raise
         else:
