@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from showtell.tokenizer import Tokenizer
-from showtell.training.inputs.batches import Batch, batch_of, epoch_of_batches
+from showtell.training.inputs.batches import Batch, batch_of, epoch_of_batches, images_of_epoch, rows_of_epoch
 
 captions_of_images = st.lists(
     st.lists(st.lists(st.integers(4, 9), min_size=0, max_size=12), min_size=1, max_size=6),
@@ -55,6 +55,24 @@ def test_the_seed_decides_the_order() -> None:
     )
     assert first == again
     assert first != other
+
+
+@given(st.lists(st.sampled_from([1.0, 0.5, 0.3]), min_size=1, max_size=60), st.integers(0, 99))
+def test_a_pass_shows_images_as_often_as_asked(times: list[float], seed: int) -> None:
+    """Over passes, too: who is left out changes, and how many are shown does not."""
+    rows = rows_of_epoch(times, np.random.default_rng(seed))
+    assert len(rows) == images_of_epoch(times)
+    assert len(set(rows.tolist())) == len(rows)
+    for value in set(times):
+        images = {row for row, each in enumerate(times) if each == value}
+        assert len(images & set(rows.tolist())) == round(value * len(images))
+
+
+def test_batches_name_images_by_their_places_in_the_data() -> None:
+    captions = framed([[[4 + i]] for i in range(40)])
+    batches = list(epoch_of_batches(captions, 4, 5, np.random.default_rng(0), times=[1.0] * 20 + [0.5] * 20))
+    assert sum(len(batch.rows) for batch in batches) == 30
+    assert all(ids[1] == 4 + row for batch in batches for row, ids in captions_in(batch))
 
 
 def test_groups_change_from_epoch_to_epoch() -> None:

@@ -61,12 +61,12 @@ def test_shares_of_a_step_add_up_to_it(attention: str, of: int, monkeypatch: pyt
         [batch] = epoch_of_batches(CAPTIONS, len(CAPTIONS), 5, np.random.default_rng(0), share)
         baseline.copy_(first)
         if not len(batch.rows):
-            assert (batch.words, batch.captions) == (0, 0)
+            assert (batch.words, batch.captions, batch.share) == (0, 0, 0)
             return {}, 0.0, 0.0
         terms = stage.terms(model, grids[batch.rows], batch, 0.0, Expecting())  # type: ignore[arg-type]
         return (
             {name: term.item() for name, term in terms.items()},
-            batch.words / batch.step_words,
+            batch.share,
             float(baseline - first),
         )
 
@@ -85,7 +85,8 @@ def test_parts_of_a_batch_hold_each_image_once() -> None:
         parts = [batch.images(part) for part in CrossEntropy(accumulate=accumulate).parts(batch)]
         assert len(parts) == min(accumulate, 7)
         assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(7))
-        assert sum(part.words for part in parts) == batch.words == parts[0].step_words
+        assert sum(part.words for part in parts) == batch.words
+        assert sum(part.share for part in parts) == pytest.approx(1)
     assert CrossEntropy(accumulate=3).parts(batch_of(np.arange(0), [])) == []
 
 

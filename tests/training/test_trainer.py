@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import showtell
-from showtell.data import load
+from showtell.data import joined, load
 from showtell.data.dataset import Dataset
 from showtell.errors import BundleError, DataError, UsageError
 from showtell.models.encoders import build_encoder
@@ -61,6 +61,29 @@ def run(recipe: Recipe, folder: Path, **options: object) -> list[Event]:
     events: list[Event] = []
     train(recipe, load(SPEC), folder, tell=events.append, **options)  # type: ignore[arg-type]
     return events
+
+
+def test_two_data_sets_in_one_run(recipe: Path, tmp_path: Path) -> None:
+    """The first one chooses the model, each has its scores, and one's photos are shown twice."""
+    events: list[Event] = []
+    folder = tmp_path / "run"
+    both = joined([load("shapes:60"), load("shapes:40,seed=7,times=1.5")])
+    train(load_recipe(recipe, ["stages.0.epochs=1"]), both, folder, tell=events.append)
+    line = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert list(line["scores_of"]) == ["shapes-1", "shapes-2"]
+    assert line["scores"] == line["scores_of"]["shapes-1"] != line["scores_of"]["shapes-2"]
+    first = next(event for event in events if isinstance(event, Epoch))
+    assert first.all_captions == sum(
+        round(times * sum(len(e.captions) for e in both.split("train") if e.dataset == name))
+        for name, times in (("shapes-1", 1), ("shapes-2", 1.5))
+    )
+    card = (folder / "model" / "README.md").read_text()
+    assert "| metric | shapes-1 | shapes-2 |" in card
+    assert f"{len(both.split('train'))} captioned images" in card
+    assert "CIDEr, shapes-2" in (folder / "report.html").read_text()
+    with pytest.raises(UsageError, match="other times of data sets"):
+        once = joined([load("shapes:60"), load("shapes:40,seed=7")])
+        train(load_recipe(recipe, ["stages.0.epochs=1"]), once, folder, resume=True)
 
 
 def test_a_run_leaves_all_that_it_promises(recipe: Path, tmp_path: Path) -> None:

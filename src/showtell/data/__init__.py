@@ -1,6 +1,6 @@
 """Captioned-image data sets: one loader a format, all returning a `Dataset`; and captions without images, to score."""
 
-from showtell.data.dataset import Dataset, Example, Split
+from showtell.data.dataset import Dataset, Example, Split, joined
 from showtell.data.formats import DATA_FORMATS, load
 from showtell.data.references import Predictions, References, matched, read_predictions, read_references
 
@@ -11,6 +11,7 @@ __all__ = [
     "Predictions",
     "References",
     "Split",
+    "joined",
     "load",
     "matched",
     "read_predictions",

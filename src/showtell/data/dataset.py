@@ -4,8 +4,9 @@ import os
 import random
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -55,6 +56,10 @@ class Example:
     """Where the image is, if in a file that holds many."""
     mirrored: bool = False
     """Whether the image is read with its left and right in each other's place."""
+    dataset: str = ""
+    """The name of its data set, where a training has several."""
+    times: float = 1.0
+    """How often a pass over the training images shows it."""
 
     @property
     def name(self) -> str:
@@ -127,6 +132,33 @@ class Dataset:
         if not chosen:
             raise DataError(f"{self.name} has no split '{name}'.", f"It has: {', '.join(self.splits)}.")
         return chosen
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one, each example with the name of its own.
+
+    Names and image ids that several have get a number or the name. A photo that one holds out, for dev or test, is no
+    training photo of another.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    names = [dataset.name for dataset in datasets]
+    names = [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names, 1)]
+    ids = Counter(example.image_id for dataset in datasets for example in dataset.examples)
+    apart = ids.total() == len(ids)
+    examples = [
+        replace(example, image_id=example.image_id if apart else f"{name}/{example.image_id}", dataset=name)
+        for name, dataset in zip(names, datasets, strict=True)
+        for example in dataset.examples
+    ]
+    # The stamp of an image that is no file may be its length alone, which others share.
+    held_out = {example.stamp for example in examples if example.split != "train" and example.path} - {"missing"}
+    kept = [each for each in examples if each.split != "train" or not each.path or each.stamp not in held_out]
+    notes = [f"{name}: {note}" for name, dataset in zip(names, datasets, strict=True) for note in dataset.notes]
+    if lost := len(examples) - len(kept):
+        notes.append(f"Training photos left out because another data set holds them out: {lost:,}.")
+    missing = tuple(file for dataset in datasets for file in dataset.missing)
+    return Dataset("+".join(names), tuple(kept), missing, tuple(notes))
 
 
 def dataset_of_files(

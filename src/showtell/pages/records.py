@@ -40,9 +40,15 @@ def items(record: Record, name: str) -> list[Any]:
 
 
 def scores(record: Record) -> dict[str, float]:
-    """The record's scores by name, on the scale on which people see them: 0.2345 is 23.45."""
+    """The record's scores by name, on the scale on which people see them: 0.2345 is 23.45.
+
+    Where there are several data sets, they are the first one's, and of the others `CIDEr, NAME`.
+    """
     logged = record.get("scores")
     found = {name: number(value) for name, value in (logged if isinstance(logged, dict) else {}).items()}
+    of_all = record.get("scores_of")
+    for name, of_other in list((of_all if isinstance(of_all, dict) else {}).items())[1:]:
+        found[f"{RANKED_BY}, {name}"] = number((of_other if isinstance(of_other, dict) else {}).get(RANKED_BY))
     scales = {name: metric.scale for metric in METRICS.values() for name in metric.names}
     return {name: scales.get(name, 100.0) * value for name, value in found.items() if value is not None}
 

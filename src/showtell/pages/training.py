@@ -142,13 +142,18 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
     charts = [
         over_run("Training loss", "Mean over an epoch’s words", ["loss"], zero=False),
         over_run("Reward", "Of the model’s own samples, mean over an epoch", ["reward"], zero=False),
-        over_run("Scores", validated, DRAWN, zero=True, mark=best_at),
+        over_run("Scores", validated, (*DRAWN, *_others(log)), zero=True, mark=best_at),
         over_run("Learning rate", "When the epoch ended", ["learning_rate"], zero=True),
         _lengths(samples),
     ]
     if not any(charts):
         return note("There is nothing to draw.")
     return f'<div class="charts">\n{"".join(charts)}\n</div>'
+
+
+def _others(log: Sequence[Record]) -> list[str]:
+    """Scores that no metric here is called: other data sets', or a newer showtell's."""
+    return sorted({name for record in log for name in scores(record)} - {*COLUMNS})
 
 
 def _axis(log: Sequence[Record]) -> tuple[str, Sequence[float]]:
@@ -187,8 +192,7 @@ def _scores_table(log: Sequence[Record]) -> str:
     """A row a validation; the best one is marked."""
     rows = [{name: number(value) for name, value in {**record, **scores(record)}.items()} for record in log]
     present = {name for row in rows for name, value in row.items() if value is not None}
-    others = sorted({name for record in log for name in scores(record)} & present - {*COLUMNS})
-    columns = [name for name in (*COLUMNS, *others) if name in present]
+    columns = [name for name in (*COLUMNS, *_others(log)) if name in present]
     if not columns:
         return note("There is no table without a log.")
     best = best_of(log)

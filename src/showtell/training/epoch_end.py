@@ -64,12 +64,14 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
         "step": state.step,
         **facts,
         "minutes": state.minutes_before + (state.seconds + time.perf_counter() - began) / 60,
-        "scores": validation.report.scores,
+        "scores": validation.scores,
     }
+    if validation.scores_of:
+        line["scores_of"] = validation.scores_of
     best = state.add_line(line, line["scores"][RANKED_BY])
     if processes.is_main():
         if best:
-            save_model(run, model, validation.report)
+            save_model(run, model, validation)
             write_lines(run.folder / "samples.jsonl", validation.samples())
         write_lines(run.folder / "log.jsonl", state.log)
     return line

@@ -1,19 +1,20 @@
 """The run's `model` folder, which holds the best model so far: weights, config, and a card for people."""
 
+from collections import Counter
+
 from showtell.bundle import BundleConfig, save_bundle
-from showtell.metrics.report import Report
 from showtell.metrics.table import metric_of
 from showtell.models.captioning_model import CaptioningModel
 from showtell.training.inputs.features import fingerprint
-from showtell.training.recipe import Recipe
 from showtell.training.run import Run
+from showtell.training.validation import Validation
 
 
-def save_model(run: Run, model: CaptioningModel, report: Report) -> None:
+def save_model(run: Run, model: CaptioningModel, validation: Validation) -> None:
     """Write the bundle of the best model so far."""
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    config = bundle_config(run, model, report.scores)
-    card = model_card(config, run.recipe, len(run.train_examples), len(run.dev_examples))
+    config = bundle_config(run, model, validation.scores)
+    card = model_card(config, run, validation)
     save_bundle(run.folder / "model", config, run.tokenizer, weights, card)
 
 
@@ -30,15 +31,26 @@ def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) ->
         training={
             "recipe": run.recipe.name,
             "epochs": len(run.state.log),
-            "images": len(run.train_examples),
+            "images": images_of(run),
             "feature_fingerprint": fingerprint(encoder),
         },
     )
 
 
-def model_card(config: BundleConfig, recipe: Recipe, train_images: int, dev_images: int) -> str:
-    """Markdown for people; the figures are the bundle's own."""
-    rows = "\n".join(f"| {name} | {metric_of(name).printed(value)} |" for name, value in config.scores.items())
+def images_of(run: Run) -> int:
+    """Training images; one that a pass shows several times is one."""
+    return len({example.image_id for example in run.train_examples})
+
+
+def model_card(config: BundleConfig, run: Run, validation: Validation) -> str:
+    """Markdown for people, with the scores on each data set's dev images."""
+    recipe, images = run.recipe, Counter(example.dataset for example in validation.examples)
+    columns = [f"{name or 'score'}" for name in validation.reports]
+    rows = "\n".join(
+        f"| {name} | {' | '.join(metric_of(name).printed(r.scores[name]) for r in validation.reports.values())} |"
+        for name in config.scores
+    )
+    dev_images = " and ".join(f"{count:,} dev images{f' of {name}' if name else ''}" for name, count in images.items())
     return f"""# {config.name}
 
 An image-captioning model trained with showtell: encoder `{recipe.encoder.name}`, decoder `{recipe.decoder.name}`.
@@ -47,14 +59,14 @@ An image-captioning model trained with showtell: encoder `{recipe.encoder.name}`
 
 ## Scores
 
-Generated captions of the {dev_images:,} dev images (beam {recipe.search.beam}), x 100; CIDEr is CIDEr-D.
+Generated captions of the {dev_images} (beam {recipe.search.beam}), x 100; CIDEr is CIDEr-D.
 
-| metric | score |
-|---|---|
+| metric | {" | ".join(columns)} |
+|---|{"---|" * len(columns)}
 {rows}
 
 ## Training data
 
-{train_images:,} captioned images. The model says what these captions say, errors and prejudices included; it knows no
+{images_of(run):,} captioned images. The model says what these captions say, errors and prejudices included; it knows no
 names, reads no text, and should not decide anything about people.
 """

@@ -31,6 +31,9 @@ class Recipe(BaseModel):
     name: str = Field(description="what the trained model is called")
     encoder: EncoderConfig = Field(description="the image encoder")
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
+    data: tuple[str, ...] = Field(
+        (), description="data sets, each a SPEC, if the command names none; the first one's dev images choose the model"
+    )
     start_from: str | None = Field(
         None, description="run or model folder whose weights and words training starts from; else from fresh ones"
     )

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -39,6 +42,7 @@ class Run:
     recipe: Recipe
     folder: Path
     train_examples: Sequence[Example]
+    """An image that a pass shows several times stands here so often, each time with changes of its own."""
     dev_examples: Sequence[Example]
     tokenizer: Tokenizer
     captions: Sequence[Sequence[Ids]]
@@ -49,6 +53,11 @@ class Run:
     accelerator: Accelerator
     state: TrainerState
     tell: Callable[[Event], None]
+
+    @property
+    def times(self) -> list[float]:
+        """How often passes show each training image, 0..1."""
+        return [example.times for example in self.train_examples]
 
     @property
     def stage(self) -> Stage:
@@ -79,7 +88,12 @@ def set_up(
     with processes.agreed():
         accelerator = processes.accelerator(recipe.precision)
         set_seed(recipe.seed)
-        train_examples, dev_examples = dataset.split("train"), dataset.split("dev")[: recipe.validation_images]
+        train_examples = dataset.split("train")
+        dev_examples = [
+            example
+            for _, of_dataset in groupby(dataset.split("dev"), attrgetter("dataset"))
+            for example in islice(of_dataset, recipe.validation_images)
+        ]
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
         tokenizer, model = starting_point(recipe, train_examples)
@@ -89,6 +103,7 @@ def set_up(
             "training captions": digest_of((each.image_id, each.captions) for each in train_examples),
             "validation captions": digest_of((each.image_id, each.captions) for each in dev_examples),
             "photos": digest_of(each.stamp for each in (*train_examples, *dev_examples)),
+            "times of data sets": digest_of(each.times for each in train_examples),
         }
         if not recipe.stages[0].encoder_stages:  # a checkpoint need not hold its weights
             made_of["encoder weights"] = fingerprint(model.encoder)
@@ -119,6 +134,7 @@ def set_up(
         readable(examples, unreadable, kind)
         for kind, examples in (("training", train_examples), ("validation", dev_examples))
     )
+    train_examples = [copy for example in train_examples for copy in copies(example)]
     captions = [tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples]
     if recipe.start_from is not None and (note := unknown_words(captions, tokenizer, recipe.start_from)):
         tell(Note(note))
@@ -152,8 +168,8 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
         raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
     # Read again, a recipe from before a key existed has its default.
     begun = parse_recipe(state.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
-    # The weights are float32 in every precision, so a run may go on in another one.
-    if keys := [key for key in settings if settings[key] != begun[key] and key != "precision"]:
+    # The weights are float32 in every precision, so a run may go on in another one. `refuse_others` looks at the data.
+    if keys := [key for key in settings if settings[key] != begun[key] and key not in ("precision", "data")]:
         raise UsageError(
             f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.",
             f"Its own is {folder / 'recipe.yaml'}; or choose another --out.",
@@ -193,6 +209,11 @@ def readable(examples: Sequence[Example], unreadable: Mapping[str, str], kind: s
     if not found:
         raise DataError(f"None of the {len(examples):,} {kind} images can be read.", "Replace those named above.")
     return found
+
+
+def copies(example: Example) -> list[Example]:
+    """As many of it as a pass shows at most; of 2.5 the third is shown 0.5 times."""
+    return [replace(example, times=min(1.0, example.times - shown)) for shown in range(math.ceil(example.times))]
 
 
 def unknown_words(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, start_from: str) -> str | None:

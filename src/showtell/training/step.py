@@ -52,7 +52,7 @@ def step(
         group["lr"] = group["highest"] * stage.learning_rate_factor(done)
     optimizer.zero_grad()
     losses, parts = objective(model, inputs, batch, done), list[Seen]()
-    with processes.gradients_added(model, batch.words / batch.step_words):
+    with processes.gradients_added(model, batch.share):
         while True:
             with accelerator.autocast():  # the forward pass of a part, but not its backward pass
                 loss = next(losses, None)

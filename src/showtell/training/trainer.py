@@ -45,7 +45,7 @@ from showtell.pages.training import write_report
 from showtell.training import checkpoint, processes
 from showtell.training.epoch_end import best_epochs, end_epoch, end_with_mean
 from showtell.training.events import Epoch, Event, Note
-from showtell.training.inputs.batches import epoch_of_batches
+from showtell.training.inputs.batches import epoch_of_batches, images_of_epoch
 from showtell.training.inputs.images import Inputs
 from showtell.training.recipe import Recipe
 from showtell.training.run import Run, set_up
@@ -63,7 +63,7 @@ def train(
     cache: Path | None = None,
     tell: Callable[[Event], None] = lambda event: None,
 ) -> Path:
-    """Train a recipe on a data set.
+    """Train a recipe on a data set, or on several (see `data.joined`): the first one's validation chooses the model.
 
     Args:
         recipe: what to train.
@@ -106,6 +106,8 @@ def fit(run: Run, *, restore: bool) -> None:
             finished = epoch_so_far(run)
             line = end_epoch(run, learner.averaged, inputs)
             add_to(curves, "dev", line["scores"], run.state.step)
+            for name, scores in line.get("scores_of", {}).items():
+                add_to(curves, f"dev {name}", scores, run.state.step)
             learner.save(run)
             run.tell(replace(finished, line=line))
         if run.state.epoch < run.stage.epochs:
@@ -164,10 +166,15 @@ def train_epoch(
     encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
     captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
     batches = epoch_of_batches(
-        captions, stage.batch_images, stage.captions_per_image, np.random.default_rng(seed), processes.own_slice()
+        captions,
+        stage.batch_images,
+        stage.captions_per_image,
+        np.random.default_rng(seed),
+        processes.own_slice(),
+        run.times,
     )
     todo = islice(batches, state.batch, None)  # those before were done before the run was stopped
-    steps = stage.epochs * math.ceil(len(captions) / stage.batch_images)
+    steps = stage.epochs * math.ceil(images_of_epoch(run.times) / stage.batch_images)
     objective = stage.objective(captions, run.tokenizer)
     learner.model.train()
     begin = time.perf_counter()
@@ -204,7 +211,12 @@ def epoch_so_far(run: Run) -> Epoch:
         epoch=state.epoch + 1,
         epochs=stage.epochs,
         captions=state.captions,
-        all_captions=sum(stage.captions_computed(len(captions)) for captions in run.captions),
+        all_captions=round(
+            sum(
+                times * stage.captions_computed(len(captions))
+                for captions, times in zip(run.captions, run.times, strict=True)
+            )
+        ),
         captions_per_second=state.captions_per_second,
         loss=state.mean_loss,
     )

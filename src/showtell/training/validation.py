@@ -28,18 +28,28 @@ ALIKE = 0.8  # of the captions: more that are the same say nothing of their imag
 
 @dataclass(frozen=True)
 class Validation:
-    """The captions of the dev images, and their scores."""
+    """The captions of the dev images, and their scores: a report for each data set, by its name."""
 
     examples: Sequence[Example]
     captions: Sequence[Caption]
-    report: Report
+    reports: Mapping[str, Report]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Those of the first data set, which choose the model."""
+        return next(iter(self.reports.values())).scores
+
+    @property
+    def scores_of(self) -> dict[str, dict[str, float]]:
+        """Those of each data set by its name, where there are several."""
+        return {name: report.scores for name, report in self.reports.items()} if len(self.reports) > 1 else {}
 
     def problem(self) -> str | None:
         """A sentence for people where the captions say nothing of their images, which scores alone do not tell."""
         text, times = Counter(caption.text for caption in self.captions).most_common(1)[0]
         if times > ALIKE * len(self.captions) and times > 1:
             said = f"{times:,} of {len(self.captions):,} validation captions are '{text}'."
-        elif self.report.scores[RANKED_BY] == 0:
+        elif self.scores[RANKED_BY] == 0:
             said = f"The {RANKED_BY} of the validation captions is 0."
         else:
             return None
@@ -47,7 +57,11 @@ class Validation:
 
     def samples(self) -> list[Json]:
         """A line of samples.jsonl for each image."""
-        score_of = dict(zip(self.report.image_ids, self.report.per_image[RANKED_BY].tolist(), strict=True))
+        score_of = {
+            image_id: score
+            for report in self.reports.values()
+            for image_id, score in zip(report.image_ids, report.per_image[RANKED_BY].tolist(), strict=True)
+        }
         return [
             {
                 "image_id": example.image_id,
@@ -68,16 +82,18 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
     """
     own = [caption for _, caption in inputs.captions(captioner, examples[processes.own_slice()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
-    report = None
+    reports: dict[str, Report] = {}
     if processes.is_main():
-        report = score(
-            {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)},
-            {example.image_id: example.captions for example in examples},
-            metrics=[metric.name for metric in METRICS.values() if metric.quick],
-        )
-    report = processes.everyones(report)[0]
-    assert report is not None, "the main process is the first"
-    return Validation(examples, captions, report)
+        said = {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)}
+        reports = {
+            name: score(
+                said,
+                {example.image_id: example.captions for example in examples if example.dataset == name},
+                metrics=[metric.name for metric in METRICS.values() if metric.quick],
+            )
+            for name in dict.fromkeys(example.dataset for example in examples)
+        }
+    return Validation(examples, captions, processes.everyones(reports)[0])
 
 
 def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from showtell.cli.progress import LogLines
-from showtell.errors import MissingExtraError
+from showtell.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,10 +37,17 @@ def print_keys(wanted: bool) -> None:
 )
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ... or a path.")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="SPEC",
+            help="Data set: flickr8k:DIR, table:FILE, ... or a path; in place of the recipe's. May be repeated: the "
+            "first one's dev images choose the model. ',times=3' at its end shows its photos three times an epoch.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."),
@@ -62,7 +69,7 @@ def train(
     """Train a captioner: features are cached once, each epoch ends with captions of the dev images and their scores."""
     if any(find_spec(package) is None for package in NEEDED):
         raise MissingExtraError("Training", "train")
-    from showtell.data import load
+    from showtell.data import joined, load
     from showtell.training import processes
     from showtell.training.recipe import load_recipe
     from showtell.training.trainer import train
@@ -70,7 +77,10 @@ def train(
     processes.join()
     with processes.agreed():
         plan = load_recipe(recipe, settings or ())
-        dataset = load(data)
+        plan = plan.model_copy(update={"data": tuple(data)}) if data else plan
+        if not plan.data:
+            raise UsageError("No data set is named.", "Give --data SPEC, or put data: [SPEC] into the recipe.")
+        dataset = joined([load(spec) for spec in plan.data])
     if not processes.is_main():
         train(plan, dataset, out, resume=resume, cache=features)
     else:
@@ -152,8 +162,13 @@ class _Screen:
             if "mean_of" in line
             else f"{line['loss']:7.3f} {line['captions_per_second']:10.0f} {line['padding']:7.1%}"
         )
+        others = [
+            f" {name}: {RANKED_BY} {metric_of(RANKED_BY).printed(scores[RANKED_BY])}"
+            for name, scores in list(line.get("scores_of", {}).items())[1:]
+        ]
         print(
             f"{line['epoch']:5} {facts} {line['minutes']:7.1f}",
             *(f"{metric_of(name).printed(line['scores'][name]):>8}" for name in main),
+            *others,
             flush=True,
         )

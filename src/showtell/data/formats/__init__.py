@@ -1,5 +1,6 @@
 """Data formats, a file each. To add one, write its file and put its name here."""
 
+import re
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 DATA_FORMATS = ("flickr8k", "flickr30k", "coco", "karpathy", "table", "folder", "shards", "hub", "shapes")
 """What a SPEC begins with, and the module here of the same name."""
+TIMES = re.compile(r",times=(?P<times>\d+(\.\d+)?)$")
 
 
 class DataFormat(Protocol):
@@ -39,10 +41,16 @@ def data_format(name: str) -> DataFormat:
 def load(spec: str, *, photos: bool = True) -> "Dataset":
     """The data set that a SPEC names, `FORMAT:LOCATION`, for example `flickr8k:DIR` or `shapes:2000`.
 
-    The format of a file or a folder that is there may be left out: what it is read as stands in the notes.
+    The format of a file or a folder that is there may be left out: what it is read as stands in the notes. At the
+    SPEC's end ``,times=3`` says how often a pass over the training images shows each of this data set.
 
     Raises and takes `photos` as `DataFormat.load`; UsageError also where there is no such format.
     """
+    if match := TIMES.search(spec):
+        if not (times := float(match["times"])):
+            raise UsageError(f"'{spec}' shows no image.", "Give times over 0, such as times=3 or times=0.5.")
+        dataset = load(spec[: match.start()], photos=photos)
+        return replace(dataset, examples=tuple(replace(example, times=times) for example in dataset.examples))
     name, _, location = spec.partition(":")
     if name not in DATA_FORMATS:
         from showtell.data.formats.guess import format_of

@@ -5,6 +5,7 @@ of a batch are about equally long: only then is teacher forcing over `[B, K, T]`
 at 20 images, against 43 % for random batches of rectangles).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,10 @@ class Batch:
 
     `rows` are the images' places in the data set, `[B]`. `tokens` are `<start>` and the words, `[B, K, T]`; `targets`
     what follows each of them, on the packed axis `[B, P]`; `real` marks where that is a word or `<end>` and no padding.
-    `step_words` counts the words of the whole step that the batch is a share of: what sums over words are divided by.
+
+    Losses are means over words in which a photo with one caption counts as much as one with five: a word weighs
+    `weight`, `[B, 1]`, one over the number of its photo's captions. `step_weight` is the sum of these over the words of
+    the whole step that the batch is a share of: what weighted sums over words are divided by.
     """
 
     rows: NDArray[np.int64]
@@ -34,7 +38,8 @@ class Batch:
     targets: Tensor
     real: Tensor
     packing: Packing
-    step_words: int
+    weight: Tensor
+    step_weight: float
 
     @property
     def captions(self) -> int:
@@ -45,17 +50,22 @@ class Batch:
     def words(self) -> int:
         return int(self.real.sum())
 
+    @property
+    def share(self) -> float:
+        """Of the step, 0..1: how much the batch adds to its losses."""
+        return float((self.real * self.weight).sum()) / self.step_weight
+
     def to(self, device: torch.device) -> "Batch":
-        tokens, targets, real = (tensor.to(device) for tensor in (self.tokens, self.targets, self.real))
-        return replace(self, tokens=tokens, targets=targets, real=real)
+        tensors = {name: getattr(self, name).to(device) for name in ("tokens", "targets", "real", "weight")}
+        return replace(self, **tensors)
 
     def images(self, chosen: slice) -> "Batch":
         """Some of the images, laid out as they are."""
-        tokens, targets, real = (tensor[chosen] for tensor in (self.tokens, self.targets, self.real))
-        return replace(self, rows=self.rows[chosen], tokens=tokens, targets=targets, real=real)
+        arrays = {name: getattr(self, name)[chosen] for name in ("rows", "tokens", "targets", "real", "weight")}
+        return replace(self, **arrays)
 
 
-def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_words: int | None = None) -> Batch:
+def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_weight: float | None = None) -> Batch:
     """Lay out the captions of the images `rows`: captions[i] are those of the i-th, at least one, any number.
 
     Images with fewer captions than the others get empty ones, of no steps, last. There may be no images, where a step
@@ -64,7 +74,7 @@ def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_wo
     Args:
         rows: `[B]`, see `Batch`.
         captions: of each image.
-        step_words: see `Batch`; the batch's own when it is the whole step.
+        step_weight: see `Batch`; the batch's own when it is the whole step.
     """
     ordered = [sorted(of_image, key=len, reverse=True) for of_image in captions]
     most = max(map(len, ordered), default=1)
@@ -85,13 +95,14 @@ def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_wo
         targets=packing.pack(whole[:, :, 1:]),
         real=packing.pack(torch.from_numpy(real)),
         packing=packing,
-        step_words=words_of(captions) if step_words is None else step_words,
+        weight=1 / torch.from_numpy((steps > 0).sum(1, keepdims=True)).clamp(min=1),
+        step_weight=weight_of(captions) if step_weight is None else step_weight,
     )
 
 
-def words_of(captions: Iterable[Sequence[Ids]]) -> int:
-    """How many words the captions of some images have to be learnt, each `<end>` among them."""
-    return sum(len(ids) - 1 for of_image in captions for ids in of_image)
+def weight_of(captions: Iterable[Sequence[Ids]]) -> float:
+    """The words that a photo's captions have on average, each `<end>` among them, summed over photos: see `Batch`."""
+    return sum(sum(len(ids) - 1 for ids in of_image) / len(of_image) for of_image in captions if of_image)
 
 
 def epoch_of_batches(
@@ -100,6 +111,7 @@ def epoch_of_batches(
     most_captions: int,
     generator: np.random.Generator,
     own: slice = slice(None),
+    times: Sequence[float] | None = None,
 ) -> Iterator[Batch]:
     """One pass over all images, in an order and a grouping that only the generator decides.
 
@@ -109,13 +121,31 @@ def epoch_of_batches(
         most_captions: K at most; of an image with more, a random choice is taken each epoch.
         generator: decides everything that is random.
         own: which images of each batch are wanted; the others are another process's.
+        times: how often passes show each image, 0..1; always when None. See `rows_of_epoch`.
     """
-    chosen = [_choice(of_image, most_captions, generator) for of_image in captions]
+    rows = rows_of_epoch([1.0] * len(captions) if times is None else times, generator)
+    chosen = [_choice(captions[row], most_captions, generator) for row in rows]
     groups = _groups(_sorted_lengths(chosen), images, generator)
     for group in generator.permutation(len(groups)):
-        rows = groups[group]
-        step_words = words_of(chosen[row] for row in rows)
-        yield batch_of(rows[own], [chosen[row] for row in rows[own]], step_words)
+        step = groups[group]
+        step_weight = weight_of(chosen[place] for place in step)
+        yield batch_of(rows[step[own]], [chosen[place] for place in step[own]], step_weight)
+
+
+def rows_of_epoch(times: Sequence[float], generator: np.random.Generator) -> NDArray[np.int64]:
+    """The places of the images that a pass shows `[R]`: of those that are shown 0.3 times, a random three tenths.
+
+    R, which `images_of_epoch` says too, follows from `times` alone: all passes have equally many steps.
+    """
+    rows = []
+    for value in sorted(set(times)):
+        images = np.flatnonzero(np.asarray(times) == value)
+        rows.append(images if value == 1 else generator.choice(images, round(value * len(images)), replace=False))
+    return np.concatenate(rows)
+
+
+def images_of_epoch(times: Sequence[float]) -> int:
+    return sum(round(value * images) for value, images in Counter(times).items())
 
 
 def _choice(captions: Sequence[Ids], most: int, generator: np.random.Generator) -> Sequence[Ids]:

@@ -68,8 +68,9 @@ class CrossEntropy(Stage):
         if teachers is not None:
             expected = teachers.probabilities(model, inputs, batch)
             terms["words"] = (1 - self.distillation) * terms["words"]
-            summed = F.cross_entropy(forced.logits[batch.real], expected, reduction="sum")
-            terms["teachers"] = self.distillation * summed / batch.step_words
+            losses = F.cross_entropy(forced.logits[batch.real], expected, reduction="none")
+            weight = batch.weight.expand_as(batch.real)[batch.real]
+            terms["teachers"] = self.distillation * (losses * weight).sum() / batch.step_weight
         if forced.choices is None:
             return terms
         return terms | choice_terms(forced, forced.choices, batch, reinforce=self.reinforce, entropy=self.entropy)

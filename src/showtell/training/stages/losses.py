@@ -14,7 +14,7 @@ IGNORED = -100
 
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Cross-entropy of the words to come, in nats, averaged over the step's real words; padding never counts.
+    """Cross-entropy of the words to come, in nats: their mean over the step (see `Batch`); padding never counts.
 
     Args:
         logits: `[B, P, V]`.
@@ -23,10 +23,10 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     """
     # Padding is ignored rather than cut out: `logits[real]` would copy all logits, and all their gradients again.
     targets = batch.targets.where(batch.real, IGNORED).flatten()
-    summed = F.cross_entropy(
-        logits.flatten(0, 1), targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="none"
     )
-    return summed / batch.step_words
+    return (losses.view(batch.real.shape) * batch.weight).sum() / batch.step_weight
 
 
 def loss_terms(
@@ -39,13 +39,13 @@ def loss_terms(
         batch: what it should have said.
         label_smoothing: see `word_loss`.
         doubly_stochastic: lambda of Show, Attend and Tell's equation 14, whose sums over words and cells are both
-            divided by the number of words here; 0 leaves the term out.
+            divided by the weight of the step's words here; 0 leaves the term out.
     """
     terms = {"words": word_loss(forced.logits, batch, label_smoothing)}
     if doubly_stochastic and forced.attention is not None:
         attention = forced.attention * batch.real[..., None]
-        penalty = doubly_stochastic_penalty(attention, batch.packing)[batch.tokens[:, :, 0] != Tokenizer.pad]
-        terms["attention"] = doubly_stochastic * penalty.sum() / batch.step_words
+        penalty = doubly_stochastic_penalty(attention, batch.packing) * (batch.tokens[:, :, 0] != Tokenizer.pad)
+        terms["attention"] = doubly_stochastic * (penalty * batch.weight).sum() / batch.step_weight
     return terms
 
 
@@ -70,8 +70,10 @@ def choice_terms(
         gains = batch.packing.unpack(torch.where(counts, log_probs - choices.baseline, 0.0))  # [B, K, T]
         rewards = batch.packing.pack(gains.flip(-1).cumsum(-1).flip(-1))
         if counts.any():
-            choices.baseline.lerp_(log_probs[counts].mean().to(choices.baseline), 0.1)  # b = 0.9 b + 0.1 log p
+            weights = batch.weight.expand_as(counts)[counts]
+            mean = (log_probs[counts] * weights).sum() / weights.sum()
+            choices.baseline.lerp_(mean.to(choices.baseline), 0.1)  # b = 0.9 b + 0.1 log p
     return {
-        "choices": -reinforce * (rewards * choices.log_probs)[counts].sum() / batch.step_words,
-        "entropy": -entropy * choices.entropy[counts].sum() / batch.step_words,
+        "choices": -reinforce * ((rewards * choices.log_probs * batch.weight)[counts].sum() / batch.step_weight),
+        "entropy": -entropy * ((choices.entropy * batch.weight)[counts].sum() / batch.step_weight),
     }

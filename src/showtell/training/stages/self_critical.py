@@ -33,7 +33,7 @@ from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
 from showtell.tokenizer import Tokenizer
 from showtell.training import processes
-from showtell.training.inputs.batches import Batch, Ids, batch_of, words_of
+from showtell.training.inputs.batches import Batch, Ids, batch_of
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]
@@ -107,11 +107,12 @@ class PolicyGradient:
             said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
             said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
             losses = gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")
-            terms = {"words": losses.sum() / words_of(step_samples)}
+            terms = {"words": losses.sum() / sum(len(ids) - 1 for of_image in step_samples for ids in of_image)}
             if self.stage.cross_entropy:
                 given = mixed.real & ~drawn
-                summed = F.cross_entropy(logits[given], mixed.targets[given], reduction="sum")
-                terms["references"] = self.stage.cross_entropy * summed / batch.step_words
+                losses = F.cross_entropy(logits[given], mixed.targets[given], reduction="none")
+                weight = batch.weight[part].expand_as(given)[given]
+                terms["references"] = self.stage.cross_entropy * (losses * weight).sum() / batch.step_weight
             yield Loss(terms, mixed, measures)
 
     def draw(self, model: CaptioningModel, grid: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
