@@ -26,6 +26,7 @@ from showtell.bundle import (
     ENCODER,
     ONNX_WEIGHTS,
     SHIPPED,
+    TRAINABLE,
     load_bundle,
     save_bundle,
 )
@@ -86,7 +87,9 @@ def ship(
             computing="float32" if differences.int8 is None else "int8",
             rounding=f"{differences.rounding:.2g}",
         )
-        files = {name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS)}
+        files = {
+            name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS, TRAINABLE) if (model / name).is_file()
+        }
         save_bundle(out, config.model_copy(update={"scores": results["scores"]}), named.tokenizer, {}, card, files)
     print(f"{out}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
 

@@ -14,6 +14,7 @@ ROOT = Path(showtell.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "confidence": 0,
     "scripts": 0,
     "images": 1,
     "tokenizer": 1,
@@ -22,6 +23,7 @@ FLOORS = {
     "data": 2,
     "model_hub": 2,
     "models": 2,
+    "exported_weights": 2,
     "bundle": 3,
     "averaging": 4,
     "engines": 4,

@@ -171,7 +171,7 @@ def test_errors_name_the_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 def test_training_on_nothing_is_an_error() -> None:
     with pytest.raises(DataError, match="No word stands 5 times or more"):
-        Tokenizer.train(["a dog"])
+        Tokenizer.train(["a dog"], TokenizerConfig(min_count=5))
     with pytest.raises(ValidationError):
         TokenizerConfig(min_count=0)
 
@@ -215,3 +215,21 @@ def test_a_foreign_word_changes_nothing_and_letters_can_be_left_together():
     cut = Tokenizer.train(["天空 中 有 红色 的 球"], TokenizerConfig(min_count=1, letters=False))
     assert cut.words("红色 的 球") == ["红色", "的", "球"]
     assert cut.decode(cut.encode("红色 的 球")) == "红色 的 球"
+
+
+def test_a_grown_table_has_new_words_behind_its_own(tokenizer: Tokenizer) -> None:
+    words = tokenizer
+    said = ["a zebra runs", "a zebra sleeps", "a dog runs"]
+    grown = words.grown(said, TokenizerConfig(min_count=2))
+    assert [grown.word_of(n) for n in range(len(words))] == [words.word_of(n) for n in range(len(words))]
+    assert len(grown) == len(words) + 1
+    assert grown.word_of(len(words)) == "zebra"
+    assert grown.decode(grown.encode("a zebra")) == "a zebra"
+    assert words.grown(said, TokenizerConfig(min_count=1, max_size=len(words) + 1)).id_of("sleeps") is None
+    assert words.grown([], TokenizerConfig()).to_json() == words.to_json()
+
+
+def test_how_rare_a_word_may_be_follows_from_the_captions() -> None:
+    least = [TokenizerConfig().least_count(captions) for captions in (10, 1_000, 1_001, 5_001, 20_000, 20_001, 10**6)]
+    assert least == [1, 1, 2, 3, 3, 5, 5]
+    assert TokenizerConfig(min_count=4).least_count(10) == 4

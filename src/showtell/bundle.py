@@ -11,6 +11,7 @@ An exported model has, in place of model.safetensors, what ONNX Runtime reads (s
     decoder_start.onnx  grid -> memory and the state before the first word
     decoder_step.onnx   one word more
     weights.bin         the weights of the three
+    trainable.safetensors  what PyTorch needs beside weights.bin (see `exported_weights.py`); not with int8 arithmetic
 
 Models that come with the package stand in the folder `shipped`, and are found by their names.
 
@@ -29,8 +30,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from showtell import model_hub as hub
+from showtell.confidence import Confidence
 from showtell.errors import BundleError, DataError, MissingExtraError, UsageError
-from showtell.files import new_file, new_folder, read_folder, read_json
+from showtell.files import new_file, new_folder, read_folder, read_json, write_file
 from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer
@@ -38,8 +40,8 @@ from showtell.tokenizer import Tokenizer
 FORMAT_VERSION = 1
 CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safetensors", "README.md"
 ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
-ONNX_WEIGHTS = "weights.bin"
-FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS)
+ONNX_WEIGHTS, TRAINABLE = "weights.bin", "trainable.safetensors"
+FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS, TRAINABLE)
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "flickr8k"  # the shipped model that captions when none is named
 
@@ -56,6 +58,7 @@ class BundleConfig(BaseModel):
     decoder: dict[str, Any] = Field(description="what models builds the decoder from")
     search: SearchOptions = Field(SearchOptions(), description="how captions are searched unless asked otherwise")
     grid: tuple[int, int] = Field(description="rows and columns of the encoder's cells: N = rows x columns")
+    confidence: Confidence | None = Field(None, description="how captions' confidence follows from their features")
     scores: dict[str, float] = Field({}, description="of generated captions, by metric, on the validation split")
     training: dict[str, Any] = Field({}, description="how it was trained: data, recipe, steps")
 
@@ -74,13 +77,13 @@ class Bundle:
         return (self.path / ENCODER).is_file()
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights by name.
+        """The weights by name; of an exported model as they are stored, which may be rounded.
 
         Raises:
-            BundleError: the file is missing or damaged, or the model is exported.
+            BundleError: a file is missing or damaged, or the model is exported without them.
             MissingExtraError: `safetensors` is not installed.
         """
-        if self.is_exported:
+        if self.is_exported and not (self.path / TRAINABLE).is_file():
             raise BundleError(
                 f"{self.path} is exported, and holds no weights for PyTorch.",
                 "Give the folder that 'showtell train' wrote.",
@@ -88,14 +91,21 @@ class Bundle:
         try:
             from safetensors import SafetensorError
             from safetensors.numpy import load
+
+            from showtell.exported_weights import read_exported_weights
         except ImportError:
-            raise MissingExtraError("Reading model.safetensors", "train") from None
+            raise MissingExtraError(f"Reading the weights of {self.path}", "train") from None
+
+        def read() -> dict[str, np.ndarray]:
+            if self.is_exported:
+                return read_exported_weights(self.path / TRAINABLE, self.path / ONNX_WEIGHTS)
+            return load((self.path / WEIGHTS).read_bytes())  # load_file opens it twice
+
         try:
-            return read_folder(self.path, lambda: load((self.path / WEIGHTS).read_bytes()))  # load_file opens it twice
-        except (OSError, SafetensorError) as error:
-            raise BundleError(
-                f"The weights {self.path / WEIGHTS} can't be read: {error}.", "Copy the model folder again."
-            ) from None
+            return read_folder(self.path, read)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            file = self.path / (TRAINABLE if self.is_exported else WEIGHTS)
+            raise BundleError(f"The weights {file} can't be read: {error}.", "Copy the model folder again.") from None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -200,8 +210,7 @@ def save_bundle(
             f"{path} holds other files than a model, and writing one there would remove them.",
             "Choose a new folder.",
         )
-    config_json = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    texts = {CONFIG: config_json + "\n", TOKENIZER: tokenizer.to_json(), CARD: card}
+    texts = {CONFIG: _config_json(config), TOKENIZER: tokenizer.to_json(), CARD: card}
     try:
         with new_folder(path) as fresh:
             if weights:
@@ -210,6 +219,18 @@ def save_bundle(
                 (fresh / name).write_bytes(content)
     except OSError as error:
         raise BundleError(f"The model folder {path} can't be written: {error.strerror}.") from None
+
+
+def save_config(bundle: Bundle, config: BundleConfig) -> None:
+    """Put another config into a model's folder. Raises BundleError."""
+    try:
+        write_file(bundle.path / CONFIG, _config_json(config))
+    except OSError as error:
+        raise BundleError(f"{bundle.path / CONFIG} can't be written: {error.strerror}.") from None
+
+
+def _config_json(config: BundleConfig) -> str:
+    return json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
+from showtell.confidence import features_of
 from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
@@ -38,7 +39,7 @@ READING_THREADS = min(4, exported.CORES)
 
 Batch = list[tuple[int, Pixels | ShowtellError]]  # images by number, those that can't be read as the reason why
 
-EngineName = Literal["auto", "onnx", "openvino", "openvino-float32"]
+EngineName = Literal["auto", "onnx", "openvino", "openvino-float32", "torch"]
 """What runs an exported model; see `load`."""
 
 Item = TypeVar("Item")
@@ -61,9 +62,20 @@ class Caption:
     """`[words, h, w]`: where on the encoder's grid the model looked for each word; each sums to 1."""
     finished: bool
     """False when the caption was cut at `max_words`."""
+    confidence: float | None = None
+    """The chance that it is right, 0..1 (`confidence.py`); None where the model's config does not say how to tell."""
+    left_out: str | None = None
+    """Why it has no words, where it had some."""
 
     def __str__(self) -> str:
         return self.text
+
+    def if_at_least(self, confidence: float) -> "Caption":
+        """Itself, or without its words where it is less sure than that."""
+        if self.confidence is None or self.confidence >= confidence:
+            return self
+        reason = f"confidence {self.confidence:.2f} is under {confidence:g}"
+        return replace(self, text="", words=(), word_log_probs=(), attention=None, left_out=reason)
 
 
 class Captioner:
@@ -221,6 +233,19 @@ class Captioner:
         found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
+    def features(self, caption: Caption) -> npt.NDArray[np.float64]:
+        """What its confidence follows from, `[F]`."""
+        ids = [self.tokenizer.id_of(word) or self.tokenizer.unk for word in caption.words]
+        return features_of(caption.word_log_probs, caption.log_prob, ids)
+
+    def refuse_unless_confident(self) -> None:
+        """Raise UsageError if the model can't tell how sure it is."""
+        if self.config.confidence is None:
+            raise UsageError(
+                f"{self.config.name} can't tell how sure it is.",
+                "Fit that on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
+            )
+
     def _as_vocabulary_writes(self, option: str, word: str) -> str:
         """A word as captions spell it: without capitals, where the vocabulary has none."""
         words = self.tokenizer.words(word)
@@ -293,7 +318,7 @@ class Captioner:
             np.add.at(looked, belongs, hypothesis.attention[places])
             looked /= np.bincount(belongs, minlength=len(words))[:, None]
             attention = looked.reshape(len(words), rows, columns)
-        return Caption(
+        caption = Caption(
             text=" ".join(text.split()),
             words=words,
             log_prob=hypothesis.log_prob,
@@ -302,6 +327,9 @@ class Captioner:
             attention=attention,
             finished=hypothesis.finished,
         )
+        if self.config.confidence is None:
+            return caption
+        return replace(caption, confidence=float(self.config.confidence.of(self.features(caption))))
 
     def _parted(self, text: str) -> list[str]:
         """The words of what the vocabulary has decoded; letters of a script without spaces stand together in it."""
@@ -324,8 +352,8 @@ def load(
         threads: that an exported model spreads one operation over; None is one for each core, which answers
             soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: that runs an exported model: ONNX Runtime (`onnx`), or OpenVINO, in bfloat16 where the processor has
-            it (`openvino`), or always in float32. `auto` is OpenVINO where it is installed and the processor has
-            bfloat16, which makes it half again as fast; else ONNX Runtime.
+            it (`openvino`), or always in float32; or PyTorch (`torch`). `auto` is OpenVINO where it is installed and
+            the processor has bfloat16, which makes it half again as fast; else ONNX Runtime.
 
     Raises:
         BundleError: there is no model.
@@ -369,6 +397,7 @@ def _ensemble_config(members: Sequence[BundleConfig]) -> BundleConfig:
         "name": " + ".join(config.name for config in members),
         "encoder": {"ensemble": [config.encoder for config in members]},
         "decoder": {"ensemble": [config.decoder for config in members]},
+        "confidence": None,
         "scores": {},
         "training": {"feature_fingerprint": fingerprint},
     }
@@ -382,9 +411,9 @@ def is_one_image(images: object) -> bool:
 
 def _engine(bundle: Bundle, threads: int | None, engine: EngineName) -> Engine:
     """What runs the bundle's weights; the one place that chooses."""
-    if bundle.is_exported:
+    if bundle.is_exported and engine != "torch":
         return _exported_engine(bundle, threads, engine)
-    if engine != "auto":
+    if engine not in ("auto", "torch"):
         raise UsageError(f"{bundle.path} is not exported, and PyTorch runs it.", "Run 'showtell export' first.")
     try:
         from showtell.engines.torch import TorchEngine

@@ -9,6 +9,7 @@ letters is a word. All else separates words and is dropped, so a caption that sp
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
 OTHER = rf"(?:(?![{LETTERS}])[\p{{L}}\p{{M}}\p{{N}}])+"
 LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:['\-]{OTHER})*"
+LEAST_COUNTS = ((1_000, 1), (5_000, 2), (20_000, 3))
+"""Up to so many captions, words seen so often are kept; with more captions, those seen 5 times."""
 WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
 
 
@@ -36,8 +39,11 @@ class TokenizerConfig(BaseModel):
     kind: Literal["word", "bpe"] = Field(
         default="word", description="an id for each word, or for each piece of a word (BPE)"
     )
-    min_count: int = Field(
-        default=5, ge=1, description="words (with BPE: pairs of pieces) seen less often are left out"
+    min_count: int | None = Field(
+        default=None,
+        ge=1,
+        description="words (with BPE: pairs of pieces) seen less often are left out; "
+        "by default 5, and less where captions are few",
     )
     max_size: int | None = Field(
         default=None,
@@ -49,6 +55,10 @@ class TokenizerConfig(BaseModel):
     letters: bool = Field(
         default=True, description="each letter is a word, where captions are in a script without spaces (Chinese, Thai)"
     )
+
+    def least_count(self, captions: int) -> int:
+        """`min_count`, or what it is by default for so many captions."""
+        return self.min_count or next((least for most, least in LEAST_COUNTS if captions <= most), 5)
 
 
 class Tokenizer:
@@ -85,13 +95,30 @@ class Tokenizer:
         split = pre_tokenizers.Split(Regex(LETTER_OR_WORD if letters else WORD), behavior="removed", invert=True)
         mark = pre_tokenizers.Metaspace(WORD_MARK, "always")
         table.pre_tokenizer = pre_tokenizers.Sequence([split, mark]) if config.kind == "bpe" else split
-        table.train_from_iterator(map(_valid_unicode, captions), _trainer(config))
+        least = config.least_count(len(captions))
+        table.train_from_iterator(map(_valid_unicode, captions), _trainer(config, least))
         if table.get_vocab_size() <= len(SPECIALS):
             raise DataError(
-                f"No word stands {config.min_count} times or more in the captions.",
+                f"No word stands {least} times or more in the captions.",
                 "Lower min_count or add captions.",
             )
         return cls(_without_added_tokens(table, config, letters=letters))
+
+    def grown(self, captions: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+        """The table with further words behind its own: those of the captions that it lacks, if frequent enough.
+
+        With BPE it is the table itself, which spells every word of its letters.
+        """
+        if self._mark:
+            return self
+        counts = Counter(word for caption in captions for word in self.words(caption) if self.id_of(word) is None)
+        least = config.least_count(len(captions))
+        new = sorted((word for word, times in counts.items() if times >= least), key=lambda word: (-counts[word], word))
+        if config.max_size is not None:
+            new = new[: max(0, config.max_size - len(self))]
+        table = json.loads(self.to_json())
+        table["model"]["vocab"] |= {word: len(self) + place for place, word in enumerate(new)}
+        return Tokenizer.from_json(json.dumps(table))
 
     def __len__(self) -> int:
         return self._table.get_vocab_size()
@@ -179,18 +206,18 @@ def _valid_unicode(caption: str) -> str:
     return caption.encode("utf-8", "replace").decode("utf-8")
 
 
-def _trainer(config: TokenizerConfig) -> trainers.Trainer:
+def _trainer(config: TokenizerConfig, least: int) -> trainers.Trainer:
     """What counts the words. The library sorts them by count, then alphabetically."""
     if config.kind == "bpe":
         return trainers.BpeTrainer(
             vocab_size=config.max_size or 30_000,
-            min_frequency=config.min_count,
+            min_frequency=least,
             special_tokens=list(SPECIALS),
             show_progress=False,
         )
     return trainers.WordLevelTrainer(
         vocab_size=config.max_size or 1_000_000,
-        min_frequency=config.min_count,
+        min_frequency=least,
         special_tokens=list(SPECIALS),
         show_progress=False,
     )

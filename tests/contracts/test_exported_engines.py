@@ -1,9 +1,12 @@
 """ONNX Runtime and OpenVINO, held to the contract of every engine, and word for word to PyTorch's captions."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 
+from showtell.bundle import ONNX_WEIGHTS, TRAINABLE
 from showtell.engines.exported import ExportedEngine
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.openvino import OpenVinoEngine
@@ -11,7 +14,9 @@ from showtell.engines.torch import TorchEngine
 from showtell.errors import UsageError
 from showtell.export.graphs import ENCODER, decoder_graphs, encoder_graph
 from showtell.export.int8 import int8_convolutions, int8_products
+from showtell.export.trainable import melted, trainable_file
 from showtell.export.weights import files_of
+from showtell.exported_weights import read_exported_weights
 from showtell.models.captioning_model import build_model
 from showtell.models.encoders import encoder_config
 from showtell.search import SearchOptions, search
@@ -102,6 +107,32 @@ def int8_folder(model_and_graphs, encoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(16, 3, 64, 64)).astype(np.float32)
+
+
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_pytorch_has_its_weights_again(model_and_graphs, encoder, weights, tmp_path):
+    """Whatever the exporter made of them; rounded, it says what the exported model says."""
+    model, graphs = model_and_graphs
+    graphs = {ENCODER: encoder[1], **graphs}
+    files = files_of(graphs, weights)
+    for name, content in {**files, TRAINABLE: trainable_file(model, graphs, files)}.items():
+        (tmp_path / name).write_bytes(content)
+    found = read_exported_weights(tmp_path / TRAINABLE, tmp_path / ONNX_WEIGHTS)
+    assert {name: array.shape for name, array in found.items()} == {
+        name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+    if weights == "float32":
+        for name, tensor in melted(model).state_dict().items():
+            np.testing.assert_array_equal(found[name], tensor.numpy())
+    again = deepcopy(model)
+    again.load_state_dict({name: torch.from_numpy(array) for name, array in found.items()})
+    ours, theirs = TorchEngine(again), onnx_runtime(tmp_path)
+    images = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    for options in SEARCHES.values():
+        expected, found = (
+            [[h.tokens for h in hs] for hs in search(e, e.encode(images), options, WORDS)] for e in (theirs, ours)
+        )
+        assert found == expected
 
 
 def test_contract(engines, images):

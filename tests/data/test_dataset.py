@@ -27,7 +27,7 @@ def table(folder: Path, splits: dict[str, int]) -> str:
 def test_ids_that_two_have_are_parted(tmp_path: Path) -> None:
     specs = [table(tmp_path / name, {"train-1": n, "dev-1": 10 + n}) for n, name in enumerate("ab")]
     both = joined([load(spec) for spec in specs])
-    assert [example.dataset for example in both.examples] == ["photos.csv-1"] * 2 + ["photos.csv-2"]
+    assert [example.dataset for example in both.examples] == ["photos.csv-1"] * 2 + ["photos.csv-2"] * 2
     assert len({example.image_id for example in both.examples}) == 4
     assert {example.image_id.split("/")[0] for example in both.split("dev")} == {"photos.csv-1", "photos.csv-2"}
     assert both.name == "photos.csv-1+photos.csv-2"

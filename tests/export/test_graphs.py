@@ -1,5 +1,6 @@
 """Export: what is written captions as PyTorch does, without PyTorch, and nothing is written that does not."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,19 +47,40 @@ def photo(tmp_path) -> Path:
 def test_the_folder_is_a_model_without_pytorch_weights(trained, exported):
     names = {path.name for path in exported.iterdir()}
     graphs = {"encoder.onnx", "decoder_start.onnx", "decoder_step.onnx", "weights.bin"}
-    assert names == {"config.json", "tokenizer.json", "README.md", *graphs}
+    assert names == {"config.json", "tokenizer.json", "README.md", "trainable.safetensors", *graphs}
+    sizes = {path.name: path.stat().st_size for path in exported.iterdir()}
+    assert sizes["trainable.safetensors"] < 0.3 * sizes["weights.bin"], "no large weight is stored twice"
     assert load_bundle(exported).config == load_bundle(trained).config
     assert (exported / "README.md").read_text() == "# tiny"
 
 
 def test_it_captions_as_pytorch_does(trained, exported, photo):
-    ours, theirs = load(exported, engine="onnx"), load(trained)
+    ours, theirs, reopened = load(exported, engine="onnx"), load(trained), load(exported, engine="torch")
     assert isinstance(ours.engine, OnnxEngine)
     assert not isinstance(theirs.engine, OnnxEngine)
     for options in ({}, {"beam": 1}, {"sample": True, "num": 4, "seed": 1}):
-        found, expected = ours(photo, **options), theirs(photo, **options)
-        assert [each.text for each in found] == [each.text for each in expected]
-        np.testing.assert_allclose([c.log_prob for c in found], [c.log_prob for c in expected], atol=1e-4)
+        expected = theirs(photo, **options)
+        for found in (ours(photo, **options), reopened(photo, **options)):
+            assert [each.text for each in found] == [each.text for each in expected]
+            np.testing.assert_allclose([c.log_prob for c in found], [c.log_prob for c in expected], atol=1e-4)
+
+
+def test_damaged_weights_for_pytorch_are_one_sentence(exported, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    whole = (folder / "trainable.safetensors").read_bytes()
+    for damaged in (
+        whole[:100],
+        whole.replace(b'"stored"', b'"strode"'),
+        whole.replace(b'\\"offset\\": ', b'\\"offset\\":9'),
+    ):
+        assert damaged != whole
+        (folder / "trainable.safetensors").write_bytes(damaged)
+        with pytest.raises(BundleError, match=r"The weights .*trainable\.safetensors can't be read: .*Copy the model"):
+            load_bundle(folder).weights()
+    (folder / "trainable.safetensors").unlink()
+    with pytest.raises(BundleError, match="is exported, and holds no weights for PyTorch"):
+        load(folder, engine="torch")
 
 
 def test_captioning_imports_no_torch(exported, photo):

@@ -39,7 +39,7 @@ def test_repeats_eight_captions_word_for_word(path: Path) -> None:
     stage = recipe.stages[0].model_copy(update={"learning_rate": 5e-3, "label_smoothing": 0.0})
     ids = [[tokenizer.encode(caption)] for caption in captions]
     objective, batch = stage.objective(ids, tokenizer), batch_of(np.arange(8), ids)
-    optimizer = torch.optim.AdamW(parameter_groups(model, stage))
+    optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(tokenizer)))
     model.train()
     for step in range(1000):
         optimizer.zero_grad()

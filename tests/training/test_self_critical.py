@@ -207,7 +207,7 @@ def test_live_pictures_are_encoded_for_the_samples_too() -> None:
     encoder = build_encoder({"name": "efficientnet_lite0", "weights": "random", "size": 32})
     model = CaptioningModel(encoder, build_decoder(LSTM, encoder.width, len(TOKENIZER))).train()
     stage = SelfCritical(samples=2, max_words=5, encoder_stages=1)
-    optimizer = torch.optim.AdamW(parameter_groups(model, stage))
+    optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(TOKENIZER)))
     pictures = torch.randn(3, 3, 32, 32)
     loss = next(stage.objective(IDS, TOKENIZER)(model, pictures, batch_of(ROWS[:3], IDS[:3]), 0.0))
     torch.stack(list(loss.terms.values())).sum().backward()
@@ -224,7 +224,7 @@ def test_a_model_raises_its_own_reward() -> None:
         (SelfCritical(samples=5, cross_entropy=0.0, learning_rate=5e-3), 50),
     ):
         objective = stage.objective(IDS, TOKENIZER)
-        optimizer = torch.optim.AdamW(parameter_groups(model, stage))
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(TOKENIZER)))
         for _ in range(steps):
             optimizer.zero_grad()
             loss = next(objective(model, inputs, batch, 0.0))
@@ -232,3 +232,17 @@ def test_a_model_raises_its_own_reward() -> None:
             optimizer.step()
             rewards += [loss.measures["reward"]] if stage.kind == "self_critical" else []
     assert np.mean(rewards[-10:]) > 1.4 * np.mean(rewards[:10])
+
+
+def test_objects_that_nobody_names_cost_reward() -> None:
+    """Of images that people describe three times or more; of others one can't know."""
+    said = [["a man", "a man runs", "grass"], ["a dog"]]
+    tokenizer = Tokenizer.train([text for of_image in said for text in of_image], TokenizerConfig(min_count=1))
+    captions = [tokenizer.encode_batch(of_image) for of_image in said]
+    samples = [tokenizer.encode_batch(["a man", "a dog runs"])] * 2
+    stage = SelfCritical(samples=2, invented=0.5)
+    rewards = PolicyGradient(stage, captions, tokenizer).rewards(np.array([0, 1]), samples)
+    assert rewards["invented"].tolist() == [[0, 1], [0, 0]]
+    assert "invented" not in PolicyGradient(SelfCritical(samples=2), captions, tokenizer).rewards(
+        np.array([0, 1]), samples
+    )

@@ -11,18 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import showtell
+from showtell.bundle import load_bundle
 from showtell.data import joined, load
 from showtell.data.dataset import Dataset
 from showtell.errors import BundleError, DataError, UsageError
 from showtell.models.encoders import build_encoder
+from showtell.tokenizer import TokenizerConfig
 from showtell.training.checkpoint import read_state
 from showtell.training.events import Epoch, Event, Note
 from showtell.training.recipe import Recipe, load_recipe
+from showtell.training.run import with_new_words
 from showtell.training.trainer import train
 
 TINY = """
@@ -81,8 +85,8 @@ def test_two_data_sets_in_one_run(recipe: Path, tmp_path: Path) -> None:
     assert "| metric | shapes-1 | shapes-2 |" in card
     assert f"{len(both.split('train'))} captioned images" in card
     assert "CIDEr, shapes-2" in (folder / "report.html").read_text()
+    once = joined([load("shapes:60"), load("shapes:40,seed=7")])
     with pytest.raises(UsageError, match="other times of data sets"):
-        once = joined([load("shapes:60"), load("shapes:40,seed=7")])
         train(load_recipe(recipe, ["stages.0.epochs=1"]), once, folder, resume=True)
 
 
@@ -323,13 +327,33 @@ def test_it_says_when_it_stops_early_and_when_captions_are_all_alike(recipe: Pat
     assert any(note.startswith("2 of 2 validation captions are '") or "CIDEr of the" in note for note in told), told
 
 
-def test_it_says_that_the_start_does_not_know_the_words(recipe: Path, tmp_path: Path) -> None:
+def test_a_start_learns_new_words_and_keeps_its_own(recipe: Path, tmp_path: Path) -> None:
     plan = load_recipe(recipe, ["stages.0.epochs=1"])
     train(plan, captioned("a red ball"), tmp_path / "start")
     further = load_recipe(recipe, ["stages.0.epochs=1", f"start_from={tmp_path / 'start'}"])
     told = notes(further, captioned("a red ball", "ein blauer ball"), tmp_path / "run")
-    assert any("does not know 33% of the words" in note for note in told), told
-    assert not any("does not know" in note for note in notes(further, captioned("a red ball"), tmp_path / "other"))
+    assert any(note.endswith("start knows 7 words, and learns 2 new ones.") for note in told), told
+    before, after = (load_bundle(tmp_path / folder).tokenizer for folder in ("start", "run"))
+    assert [after.word_of(n) for n in range(len(after))][: len(before)] == [
+        before.word_of(n) for n in range(len(before))
+    ]
+    assert after.words("ein blauer") == [after.word_of(n) for n in after.encode("ein blauer")[1:-1]]
+    few = further.model_copy(update={"tokenizer": TokenizerConfig(min_count=99)})
+    told = notes(few, captioned("a red ball", "ein blauer ball"), tmp_path / "few")
+    assert any("learns 0 new ones. 33.3% of the words in the training captions are too rare" in n for n in told), told
+
+
+def test_new_words_begin_near_the_mean_of_the_known() -> None:
+    """And whatever else differs in shape is left to be refused."""
+    old = {"table": torch.randn(50, 8), "bias": torch.randn(50), "other": torch.randn(50, 3), "n": torch.tensor(1)}
+    new = with_new_words(
+        old, {"table": torch.zeros(60, 8), "bias": torch.zeros(60), "other": torch.zeros(50, 4), "n": old["n"]}, 50
+    )
+    assert torch.equal(new["table"][:50], old["table"])
+    far = (new["table"][50:] - old["table"].mean(0)).norm(dim=1)
+    assert 0 < far.max() < 0.3 * (old["table"] - old["table"].mean(0)).norm(dim=1).mean()
+    assert new["bias"][50:] == pytest.approx(old["bias"].mean().item(), rel=1e-5)
+    assert new["other"] is old["other"]
 
 
 @pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("dev", "validation")])

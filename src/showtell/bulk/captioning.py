@@ -22,7 +22,7 @@ from showtell.errors import ImageError, ShowtellError, one_line
 from showtell.images.decode import Pixels
 from showtell.images.names import writable
 from showtell.images.storage import StoredImage
-from showtell.results.outputs import Row
+from showtell.results.outputs import Row, row_of
 from showtell.search.options import SearchOptions
 
 READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network
@@ -136,7 +136,7 @@ def rows_of(name: str, outcome: Outcome) -> list[Row]:
     """The rows of an image: one for each caption, best first, or one with the error."""
     if isinstance(outcome, ShowtellError):
         return [{"image": writable(name), "error": str(outcome)}]
-    return [{"image": writable(name), "caption": each.text, "log_prob": round(each.log_prob, 4)} for each in outcome]
+    return [row_of(writable(name), each) for each in outcome]
 
 
 def number_of(name: str) -> int:

@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "Compare two systems: whether and where they differ.",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits; or download one.",
+    "calibrate": "Teach a model to tell how sure it is.",
     "average": "One model of the mean of several models' weights.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
     "serve": "A web page and an HTTP API for captions.",

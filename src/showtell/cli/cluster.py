@@ -25,8 +25,8 @@ EngineOrCluster = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="What runs an exported model: onnx, openvino, openvino-float32; auto: openvino where it is installed "
-        "and the processor has bfloat16; or ray: a cluster.",
+        help="What runs an exported model: onnx, openvino, openvino-float32, torch; auto: openvino where it is "
+        "installed and the processor has bfloat16; or ray: a cluster.",
     ),
 ]
 WorkerEngine = Annotated[

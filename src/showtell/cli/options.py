@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from showtell.captioner import EngineName
+from showtell.confidence import GUESS
 from showtell.search.options import Option, declared
 
 Model = Annotated[
@@ -20,6 +21,16 @@ Model = Annotated[
         "repeated, models that caption as one.",
     ),
 ]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(
+        "--min-confidence",
+        min=0,
+        max=1,
+        metavar="X",
+        help=f"Leave out captions that are less sure; 0 none. Where texts are written into files {GUESS}, else 0.",
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option("--batch-size", min=1, metavar="N", help="Images captioned together; changes speed only."),
@@ -29,8 +40,8 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        help="What runs an exported model: onnx, openvino, openvino-float32; auto: openvino where it is installed "
-        "and the processor has bfloat16.",
+        help="What runs an exported model: onnx, openvino, openvino-float32, torch; auto: openvino where it is "
+        "installed and the processor has bfloat16.",
     ),
 ]
 

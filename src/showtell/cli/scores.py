@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from showtell.metrics import METRICS, Diversity, Report
-from showtell.metrics.table import find_metrics
+from showtell.metrics.calibration import Calibration
+from showtell.metrics.objects import Invented
+from showtell.metrics.table import RANKED_BY, find_metrics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +65,7 @@ def tell(*notes: str) -> None:
         print(f"showtell: {note}", file=sys.stderr)
 
 
-def diversity_table(system: Diversity, people: Diversity) -> "Table":
+def captions_table(system: Diversity, people: Diversity, objects: Invented | None = None) -> "Table":
     """The system's captions beside the first reference of each image, which shows what is normal."""
 
     def percent(fraction: float | None) -> str:
@@ -81,7 +83,20 @@ def diversity_table(system: Diversity, people: Diversity) -> "Table":
     ):
         if system.copied is not None or not label.startswith("copied"):
             table.add_row(label, *shown)
+    if objects is not None:  # of people's one can't tell: what the first says is what the photo shows
+        table.add_row("invent an object", percent(objects.captions), "")
+        table.add_row("objects that are invented", percent(objects.objects), "")
+        table.add_row("person invented, where none is", percent(objects.person), "")
+        table.add_row("dog invented, where none is", percent(objects.dog), "")
     return table
+
+
+def calibration_lines(sure: Calibration) -> str:
+    """How true a model's confidence is."""
+    return (
+        f"confidence: rank correlation with {RANKED_BY} {sure.correlation:.2f}; expected calibration error "
+        f"{sure.error:.3f}; {RANKED_BY} of the surer half {sure.surer_half:.2f} x that of all"
+    )
 
 
 def plain_table(*headings: str) -> "Table":

@@ -42,15 +42,20 @@ KeepOriginal = Annotated[
 class Descriptions:
     """Takes the captions of one photo after the other, and counts what became of them."""
 
-    def __init__(self, *, replace: bool, keep_original: bool) -> None:
+    def __init__(self, *, replace: bool, keep_original: bool, least: float) -> None:
+        self._least = least
         self._replace = replace
         self._keep_original = keep_original
-        self.written = self.had_one = self.failed = 0
+        self.written = self.had_one = self.guesses = self.failed = 0
 
     def add(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
-        """Describe the photo by the best of its captions; one that can't be described is told of."""
+        """Describe the photo by the best of its captions, if it is no guess; one that can't be is told of."""
+        best = captions[0].if_at_least(self._least)
+        if best.left_out:
+            self.guesses += 1
+            return
         try:
-            if self._describe(image, captions[0].text):
+            if self._describe(image, best.text):
                 self.written += 1
             else:
                 self.had_one += 1
@@ -63,6 +68,8 @@ class Descriptions:
         said = f"{self.written:,} described"
         if self.had_one:
             said += f", {self.had_one:,} had a description already (--replace-description writes over it)"
+        if self.guesses:
+            said += f", {self.guesses:,} left out as their captions are guesses (--min-confidence 0 writes them)"
         if self.failed:
             said += f", {self.failed:,} could not be described"
         return f"{said}."
@@ -76,8 +83,12 @@ class Descriptions:
 
 
 @contextmanager
-def open_descriptions(*, wanted: bool, replace: bool, keep_original: bool) -> Iterator[Descriptions | None]:
-    """What describes the photos if that is `wanted`; at the end, also after Ctrl-C, it says how many.
+def open_descriptions(
+    *, wanted: bool, replace: bool, keep_original: bool, least: float
+) -> Iterator[Descriptions | None]:
+    """What describes the photos if that is `wanted`, by captions of at least that confidence.
+
+    At the end, also after Ctrl-C, it says how many.
 
     Raises:
         UsageError: an option says how, and nothing is to be written.
@@ -93,7 +104,7 @@ def open_descriptions(*, wanted: bool, replace: bool, keep_original: bool) -> It
     from showtell.results.metadata.xmp import exiv2_library
 
     exiv2_library()  # that it is missing is better known now than after the first batch
-    descriptions = Descriptions(replace=replace, keep_original=keep_original)
+    descriptions = Descriptions(replace=replace, keep_original=keep_original, least=least)
     try:
         yield descriptions
     finally:

@@ -26,11 +26,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from showtell.bundle import CARD, DECODER_START, DECODER_STEP, ENCODER, Bundle, check_replaceable, save_bundle
+from showtell.bundle import (
+    CARD,
+    DECODER_START,
+    DECODER_STEP,
+    ENCODER,
+    TRAINABLE,
+    Bundle,
+    check_replaceable,
+    save_bundle,
+)
 from showtell.engines.onnx import OnnxEngine
-from showtell.engines.torch import TorchEngine
+from showtell.engines.torch import TorchEngine, model_of
 from showtell.errors import MissingExtraError, UsageError
 from showtell.export.int8 import int8_graphs
+from showtell.export.trainable import trainable_file
 from showtell.export.weights import Weights, files_of
 from showtell.export.weights import replace as replace_all
 from showtell.files import read_text
@@ -160,6 +170,8 @@ def export(
         differences = replace(differences, rounding=differences_of(files, images).log_probs)
     if weights != "float32" or calibration is not None:
         card = f"{card.rstrip()}\n\n{rounding_note(weights, differences)}"
+    if calibration is None:  # int8 arithmetic changes biases, too
+        files[TRAINABLE] = trainable_file(model_of(bundle), graphs, files)
     save_bundle(out, bundle.config, bundle.tokenizer, {}, card, files)
     return differences
 

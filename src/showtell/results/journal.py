@@ -175,9 +175,9 @@ def _image_of_row(record: bytes, format: RowFormat) -> str | None:
             values = json.loads(text)
             return values["image"] if isinstance(values["image"], str) and "caption" in values else None
         if format == "text":
-            name, _ = text.split("\t")
-            return name
-        name, _, log_prob = next(csv.reader([text], delimiter="\t" if format == "tsv" else ",", strict=True))
+            name, _, *sure = text.split("\t")
+            return name if len(sure) < 2 else None
+        name, _, log_prob, _ = next(csv.reader([text], delimiter="\t" if format == "tsv" else ",", strict=True))
         float(log_prob)
         return name
     except (ValueError, KeyError, TypeError, csv.Error):

@@ -17,6 +17,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
+from showtell.confidence import in_words
 from showtell.data.formats.coco import IMAGE_NAME
 from showtell.errors import Interrupted, MissingExtraError, ShowtellError, UsageError, reason_of
 from showtell.files import append, check_writable, new_file, suffix_of
@@ -44,11 +45,11 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".pq": "parquet",
 }
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-COLUMNS = ("image", "caption", "log_prob")
+COLUMNS = ("image", "caption", "log_prob", "confidence")
 ROW_GROUP = 10_000  # rows of a Parquet file that are in memory together
 
 Row = dict[str, Any]
-"""Of an output: image, caption and log_prob; in a cluster's, `error` too."""
+"""Of an output: image, caption, log_prob and confidence; in a cluster's, `error` too."""
 
 
 class Output(Protocol):
@@ -67,11 +68,14 @@ class Output(Protocol):
 
 
 class RowOutput:
-    """A row for each caption, written out at once."""
+    """A row for each caption, written out at once; with `sure` it says in words how sure the caption is."""
 
-    def __init__(self, write: Callable[[str], object], format: RowFormat, done: set[str]) -> None:
+    def __init__(
+        self, write: Callable[[str], object], format: RowFormat, done: set[str], *, sure: bool = False
+    ) -> None:
         self._write = write
         self._format = format
+        self._sure = sure
         self.done = done
 
     def called(self, name: str) -> str:
@@ -81,8 +85,7 @@ class RowOutput:
     def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
         """Write the image's rows together."""
         name = writable(image.name)
-        rows = ({"image": name, "caption": each.text, "log_prob": round(each.log_prob, 4)} for each in captions)
-        self._write("".join(row_text(self._format, row) for row in rows))
+        self._write("".join(row_text(self._format, row_of(name, each, sure=self._sure)) for each in captions))
 
 
 class ShardOutput:
@@ -103,6 +106,7 @@ class ShardOutput:
         key = self._key(image)
         texts = [caption.text for caption in captions]
         values = {"image": writable(image.name), "captions": texts, "log_probs": [c.log_prob for c in captions]}
+        values["confidences"] = [rounded(caption.confidence) for caption in captions]
         self._write(
             as_member(key + (suffix if suffix in SUFFIXES else ".jpg"), data)
             + as_member(f"{key}.txt", "\n".join(texts).encode())
@@ -117,6 +121,25 @@ class ShardOutput:
         key = next(key for key in chain((stem, as_key(image.name)), numbered) if key not in self._keys)
         self._keys.add(key)
         return key
+
+
+def row_of(name: str, caption: "Caption", *, sure: bool = False) -> Row:
+    """The row of a caption; `sure` adds its confidence in words."""
+    row: Row = {
+        "image": name,
+        "caption": caption.text,
+        "log_prob": round(caption.log_prob, 4),
+        "confidence": rounded(caption.confidence),
+    }
+    if sure and caption.confidence is not None:
+        row["sure"] = in_words(caption.confidence)
+    if caption.left_out is not None:
+        row["reason"] = caption.left_out
+    return row
+
+
+def rounded(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, 3)
 
 
 def format_for(asked: Format | None, output: Path | None) -> Format:
@@ -150,7 +173,13 @@ def _is_compressed(output: Path) -> bool:
 
 @contextmanager
 def open_output(
-    path: Path | None, format: Format, made_with: Mapping[str, Any], *, num: int, resume: bool = False
+    path: Path | None,
+    format: Format,
+    made_with: Mapping[str, Any],
+    *,
+    num: int,
+    resume: bool = False,
+    sure: bool = False,
 ) -> Iterator[Output]:
     """Open a file (None: stdout) for captions.
 
@@ -160,6 +189,7 @@ def open_output(
         made_with: what the captions depend on, by name; JSON.
         num: captions of each image.
         resume: go on behind what an interrupted run has left.
+        sure: see `row_of`.
 
     Raises:
         UsageError: the file can't be written, or is not one that can be continued with these options.
@@ -168,21 +198,21 @@ def open_output(
         assert path is not None, "format_for refuses that"
         opened: AbstractContextManager[Output] = _shard(path, made_with, num, resume=resume)
     elif format == "coco" or format == "parquet":
-        opened = _rows_of_whole(path, format, made_with, num, resume=resume)
+        opened = _rows_of_whole(path, format, made_with, num, resume=resume, sure=sure)
     elif path is None:
         _print(header_of(format))
-        opened = nullcontext(RowOutput(_print, format, set()))
+        opened = nullcontext(RowOutput(_print, format, set(), sure=sure))
     elif _is_compressed(path):
-        opened = _rows_of_whole(path, format, made_with, num, resume=resume)
+        opened = _rows_of_whole(path, format, made_with, num, resume=resume, sure=sure)
     else:
-        opened = _growing(path, format, made_with, num, resume=resume)
+        opened = _growing(path, format, made_with, num, resume=resume, sure=sure)
     with opened as output:
         yield output
 
 
 @contextmanager
 def _growing(
-    path: Path, format: RowFormat, made_with: Mapping[str, Any], num: int, *, resume: bool
+    path: Path, format: RowFormat, made_with: Mapping[str, Any], num: int, *, resume: bool, sure: bool
 ) -> Iterator[Output]:
     """A file whose rows are written as they are made."""
     header = header_of(format)
@@ -197,7 +227,7 @@ def _growing(
             if not goes_on:
                 _cut(path, 0)
                 write(header.encode())
-            yield RowOutput(lambda text: write(text.encode()), format, done)
+            yield RowOutput(lambda text: write(text.encode()), format, done, sure=sure)
 
 
 @contextmanager
@@ -237,13 +267,14 @@ def _rows_of_whole(
     num: int,
     *,
     resume: bool,
+    sure: bool,
 ) -> Iterator[Output]:
     """Rows that become a file when the last one is there; they wait in its journal."""
     if path is None:
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             file.write(first_line(made_with))
             try:
-                yield RowOutput(file.write, "jsonl", set())
+                yield RowOutput(file.write, "jsonl", set(), sure=sure)
             finally:
                 file.seek(0)
                 sys.stdout.writelines(coco_text(_rows(file)))
@@ -267,7 +298,7 @@ def _rows_of_whole(
                 _cut(journal, 0)
                 write(header.encode())
             try:
-                yield RowOutput(lambda text: write(text.encode()), "jsonl", done)
+                yield RowOutput(lambda text: write(text.encode()), "jsonl", done, sure=sure)
             except Interrupted:  # what is done can be read, and the journal stays to go on from
                 _write_whole_of(journal, path, format, made_with)
                 raise
@@ -306,7 +337,8 @@ def row_text(format: RowFormat, row: Row) -> str:
     if format == "jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     if format == "text":
-        return f"{on_one_line(row['image'])}\t{row['caption']}\n"
+        sure = f"\t{row['sure']}" if "sure" in row else ""
+        return f"{on_one_line(row['image'])}\t{row['caption']}{sure}\n"
     line = io.StringIO()
     writer = csv.writer(line, delimiter=DELIMITERS[format], lineterminator="\r\n")  # else it leaves \r without quotes
     writer.writerow(row[column] for column in COLUMNS)
@@ -332,13 +364,14 @@ def coco_text(rows: Iterable[Row]) -> Iterator[str]:
 def write_parquet(
     file: Path | BinaryIO, rows: Iterable[Row], made_with: Mapping[str, Any], *, errors: bool = False
 ) -> None:
-    """Parquet of the columns image, caption, log_prob and perhaps error; its metadata say what they are made with.
+    """Parquet of the columns that `Row` names; its metadata say what they are made with.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
     pa, parquet = _pyarrow()
-    columns = [("image", pa.string()), ("caption", pa.string()), ("log_prob", pa.float64())]
+    columns = [("image", pa.string()), ("caption", pa.string())]
+    columns += [(name, pa.float64()) for name in ("log_prob", "confidence")]
     columns += [("error", pa.string())] * errors
     schema = pa.schema(columns, metadata={"showtell": json.dumps(made_with, ensure_ascii=False)})
     rows = iter(rows)

@@ -36,10 +36,11 @@ class Asked(BaseModel):
 
     model: str | None = Field(None, max_length=200, description="which model; the first one if left out")
     attention: bool = Field(False, description="whether to say where the model looked for each word")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="captions that are less sure come without words")
 
     def search_options(self) -> dict[str, Any]:
         """The search options that the request names."""
-        return self.model_dump(exclude_none=True, exclude={"model", "attention", "images"})
+        return self.model_dump(exclude_none=True, exclude={"model", "attention", "min_confidence", "images"})
 
 
 class SentImage(BaseModel):
@@ -73,6 +74,8 @@ class CaptionOut(BaseModel):
     log_prob: float = Field(description="its natural logarithm")
     word_probabilities: list[float] = Field(description="of each word, given those before it")
     score: float = Field(description="what captions are ranked by: log_prob, normalised by length")
+    confidence: float | None = Field(description="the chance that it is right, 0..1; null if the model can't tell")
+    left_out: str | None = Field(None, description="why it has no words: it is less sure than min_confidence")
     finished: bool = Field(description="false when the caption was cut at max_words")
     attention: list[list[list[float]]] | None = Field(
         description="[word][row][column]: where the model looked for each word; each word's numbers sum to 1. "

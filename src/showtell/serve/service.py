@@ -22,7 +22,7 @@ from showtell.serve.batching import Batcher, Job, QueueFullError
 from showtell.serve.metrics import Metrics
 from showtell.serve.problems import ProblemError, problem
 from showtell.serve.reading import Room, Sent, read_request
-from showtell.serve.schema import CaptionOut, CaptionsOut, ImageOut, LimitsOut, ModelOut, ModelsOut
+from showtell.serve.schema import Asked, CaptionOut, CaptionsOut, ImageOut, LimitsOut, ModelOut, ModelsOut
 from showtell.serve.settings import Settings
 
 DECODING_THREADS = min(4, cpu_count() or 1)  # each may hold `max_pixels` of pixels
@@ -112,11 +112,13 @@ class Service:
             model = self._model(asked.model)
             try:
                 options = model.captioner.options(**asked.search_options())
+                if asked.min_confidence is not None:
+                    model.captioner.refuse_unless_confident()
             except ShowtellError as error:
                 raise ProblemError(422, str(error)) from None
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    images = await _unless_gone(request, self._caption(model, sent, options, asked.attention))
+                    images = await _unless_gone(request, self._caption(model, sent, options, asked))
             except TimeoutError:
                 raise ProblemError(
                     503,
@@ -132,7 +134,7 @@ class Service:
             raise ProblemError(422, f"There is no model '{name}'. There are: {', '.join(self.models)}.")
         return self.models[name]
 
-    async def _caption(self, model: Model, sent: list[Sent], options: SearchOptions, attention: bool) -> list[ImageOut]:
+    async def _caption(self, model: Model, sent: list[Sent], options: SearchOptions, asked: Asked) -> list[ImageOut]:
         """Each image's captions, or its problem; if all have problems, the request has.
 
         Raises:
@@ -143,7 +145,7 @@ class Service:
         except QueueFullError as full:
             raise _busy(full.retry_after) from None
         outcomes = await asyncio.gather(
-            *(self._caption_one(model, image, number, options, attention) for number, image in enumerate(sent)),
+            *(self._caption_one(model, image, number, options, asked) for number, image in enumerate(sent)),
             return_exceptions=True,
         )
         images = []
@@ -161,7 +163,7 @@ class Service:
         return images
 
     async def _caption_one(
-        self, model: Model, sent: Sent, number: int, options: SearchOptions, attention: bool
+        self, model: Model, sent: Sent, number: int, options: SearchOptions, asked: Asked
     ) -> ImageOut:
         """One image's captions; its place in the queue is reserved.
 
@@ -182,10 +184,11 @@ class Service:
         except BaseException:
             batcher.release()
             raise
-        job = Job(picture, number, options, attention)
+        job = Job(picture, number, options, asked.attention)
         batcher.put(job)
         captions = await asyncio.wrap_future(job.captions)
-        return ImageOut(name=sent.name, seen=seen, captions=[_out(caption, attention) for caption in captions])
+        captions = [caption.if_at_least(asked.min_confidence or 0) for caption in captions]
+        return ImageOut(name=sent.name, seen=seen, captions=[_out(caption, asked.attention) for caption in captions])
 
 
 def _picture(captioner: Captioner, data: bytes, name: str, max_pixels: int) -> tuple[Pixels, Box]:
@@ -208,6 +211,8 @@ def _out(caption: Caption, attention: bool) -> CaptionOut:
         log_prob=caption.log_prob,
         word_probabilities=[round(math.exp(each), DIGITS) for each in caption.word_log_probs],
         score=caption.score,
+        confidence=None if caption.confidence is None else round(caption.confidence, DIGITS),
+        left_out=caption.left_out,
         finished=caption.finished,
         attention=None if looked is None else looked.astype(float).round(DIGITS).tolist(),
     )

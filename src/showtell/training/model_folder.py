@@ -14,6 +14,7 @@ def save_model(run: Run, model: CaptioningModel, validation: Validation) -> None
     """Write the bundle of the best model so far."""
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     config = bundle_config(run, model, validation.scores)
+    config = config.model_copy(update={"confidence": validation.confidence})
     card = model_card(config, run, validation)
     save_bundle(run.folder / "model", config, run.tokenizer, weights, card)
 

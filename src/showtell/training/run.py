@@ -11,9 +11,11 @@ from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from showtell import __version__
 from showtell.bundle import load_bundle
@@ -35,6 +37,7 @@ from showtell.training.stages.stage import Stage
 from showtell.training.state import TrainerState
 
 MANY_UNKNOWN = 0.05  # of the words; of its own captions a vocabulary usually lacks 2 to 3 %
+NOISE = 0.1  # of what scatters a table's rows: new words begin nearly alike, and can part
 
 
 @dataclass
@@ -96,7 +99,7 @@ def set_up(
         ]
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
-        tokenizer, model = starting_point(recipe, train_examples)
+        tokenizer, model, known = starting_point(recipe, train_examples)
         made_of = {
             "version": __version__,
             "words": digest_of([tokenizer.to_json()]),
@@ -136,8 +139,8 @@ def set_up(
     )
     train_examples = [copy for example in train_examples for copy in copies(example)]
     captions = [tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples]
-    if recipe.start_from is not None and (note := unknown_words(captions, tokenizer, recipe.start_from)):
-        tell(Note(note))
+    if recipe.start_from is not None:
+        tell(Note(words_note(captions, tokenizer, known, recipe.start_from)))
     return Run(
         recipe=recipe,
         folder=folder,
@@ -216,38 +219,58 @@ def copies(example: Example) -> list[Example]:
     return [replace(example, times=min(1.0, example.times - shown)) for shown in range(math.ceil(example.times))]
 
 
-def unknown_words(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, start_from: str) -> str | None:
-    """A sentence for people if the model that training starts from lacks many of the captions' words."""
+def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: int, start_from: str) -> str:
+    """What people should know of the words, where training starts from a model that knew so many."""
     ids = Counter(word for of_image in captions for caption in of_image for word in caption)
     unknown = ids[tokenizer.unk] / max(1, ids.total() - ids[tokenizer.start] - ids[tokenizer.end])
-    if unknown < MANY_UNKNOWN:
-        return None
-    return (
-        f"{start_from} does not know {unknown:.0%} of the words in the training captions, and can't learn them. "
-        "Without start_from the words are the captions' own."
-    )
+    note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} new ones."
+    if unknown:
+        note += f" {unknown:.1%} of the words in the training captions are too rare, and are left out."
+    if unknown >= MANY_UNKNOWN:
+        note += " To learn them, lower the recipe's tokenizer.min_count."
+    return note
 
 
-def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel]:
-    """The tokenizer, and the model as it is before the first step.
+def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel, int]:
+    """The tokenizer, the model as it is before the first step, and how many words it knew.
 
     Raises:
         BundleError: there is no model in `start_from`.
         UsageError: it is of another architecture than the recipe's.
     """
+    texts = [caption for example in examples for caption in example.captions]
+    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+        texts += [other for text in texts if (other := mirrored(text)) != text]
     if recipe.start_from is None:
-        texts = [caption for example in examples for caption in example.captions]
-        if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
-            texts += [other for text in texts if (other := mirrored(text)) != text]
         tokenizer = Tokenizer.train(texts, recipe.tokenizer)
-        return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer))
+        return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer)), 0
     bundle = load_bundle(recipe.start_from)
-    model = build_model(recipe.encoder, recipe.decoder, len(bundle.tokenizer), pretrained=False)
+    known, tokenizer = len(bundle.tokenizer), bundle.tokenizer.grown(texts, recipe.tokenizer)
+    model = build_model(recipe.encoder, recipe.decoder, len(tokenizer), pretrained=False)
     try:
-        model.load_state_dict(weights_of(bundle))
+        model.load_state_dict(with_new_words(weights_of(bundle), model.state_dict(), known))
     except RuntimeError as error:
         raise UsageError(
             f"The weights in {bundle.path} are not those of this recipe's model.",
             f"Give the encoder and the decoder that {bundle.path / 'config.json'} names, sizes included.",
         ) from error
-    return bundle.tokenizer, model
+    return tokenizer, model, known
+
+
+def with_new_words(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], known: int) -> dict[str, Tensor]:
+    """The weights with as many rows for words as are wanted; the new ones begin near the mean of the known.
+
+    Args:
+        weights: of a model that knows so many words.
+        wanted: the weights of a model that knows more, for their shapes.
+        known: how many words.
+    """
+    found = dict(weights)
+    for name, other in wanted.items():
+        old = weights.get(name)
+        if old is None or old.shape == other.shape or len(old) != known or old.shape[1:] != other.shape[1:]:
+            continue  # what does not fit, loading will say
+        rows = old.mean(0).expand(len(other) - known, *old.shape[1:])
+        noise = NOISE * old.std(0) * torch.randn(rows.shape) if old.ndim > 1 else 0.0
+        found[name] = torch.cat([old, rows + noise])
+    return found

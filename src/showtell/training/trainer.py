@@ -131,7 +131,7 @@ class Learner:
         model, stage = run.model, run.stage
         if run.state.stage and not restore:
             model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
-        optimizer = torch.optim.AdamW(parameter_groups(model, stage), fused=True)
+        optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(run.tokenizer)), fused=True)
         average = AveragedModel(model, multi_avg_fn=stage.average_into) if stage.average else None
         if restore:
             checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from showtell.captioner import Caption, Captioner
+from showtell.confidence import Confidence
 from showtell.data.dataset import Example
 from showtell.files import write_file
 from showtell.metrics.report import Report, score
@@ -33,6 +34,8 @@ class Validation:
     examples: Sequence[Example]
     captions: Sequence[Caption]
     reports: Mapping[str, Report]
+    confidence: Confidence | None
+    """Fitted to them."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -57,11 +60,7 @@ class Validation:
 
     def samples(self) -> list[Json]:
         """A line of samples.jsonl for each image."""
-        score_of = {
-            image_id: score
-            for report in self.reports.values()
-            for image_id, score in zip(report.image_ids, report.per_image[RANKED_BY].tolist(), strict=True)
-        }
+        score_of = ciders_of(self.reports.values())
         return [
             {
                 "image_id": example.image_id,
@@ -83,6 +82,7 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
     own = [caption for _, caption in inputs.captions(captioner, examples[processes.own_slice()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
     reports: dict[str, Report] = {}
+    confidence = None
     if processes.is_main():
         said = {example.image_id: caption.text for example, caption in zip(examples, captions, strict=True)}
         reports = {
@@ -93,7 +93,19 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
             )
             for name in dict.fromkeys(example.dataset for example in examples)
         }
-    return Validation(examples, captions, processes.everyones(reports)[0])
+        score_of = ciders_of(reports.values())
+        features = np.stack([captioner.features(caption) for caption in captions])
+        confidence = Confidence.fit(features, np.array([score_of[example.image_id] for example in examples]))
+    return Validation(examples, captions, processes.everyones(reports)[0], confidence)
+
+
+def ciders_of(reports: Iterable[Report]) -> dict[str, float]:
+    """What epochs are ranked by, for each image."""
+    return {
+        image_id: score
+        for report in reports
+        for image_id, score in zip(report.image_ids, report.per_image[RANKED_BY].tolist(), strict=True)
+    }
 
 
 def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:

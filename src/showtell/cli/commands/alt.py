@@ -10,6 +10,7 @@ import typer
 from showtell.captioner import Captioner, load
 from showtell.cli import options as shared
 from showtell.cli.progress import print_failure, progress_bar
+from showtell.confidence import GUESS
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.images.names import printable
 from showtell.results.alt_text import Document, read_document, sentence
@@ -33,15 +34,20 @@ def alt(
         bool,
         typer.Option("--decorative", help='Images with alt="", which says that they mean nothing, get a text too.'),
     ] = False,
+    min_confidence: shared.MinConfidence = None,
     batch_size: shared.BatchSize = 16,
     **search: Any,
 ) -> None:
     """Propose alternative text for images that lack it: a line for each, `FILE:LINE<TAB>IMAGE<TAB>TEXT`.
 
-    Images on other machines and drawings (SVG) are left out.
+    Images on other machines and drawings (SVG) are left out, and those of which the model could only guess. Read the
+    texts before you publish them: some are wrong.
     """
     captioner = load(model)
     captioner.options(**search)
+    if min_confidence is not None:
+        captioner.refuse_unless_confident()
+    least = GUESS if min_confidence is None else min_confidence
     problems: list[ShowtellError] = []
     documents: list[Document] = []
     for path in dict.fromkeys(files):
@@ -51,7 +57,7 @@ def alt(
             problems.append(error)
     missing = [problem for document in documents for problem in missing_images(document)]
     images = dict.fromkeys(file for document in documents for file in document.files.values() if file.is_file())
-    texts = texts_of(captioner, list(images), batch_size, search, problems)
+    texts = texts_of(captioner, list(images), batch_size, search, least, problems)
     proposed = sum(show(document, texts) for document in documents)
     if write:
         written = sum(filled(document, texts, problems) for document in documents)
@@ -77,9 +83,10 @@ def texts_of(
     images: list[Path],
     batch_size: int,
     search: Mapping[str, Any],
+    least: float,
     problems: list[ShowtellError],
 ) -> dict[Path, str]:
-    """The alternative text of each image; what is wrong with the others is added to `problems`.
+    """The alternative text of each image, if the model is at least so sure; `problems` gets what is wrong with others.
 
     Raises:
         Interrupted: at Ctrl-C; no file has been changed by then.
@@ -91,6 +98,8 @@ def texts_of(
             for image, outcome in zip(images, outcomes, strict=True):
                 if isinstance(outcome, ShowtellError):
                     problems.append(outcome)
+                elif reason := outcome[0].if_at_least(least).left_out:
+                    print(f"showtell: {printable(str(image))} is left out: {reason}.", file=sys.stderr)
                 elif text := sentence(outcome[0].text):
                     texts[image] = text
                 else:

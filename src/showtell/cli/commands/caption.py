@@ -23,6 +23,7 @@ from showtell.cli.write_metadata import (
     WriteMetadata,
     open_descriptions,
 )
+from showtell.confidence import GUESS
 from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
 from showtell.images.decode import Source
 from showtell.images.sources import find_images, listed_names
@@ -80,6 +81,10 @@ def caption(
     write_metadata: WriteMetadata = False,
     replace_description: ReplaceDescription = False,
     keep_original: KeepOriginal = True,
+    min_confidence: shared.MinConfidence = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Say of each caption how sure it is: sure, unsure, a guess.")
+    ] = False,
     batch_size: shared.BatchSize = 16,
     engine: cluster.EngineOrCluster = "auto",
     out: cluster.Out = None,
@@ -99,6 +104,11 @@ def caption(
             raise UsageError(
                 "--engine ray writes Parquet files only.",
                 "Say --out DIR, and leave out -o, --format, --explain and --write-metadata.",
+            )
+        if min_confidence is not None or confidence:
+            raise UsageError(
+                "--engine ray writes all captions, with their confidence.",
+                "Leave out --min-confidence and --confidence.",
             )
         cluster.caption_on_cluster(
             names,
@@ -126,18 +136,24 @@ def caption(
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
         raise UsageError("The coco format holds one caption for each image.", "Say --num 1, or --format jsonl.")
-    made_with = what_captions_depend_on(captioner, options) if output else {}
+    if min_confidence is not None or confidence:
+        captioner.refuse_unless_confident()
+    least = min_confidence or 0.0
+    made_with = {**what_captions_depend_on(captioner, options), "min_confidence": least} if output else {}
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
-        open_output(output, format, made_with, num=options.num, resume=resume) as results,
+        open_output(output, format, made_with, num=options.num, resume=resume, sure=confidence) as results,
         open_descriptions(
-            wanted=write_metadata, replace=replace_description, keep_original=keep_original
+            wanted=write_metadata,
+            replace=replace_description,
+            keep_original=keep_original,
+            least=GUESS if min_confidence is None else min_confidence,
         ) as descriptions,
     ):
         for said in finder.notes():
             print(f"showtell: {one_line(said)}", file=sys.stderr)
         bad = caption_all(
-            captioner, search, images, results, explanations, descriptions, batch_size, bar=output is not None
+            captioner, search, images, results, explanations, descriptions, batch_size, least, bar=output is not None
         )
     if explanations and not explanations.has_attention:
         name = captioner.config.name
@@ -166,6 +182,7 @@ def caption_all(
     explanations: Explanations | None,
     descriptions: Descriptions | None,
     batch_size: int,
+    least: float,
     *,
     bar: bool,
 ) -> int:
@@ -194,6 +211,7 @@ def caption_all(
                     if explanations:
                         explanations.forget(number)
                 else:
+                    outcome = [caption.if_at_least(least) for caption in outcome]
                     if descriptions:  # before the row: what a resumed run leaves out is described
                         descriptions.add(image, outcome)
                     results.write(image, outcome)

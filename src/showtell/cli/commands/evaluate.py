@@ -3,25 +3,30 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from showtell.bundle import BundleConfig
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.progress import meteor_progress, print_failure, progress_bar
-from showtell.cli.scores import diversity_table, tell
+from showtell.cli.captioning import caption_examples, from_files
+from showtell.cli.progress import meteor_progress
+from showtell.cli.scores import calibration_lines, captions_table, tell
+from showtell.confidence import RIGHT
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
-from showtell.errors import DataError, ImageError, Interrupted, ShowtellError, UsageError
+from showtell.errors import DataError, ImageError, ShowtellError, UsageError
 from showtell.files import check_writable, write_file
+from showtell.metrics.calibration import Calibration, calibration
 from showtell.metrics.diversity import Diversity, diversity
+from showtell.metrics.objects import Invented, invented
 from showtell.metrics.report import Report, score, tokens_of
 from showtell.metrics.table import RANKED_BY, metric_of
+from showtell.results.outputs import rounded
 
 app = typer.Typer()
 
@@ -69,8 +74,10 @@ def evaluate(
     training = None if split == "train" or "train" not in dataset.splits else training_tokens(dataset)
     people = diversity([of_image[0] for of_image in scored.references], training)
     system = diversity(scored.candidates, training)
+    objects = invented(scored.candidates, scored.references)
+    sure = calibration_of(captions, scored)
     print_scores(scored, captioner.config.name, f"{data}, {split}")
-    print_diversity(system, people)
+    print_captions(system, people, objects, sure)
     if output is not None:
         results: dict[str, Any] = {
             "model": captioner.config.name,
@@ -83,20 +90,13 @@ def evaluate(
             "missing": scored.missing,
             "doubts": list(scored.doubts),
             "captions": {"system": asdict(system), "people": asdict(people)},
+            "invented": asdict(objects),
+            "confidence": None if sure is None else asdict(sure),
             "predictions": predictions(captions, scored),
         }
         write_file(output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     if bad:
         raise typer.Exit(1)
-
-
-def from_files(
-    captioner: Captioner, examples: Sequence[Example], batch_size: int, search_options: dict[str, Any]
-) -> Iterator[list[Caption] | ShowtellError]:
-    """The captions of each example, or why its image can't be read."""
-    side = captioner.config.preprocessing.shorter_side
-    reads = [partial(example.read, at_least=side) for example in examples]
-    return captioner.stream(reads, batch_size=batch_size, **search_options)
 
 
 def from_features(
@@ -140,29 +140,6 @@ def open_features(folder: Path, config: BundleConfig, examples: Sequence[Example
     return cache
 
 
-def caption_examples(
-    examples: Sequence[Example], outcomes: Iterator[list[Caption] | ShowtellError]
-) -> tuple[dict[str, Caption], int]:
-    """The best caption by image id, and how many images could not be read; those are reported."""
-    captions: dict[str, Caption] = {}
-    bad = 0
-    with progress_bar("captioning", len(examples)) as advance:
-        try:
-            for example, outcome in zip(examples, outcomes, strict=True):
-                if isinstance(outcome, ShowtellError):
-                    print_failure(outcome)
-                    bad += 1
-                else:
-                    captions[example.image_id] = outcome[0]
-                advance()
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"Stopped by Ctrl-C after {len(captions):,} of {len(examples):,} images.",
-                "Nothing is written.",
-            ) from None
-    return captions, bad
-
-
 def training_tokens(dataset: Dataset) -> frozenset[str]:
     """All captions of the train split, tokenised."""
     return frozenset(tokens_of([caption for example in dataset.split("train") for caption in example.captions]))
@@ -176,6 +153,7 @@ def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, 
             "image_id": int(image_id) if image_id.isdecimal() and image_id == str(int(image_id)) else image_id,
             "caption": caption.text,
             "log_prob": round(caption.log_prob, 4),
+            "confidence": rounded(caption.confidence),
             RANKED_BY: round(ciders[image_id], 4),
         }
         for image_id, caption in captions.items()
@@ -191,10 +169,21 @@ def print_scores(scored: Report, model: str, data: str) -> None:
         print(f"  {metric:<8} missing: {reason}")
 
 
-def print_diversity(system: Diversity, people: Diversity) -> None:
-    """What the captions are like: how many break off, or stand in the train split already."""
+def calibration_of(captions: dict[str, Caption], scored: Report) -> Calibration | None:
+    """How true the captions' confidence is; None of a model that has none."""
+    chances = [captions[image_id].confidence for image_id in scored.image_ids]
+    if None in chances or RANKED_BY not in scored.per_image:
+        return None
+    return calibration(np.array(chances, float), scored.per_image[RANKED_BY], RIGHT)
+
+
+def print_captions(system: Diversity, people: Diversity, objects: Invented, sure: Calibration | None) -> None:
+    """What the captions are like: how many break off, stand in the train split already, or invent an object."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print()
-    console.print(diversity_table(system, people))
+    console.print(captions_table(system, people, objects))
+    if sure is not None:
+        console.print()
+        console.print(calibration_lines(sure))

@@ -108,7 +108,7 @@ def print_report(report: Report, system: Diversity, people: Diversity, mark: str
     for name, reason in report.missing.items():
         console.print(f"{name} is missing: {reason}")
     console.print()
-    console.print(scores.diversity_table(system, people))
+    console.print(scores.captions_table(system, people))
     console.print(f"\n{mark}")
 
 

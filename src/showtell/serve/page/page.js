@@ -236,22 +236,21 @@ class View {
   get shown() { return this.captions[this.place]; }
 
   write() { // the caption at `place`, and the list of all
-    const { words, word_probabilities: sure, attention, probability, finished } = this.shown;
+    const { words, word_probabilities: sure, attention, confidence, finished } = this.shown;
     this.words = words.map((word, place) => this.word(word, place, sure[place], attention?.[place]));
     this.caption.replaceChildren(...this.words.flatMap((word) => [word, " "]));
     if (!words.length) this.caption.textContent = "…";
     this.actions.querySelector(".play").hidden = !attention;
     this.photo.alt = sentence(this.shown.text);
-    const cut = finished ? "" : " · cut at the longest length";
-    this.facts.textContent = `Probability ${percent(probability)}${cut}. The stronger a word’s line, the surer the model.`;
-    const best = this.captions[0].score;
+    this.facts.replaceChildren(
+      ...(confidence === null ? [] : [badge(confidence), ` ${ADVICE[level(confidence)]} `]),
+      `The stronger a word’s line, the surer the model is of it.${finished ? "" : " Cut at the longest length."}`,
+    );
     this.others.hidden = this.captions.length < 2;
     this.others.querySelector("ol").replaceChildren(...this.captions.map((each, place) => {
       const item = document.createElement("li"), button = element("button", "", "");
       button.type = "button";
-      const share = element("span", "share", "");
-      share.style.transform = `scaleX(${Math.exp(each.score - best)})`;
-      button.append(element("span", "", sentence(each.text)), element("span", "chance", percent(each.probability)), share);
+      button.textContent = sentence(each.text);
       mark(button, place === this.place);
       button.onclick = () => {
         stopPlaying();
@@ -463,11 +462,23 @@ const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const sentence = (text) => `${capitalised(text)}.`;
 const announce = (text) => { $("status").textContent = text; };
 
+// As confidence.py has them.
+const level = (confidence) => (confidence >= 0.6 ? "sure" : confidence >= 0.3 ? "unsure" : "guess");
+const ADVICE = {
+  sure: "Most captions like this one are right.",
+  unsure: "Captions like this one are often wrong somewhere.",
+  guess: "The model does not know such photos: do not use it as it is.",
+};
+
+function badge(confidence) {
+  const kind = level(confidence), found = element("span", `badge ${kind}`, kind === "guess" ? "a guess" : kind);
+  found.title = `Of 100 captions with this confidence, about ${Math.round(100 * confidence)} are right`;
+  return found;
+}
+
 function percent(probability) {
   const value = 100 * probability;
-  if (value >= 10) return `${Math.round(value)} %`;
-  if (value < 0.001) return `1 in ${new Intl.NumberFormat("en", { notation: "compact", compactDisplay: "long" }).format(1 / probability)}`;
-  return `${Number(value.toPrecision(2))} %`;
+  return value < 1 ? "under 1 %" : `${Math.round(value)} %`;
 }
 
 async function copy(text, button) {

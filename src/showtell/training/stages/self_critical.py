@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from showtell.engines.torch import TorchEngine
 from showtell.metrics.cider_reward import CiderReward
+from showtell.metrics.objects import objects_in
 from showtell.metrics.official.bleu import bleu_statistics, smoothed_bleu_4
 from showtell.models.captioning_model import CaptioningModel
 from showtell.search import SearchOptions, search
@@ -37,6 +38,7 @@ from showtell.training.inputs.batches import Batch, Ids, batch_of
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]
+DESCRIBED = 3  # captions, by which an image's objects are known
 NEVER_SAID = [Tokenizer.pad, Tokenizer.start, Tokenizer.unk]
 
 
@@ -54,6 +56,11 @@ class SelfCritical(Stage):
     max_words: int = Field(20, gt=0, description="longer samples are cut, and lack their <end>")
     bleu4: float = Field(
         0.0, ge=0, description="weight of BLEU-4 (0..1, smoothed) beside CIDEr-D (0..10) in the reward"
+    )
+    invented: float = Field(
+        0.0,
+        ge=0,
+        description="taken from the reward for each of COCO's 80 objects that a sample names and people do not",
     )
     normalise: bool = Field(True, description="divide the batch's advantages by their standard deviation")
     cross_entropy: float = Field(0.1, ge=0, description="weight of the loss of people's captions beside the samples'")
@@ -74,6 +81,7 @@ class PolicyGradient:
         self.tokenizer = tokenizer
         self.captions = captions
         self.cider = CiderReward(captions, pad=tokenizer.pad, start=tokenizer.start, end=tokenizer.end)
+        self.objects = Objects(captions, tokenizer) if stage.invented else None
 
     def __call__(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
         """The terms of a batch, part by part; of its captions those that `cross_entropy` weighs are used.
@@ -96,6 +104,7 @@ class PolicyGradient:
         step_samples = [of_image for drawn, _ in everyones for of_image in drawn]
         scores = {name: np.concatenate([found[name] for _, found in everyones if found]) for name in everyones[0][1]}
         reward = scores["CIDEr"] + self.stage.bleu4 * scores.get("BLEU-4", 0.0)
+        reward = reward - self.stage.invented * scores.get("invented", 0.0)
         first = sum(len(drawn) for drawn, _ in everyones[: processes.rank()])
         gains = advantages(reward, normalise=self.stage.normalise)[first : first + len(samples)]
         references = captions_of(batch) if self.stage.cross_entropy else [[] for _ in samples]
@@ -140,7 +149,7 @@ class PolicyGradient:
         return [[(self.tokenizer.start, *sample.tokens) for sample in of_image] for of_image in found]
 
     def rewards(self, rows: NDArray[np.int64], samples: Sequence[Sequence[Ids]]) -> dict[str, Floats]:
-        """What each metric says of the samples `[B, K]`, `<end>` being a word."""
+        """What each metric says of the samples `[B, K]`, `<end>` being a word; and how many objects they invent."""
         longest = max(len(ids) for of_image in samples for ids in of_image)
         ids = np.full((len(samples), self.stage.samples, longest), self.tokenizer.pad)
         for b, of_image in enumerate(samples):
@@ -152,7 +161,36 @@ class PolicyGradient:
             gold = [[_text(caption) for caption in self.captions[row]] for row in rows]
             each = [of_image for of_image in gold for _ in range(self.stage.samples)]
             scores["BLEU-4"] = smoothed_bleu_4(bleu_statistics(candidates, each)).reshape(ids.shape[:2])
+        if self.objects is not None:
+            scores["invented"] = self.objects.invented(rows, samples)
         return scores
+
+
+class Objects:
+    """Which objects people name on each image, and which samples name others (see `metrics/objects.py`).
+
+    People who describe an image once leave much of it out, so only what has three captions or more is counted.
+    """
+
+    def __init__(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.named = [
+            frozenset[str]().union(*map(self.of, of_image)) if len(of_image) >= DESCRIBED else None
+            for of_image in captions
+        ]
+
+    def of(self, ids: Ids) -> frozenset[str]:
+        return objects_in(self.tokenizer.decode(ids))
+
+    def invented(self, rows: NDArray[np.int64], samples: Sequence[Sequence[Ids]]) -> Floats:
+        """How many objects each sample names that nobody named on its image, `[B, K]`."""
+        named = [self.named[row] for row in rows]
+        return np.array(
+            [
+                [0.0 if there is None else float(len(self.of(ids) - there)) for ids in of_image]
+                for there, of_image in zip(named, samples, strict=True)
+            ]
+        )
 
 
 def advantages(rewards: Floats, *, normalise: bool) -> Floats:

@@ -117,8 +117,10 @@ class Stage(BaseModel, ABC):
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
-def parameter_groups(model: CaptioningModel, stage: Stage) -> list[dict[str, object]]:
+def parameter_groups(model: CaptioningModel, stage: Stage, vocabulary: int) -> list[dict[str, object]]:
     """AdamW's groups: decoder and encoder with a learning rate each, matrices with weight decay and the rest without.
+
+    Tables with a row for each word have none: what a model knew of words that its new captions don't use would fade.
 
     Sets which of the encoder's parameters learn.
     """
@@ -129,9 +131,10 @@ def parameter_groups(model: CaptioningModel, stage: Stage) -> list[dict[str, obj
         (model.encoder, stage.encoder_learning_rate),
     ):
         learning = [p for p in module.parameters() if p.requires_grad]
+        decaying = [p for p in learning if p.ndim > 1 and len(p) != vocabulary]
         for decay, chosen in (
-            (stage.weight_decay, [p for p in learning if p.ndim > 1]),
-            (0.0, [p for p in learning if p.ndim <= 1]),
+            (stage.weight_decay, decaying),
+            (0.0, [p for p in learning if all(p is not other for other in decaying)]),
         ):
             if chosen:
                 groups.append({"params": chosen, "lr": learning_rate, "highest": learning_rate, "weight_decay": decay})

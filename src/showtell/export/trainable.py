@@ -1,0 +1,143 @@
+"""What an exported model needs so that it can be trained on: where each of PyTorch's weights stands in weights.bin.
+
+The exporter transposes matrices, parts them and calls them val_12, so they are found by their values.
+"""
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from showtell.bundle import ONNX_WEIGHTS
+from showtell.export.weights import SMALL
+from showtell.exported_weights import SCALES
+from showtell.models.captioning_model import CaptioningModel
+
+Floats = NDArray[np.float32]
+Piece = tuple[str, bool, int, int]
+"""An initializer's name, whether it is transposed, the axis that it is a part along, and where it begins there."""
+
+
+def trainable_file(model: CaptioningModel, graphs: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """The content of trainable.safetensors.
+
+    Args:
+        model: as training left it.
+        graphs: its ONNX models in float32, by file name.
+        files: what `files_of` made of them.
+    """
+    from onnx import numpy_helper
+    from safetensors.numpy import save
+
+    stored, scales = places_of(files)
+    arrays = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for graph in graphs.values()
+        for tensor in graph.graph.initializer
+        if tensor.name in stored
+    }
+    own, parameters = dict[str, NDArray[Any]](), dict[str, dict[str, Any]]()
+    for name, tensor in melted(model).state_dict().items():
+        array = tensor.detach().cpu().numpy()
+        if array.size and (array == array.flat[0]).all():
+            value = {"value": array.flat[0].item(), "dtype": str(array.dtype)}
+            parameters[name] = {"shape": array.shape, **value}
+        elif array.ndim > 1 and (pieces := pieces_of(array, arrays)):
+            parameters[name] = {"shape": array.shape, "pieces": pieces}
+        else:
+            own[name] = np.ascontiguousarray(array)
+    used = {piece[0] for parameter in parameters.values() for piece in parameter.get("pieces", ())}
+    own |= {SCALES + name: found for name, found in scales.items() if name in used}
+    kept = {name: place for name, place in stored.items() if name in used}
+    return save(own, {"stored": json.dumps(kept), "parameters": json.dumps(parameters)})
+
+
+def melted(model: CaptioningModel) -> CaptioningModel:
+    """A copy that computes the same, in which each batch norm only adds what `folded` gives its convolution as bias."""
+    model = deepcopy(model).eval()
+    with torch.no_grad():
+        for parent in list(model.encoder.modules()):
+            for (_, conv), (_, norm) in pairwise(list(parent.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    fused = fuse_conv_bn_eval(conv, norm)
+                    conv.weight.copy_(fused.weight)
+                    if conv.bias is not None:
+                        conv.bias.zero_()
+                    norm.load_state_dict(
+                        {
+                            "weight": torch.ones_like(norm.weight),
+                            "bias": fused.bias,
+                            "running_mean": torch.zeros_like(norm.weight),
+                            "running_var": torch.full_like(norm.weight, 1 - norm.eps),
+                            "num_batches_tracked": torch.tensor(0),
+                        }
+                    )
+    return model
+
+
+def places_of(files: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Floats]]:
+    """Where float32 initializers of two or more axes stand in weights.bin, by name; and the scales of those in int8."""
+    from onnx import load_model_from_string, numpy_helper
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    stored: dict[str, dict[str, Any]] = {}
+    scales: dict[str, Floats] = {}
+    for file, content in files.items():
+        if file == ONNX_WEIGHTS:
+            continue
+        graph = load_model_from_string(content).graph
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        # A rounded weight has its old name behind the node that gives it back.
+        rounded = {node.input[0]: node for node in graph.node if node.op_type in ("DequantizeLinear", "Cast")}
+        for tensor in graph.initializer:
+            if len(tensor.dims) < 2 or not tensor.external_data:
+                continue
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            dtype = str(np.dtype(tensor_dtype_to_np_dtype(tensor.data_type)))
+            place = {"offset": int(entries["offset"]), "dtype": dtype, "shape": list(tensor.dims)}
+            name = tensor.name
+            if node := rounded.get(name):
+                name = node.output[0]
+                if node.op_type == "DequantizeLinear":
+                    place["axis"] = next(each.i for each in node.attribute if each.name == "axis")
+                    of_axis = tensors[node.input[1]]
+                    where = {entry.key: int(entry.value) for entry in of_axis.external_data if entry.key != "location"}
+                    scales[name] = (
+                        np.frombuffer(files[ONNX_WEIGHTS], np.float32, of_axis.dims[0], where["offset"])
+                        if where
+                        else numpy_helper.to_array(of_axis)
+                    )
+            stored[name] = place
+    return stored, scales
+
+
+def pieces_of(array: Floats, initializers: Mapping[str, Floats]) -> list[Piece]:
+    """What a weight can be put together from; nothing where there are gaps."""
+    pieces: list[Piece] = []
+    covered = np.zeros(array.shape, bool) if array.ndim == 2 else None
+    for name, original in initializers.items():
+        if original.ndim != array.ndim or original.nbytes < SMALL:
+            continue
+        if original.shape == array.shape and np.array_equal(original, array):
+            return [(name, False, 0, 0)]
+        if covered is None:
+            continue
+        for transposed, piece in ((False, original), (True, original.T)):
+            for axis in (0, 1):
+                if piece.shape[1 - axis] != array.shape[1 - axis] or piece.shape[axis] > array.shape[axis]:
+                    continue
+                rows, first = (array, piece[0]) if axis == 0 else (array.T, piece[:, 0])
+                for begin in np.flatnonzero((rows == first).all(1)).tolist():
+                    place = (slice(begin, begin + piece.shape[0]), slice(None))
+                    place = place if axis == 0 else (slice(None), slice(begin, begin + piece.shape[1]))
+                    if np.array_equal(array[place], piece) and not covered[place].any():
+                        covered[place] = True
+                        pieces.append((name, transposed, axis, begin))
+    return pieces if covered is not None and covered.all() else []
