@@ -53,6 +53,8 @@ class BundleConfig(BaseModel):
 
     format_version: int = Field(FORMAT_VERSION, description="of this file; a newer one is refused")
     name: str = Field(description="what the model is called in lists and messages")
+    about: str = Field("", description="what it is good at, for who chooses a model: one sentence")
+    licence: str = Field("", description="of its data and its weights: one sentence")
     preprocessing: Preprocessing = Field(description="how an image becomes the encoder's input")
     encoder: dict[str, Any] = Field(description="what models.encoders builds the encoder from")
     decoder: dict[str, Any] = Field(description="what models builds the decoder from")

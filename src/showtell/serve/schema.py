@@ -106,6 +106,7 @@ class CaptionsOut(BaseModel):
 
 class ModelOut(BaseModel):
     name: str
+    about: str = Field(description="what it is good at; may be empty")
     grid: tuple[int, int] = Field(description="rows and columns of attention")
     vocabulary: int = Field(description="how many words it knows")
     options: dict[str, Any] = Field(description="its own search options")

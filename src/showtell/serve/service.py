@@ -89,6 +89,7 @@ class Service:
         models = [
             ModelOut(
                 name=model.name,
+                about=model.captioner.config.about,
                 grid=model.captioner.config.grid,
                 vocabulary=len(model.captioner.tokenizer),
                 options=asdict(model.captioner.config.search),

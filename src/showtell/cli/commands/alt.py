@@ -61,9 +61,11 @@ def alt(
     proposed = sum(show(document, texts) for document in documents)
     if write:
         written = sum(filled(document, texts, problems) for document in documents)
-        print(f"showtell: {written:,} of {proposed:,} written.", file=sys.stderr)
+        said = f"{written:,} of {proposed:,} written. Read them before you publish them: some are wrong."
+        print(f"showtell: {said}", file=sys.stderr)
     elif proposed:
-        print(f"showtell: {proposed:,} proposed; --write puts them into the files.", file=sys.stderr)
+        said = f"{proposed:,} proposed; --write puts them into the files. Read them first: some are wrong."
+        print(f"showtell: {said}", file=sys.stderr)
     for problem in (*problems, *missing):
         print_failure(problem)
     if problems or missing:

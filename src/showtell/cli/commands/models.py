@@ -42,6 +42,8 @@ def description(bundle: Bundle) -> list[str]:
     how = "samples" if search.sample else f"beam {search.beam}"
     lines = [
         f"{config.name}  ({bundle.path})",
+        *([f"  about     {config.about}"] if config.about else []),
+        *([f"  licence   {config.licence}"] if config.licence else []),
         f"  encoder   {settings(config.encoder)}",
         f"  decoder   {settings(config.decoder)}",
         f"  image     {config.preprocessing.size} x {config.preprocessing.size} pixels, {rows} x {columns} cells",

@@ -577,6 +577,8 @@ async function begin() {
   if (models.length > 1) $("model-b").selectedIndex = 1;
   $("compare").hidden = models.length < 2;
   $("models").hidden = false;
+  $("about").textContent = models[0].about;
+  $("about").hidden = !models[0].about;
   showOwn(models[0].options);
   showOptions();
   showModels();
