@@ -1,6 +1,5 @@
 """``showtell alt``: alternative text for the images of web pages and Markdown files that have none."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from showtell.captioner import Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.progress import print_failure, progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.images.names import printable
 from showtell.results.alt_text import Document, read_document, sentence
@@ -55,11 +54,10 @@ def alt(
     proposed = sum(show(document, texts) for document in documents)
     if write:
         written = sum(filled(document, texts, problems) for document in documents)
-        print(f"showtell: {written:,} of {proposed:,} written.", file=sys.stderr)
+        tell(f"{written:,} of {proposed:,} written.")
     elif proposed:
-        print(f"showtell: {proposed:,} proposed; --write puts them into the files.", file=sys.stderr)
-    for problem in (*problems, *missing):
-        print_failure(problem)
+        tell(f"{proposed:,} proposed; --write puts them into the files.")
+    tell(*problems, *missing)
     if problems or missing:
         raise typer.Exit(1)
 
@@ -105,7 +103,7 @@ def show(document: Document, texts: dict[Path, str]) -> int:
     """Print what is proposed for a document, and on stderr what is left alone; returns how many texts there are."""
     for skipped in document.skipped:
         line = f"{printable(str(document.path))}:{document.line_of(skipped)}"
-        print(f"showtell: {line}: {shortened(skipped.image)} {skipped.reason}.", file=sys.stderr)
+        tell(f"{line}: {shortened(skipped.image)} {skipped.reason}.")
     count = 0
     for place in document.places:
         text = texts.get(document.files[place.image])

@@ -12,8 +12,8 @@ import typer
 from showtell.bundle import BundleConfig
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.progress import meteor_progress, print_failure, progress_bar
-from showtell.cli.scores import diversity_table, tell
+from showtell.cli.progress import meteor_progress, progress_bar, tell
+from showtell.cli.scores import diversity_table
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
@@ -150,7 +150,7 @@ def caption_examples(
         try:
             for example, outcome in zip(examples, outcomes, strict=True):
                 if isinstance(outcome, ShowtellError):
-                    print_failure(outcome)
+                    tell(outcome)
                     bad += 1
                 else:
                     captions[example.image_id] = outcome[0]
