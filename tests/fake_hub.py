@@ -7,7 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 LARGE = (".safetensors", ".onnx", ".bin")  # stored as LFS files there
 
@@ -51,7 +54,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return  # who sent it was killed
         self.server.requests.append(f"{self.command} {path}")
         if self.server.refusal:
             status, code = self.server.refusal
@@ -128,11 +134,22 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_hub(commits: dict[str, list[dict[str, bytes]]]) -> Iterator[FakeHub]:
+def fake_hub(
+    commits: dict[str, list[dict[str, bytes]]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeHub]:
+    """The hub that this process, which has a token, talks to; what it fetches goes to `cache`."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="the extra 'hub' is not installed")
     server = FakeHub(("127.0.0.1", 0), Handler)
     server.commits, server.requests, server.uploads, server.private = commits, [], {}, {}
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_fake")
     try:
         yield server
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from showtell import files as replacing
+from showtell import files
 from showtell.cli import message_and_exit_code
 from showtell.errors import DataError, UsageError
 from showtell.files import (
@@ -89,7 +89,7 @@ def test_failing_leaves_the_old_file_and_nothing_else(file, monkeypatch, step):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(replacing.os, step, fail)
+    monkeypatch.setattr(files.os, step, fail)
     with pytest.raises(OSError, match="No space left"):
         replace_file(file, b"new")
     assert (file.read_bytes(), names(file.parent)) == (b"old", ["file"])
@@ -202,7 +202,7 @@ def test_windows_is_asked_again_while_somebody_reads(file, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(replacing, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0, 0.0))
     write_file(file, "new")
     assert (file.read_bytes(), len(refused)) == (b"new", 2)
 
@@ -221,6 +221,38 @@ def test_flushing_asks_for_a_file_that_is_open_for_writing(file, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     write_file(file, "new")
     assert len(flushed) == 1
+
+
+@pytest.mark.parametrize("way", ["new_file", "new_folder"])
+def test_what_a_killed_process_left_aside_goes_with_the_next(tmp_path, way):
+    """A folder of photos does not fill up with hidden files, however often a command is killed."""
+    path = tmp_path / "it"
+    shared = {"shared": True} if way == "new_folder" else {}
+    code = f"import pathlib, sys\nfrom showtell.files import {way}\n"
+    code += f"with {way}(pathlib.Path(sys.argv[1]), **{shared}): print('', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        [beside] = [name for name in names(tmp_path) if name.endswith(".tmp")]
+        with getattr(files, way)(path, **shared) as aside:  # nor is it taken from who is at work
+            assert aside.name != beside
+            assert beside in names(tmp_path)
+        process.kill()
+    assert beside in names(tmp_path)
+    with getattr(files, way)(path, **shared) as aside:
+        assert aside.name == beside
+    assert names(tmp_path) == ["it"]
+
+
+def test_where_there_are_no_locks_each_writes_to_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_lock", lambda file: False)
+    with new_file(tmp_path / "it") as late:
+        with new_file(tmp_path / "it") as early:
+            early.write_text("early")
+        late.write_text("late")
+    assert (tmp_path / "it").read_text() == "late"
+    assert names(tmp_path) == ["it"]
 
 
 def test_the_first_of_two_shared_folders_stays(tmp_path):

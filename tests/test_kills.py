@@ -21,11 +21,12 @@ from showtell.bundle import load_bundle
 from showtell.cli import main
 from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import model_of
-from showtell.errors import DataError
+from showtell.errors import BundleError, DataError
 from showtell.export import graphs
 from showtell.results.metadata import description_of
 from showtell.training import trainer  # noqa: F401
 from tests.cli.test_download import server  # noqa: F401  # a fixture
+from tests.fake_hub import fake_hub
 from tests.fake_model import picture, save_fake_model, use_fake_engine
 from tests.tiny_model import save_tiny_model
 from tests.training.test_trainer import TINY
@@ -55,7 +56,10 @@ def finish(*arguments: str) -> float:
 
 
 def kill_often(*arguments: str, seconds: float, check: Callable[[], object] = lambda: None) -> None:
-    """Kill a command at random moments of so many seconds, look at what it left each time, then let it end."""
+    """Kill a command at random moments of so many seconds, look at what it left each time, then let it end.
+
+    What those that were killed had written aside is gone then.
+    """
     moments = random.Random(0)
     killed = 0
     for _ in range(MOMENTS):
@@ -71,6 +75,7 @@ def kill_often(*arguments: str, seconds: float, check: Callable[[], object] = la
     assert killed, "it was never killed"
     finish(*arguments)
     check()
+    assert not [path for end in ("tmp", "lock", "new", "old") for path in Path().rglob(f".*.{end}")]
 
 
 @pytest.fixture
@@ -160,6 +165,10 @@ def test_features(place: Path) -> None:
     assert len(FeatureCache.open("killed")) == PHOTOS
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def model_or_nothing(folder: str) -> None:
     """A model folder is whole, or it is not there."""
     if Path(folder).exists():
@@ -178,11 +187,9 @@ def test_models(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     arguments = [command, "a", *["b"] * (command == "average"), "--out"]
     seconds = finish(*arguments, "whole")
     kill_often(*arguments, "killed", seconds=seconds, check=lambda: model_or_nothing("killed"))
-    left = {path.name: path.read_bytes() for path in Path("killed").iterdir()}
-    whole = {path.name: path.read_bytes() for path in Path("whole").iterdir()}
+    left, whole = contents(Path("killed")), contents(Path("whole"))
     assert left.keys() == whole.keys()
     assert all(left[name] == whole[name] for name in left if Path(name).suffix in (".bin", ".safetensors"))
-    assert not list(place.glob(".*"))
 
 
 def test_training(place: Path) -> None:
@@ -209,3 +216,45 @@ def test_download(server, tmp_path: Path) -> None:  # type: ignore[no-untyped-de
         for folder in ("killed", "whole")
     )
     assert left == whole
+
+
+def test_push(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each commit is the old model or the new one, the files that only the old one has included."""
+    save_tiny_model(place / "a", attention=True)
+    old = contents(place / "m") | {"encoder.onnx": b"old"}
+    with fake_hub({"us/whole": [old], "us/killed": [old]}, place / "cache", monkeypatch) as hub:
+
+        def command(name: str) -> list[str]:
+            return ["push", "a", f"hub:us/{name}", "--license", "mit"]
+
+        seconds = finish(*command("whole"))
+        whole = hub.commits["us/whole"][-1]
+        assert "encoder.onnx" not in whole
+
+        def old_or_new() -> None:
+            assert all(commit in (old, whole) for commit in hub.commits["us/killed"])
+
+        kill_often(*command("killed"), seconds=seconds, check=old_or_new)
+        assert hub.commits["us/killed"][-1] == whole
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_model_of_the_hub(pinned: bool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = contents(save_tiny_model(place / "a", attention=True))
+    with fake_hub({"us/m": [files]}, place / "cache", monkeypatch) as hub:
+        where = f"hub:us/m@{hub.sha('us/m')}" if pinned else "hub:us/m"
+
+        def whole_or_nothing() -> None:
+            with monkeypatch.context() as without_network:
+                without_network.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+                try:
+                    fetched = load_bundle(where)
+                except BundleError:
+                    return
+            assert contents(fetched.path) == files
+            shutil.rmtree("cache")  # the next one fetches it anew
+
+        seconds = finish("models", where)
+        shutil.rmtree("cache")
+        kill_often("models", where, seconds=seconds, check=whole_or_nothing)
+        assert contents(load_bundle(where).path) == files

@@ -33,14 +33,7 @@ def contents(folder):
 def server(monkeypatch, tmp_path, model):
     """A hub with one model of one commit, an empty cache, and a token."""
     junk = {"pytorch_model.bin": b"pickle", "run.py": b"evil", "sub/config.json": b"{}"}
-    with fake_hub({"museum/captions": [contents(model) | junk]}) as server:
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", "hf_fake")
+    with fake_hub({"museum/captions": [contents(model) | junk]}, tmp_path / "cache", monkeypatch) as server:
         yield server
 
 
@@ -84,6 +77,22 @@ def test_a_commit_in_the_cache_is_used_without_asking(server):
     server.requests.clear()
     assert load_bundle(pinned).config.training["hub"] == pinned
     assert server.requests == []
+
+
+@pytest.mark.parametrize("there", [["README.md"], ["config.json", "tokenizer.json"]])
+@pytest.mark.parametrize("way", ["newest", "pinned", "offline"])
+def test_what_a_killed_process_has_fetched_of_a_model_is_no_model(server, monkeypatch, there, way):
+    """Who names a commit got a part of it for ever, as a folder of that name is in the cache."""
+    from huggingface_hub import HfApi
+
+    HfApi().snapshot_download("museum/captions", allow_patterns=there)
+    pinned = f"{WHERE}@{server.sha('museum/captions')}"
+    if way == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(BundleError, match="is not in the cache"):
+            load_bundle(WHERE)
+    else:
+        assert load_bundle(pinned if way == "pinned" else WHERE).weights().keys() == {"w"}
 
 
 @pytest.mark.parametrize("way", ["offline", "no server", "server in trouble"])

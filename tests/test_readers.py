@@ -1,6 +1,5 @@
 """Who reads a file or a folder while another process replaces it, over and over, finds the old or the new."""
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from showtell.bundle import load_bundle
 from showtell.files import write_file
 from showtell.pages.training import write_report
 from tests.fake_model import save_fake_model
+from tests.fresh_processes import CONTEXT
 
 SECONDS = 3
-FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 
 
 def over_and_over(write: Callable[[Path], object], folder: Path, stop: Event) -> None:
@@ -27,8 +26,8 @@ def over_and_over(write: Callable[[Path], object], folder: Path, stop: Event) ->
 def replaced_meanwhile(write: Callable[[Path], object], folder: Path) -> Iterator[None]:
     """Another process writes without a pause."""
     write(folder)
-    stop = FORK.Event()
-    writer = FORK.Process(target=over_and_over, args=(write, folder, stop))
+    stop = CONTEXT.Event()
+    writer = CONTEXT.Process(target=over_and_over, args=(write, folder, stop))
     writer.start()
     try:
         yield

@@ -1,6 +1,8 @@
 """What showtell raises when something outside it is wrong: one sentence, and the way out."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ShowtellError(Exception):
@@ -58,6 +60,17 @@ class MissingExtraError(UsageError):
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
         """As above, from this class's own two arguments."""
         return type(self), (self.feature, self.extra)
+
+
+@contextmanager
+def needs(extra: str, feature: str) -> Iterator[None]:
+    """Around imports of packages that the core install leaves out. Raises MissingExtraError where one is missing."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").startswith("showtell"):  # that one is never missing: it is a defect
+            raise
+        raise MissingExtraError(feature, extra) from None
 
 
 def one_line(text: str) -> str:

@@ -17,7 +17,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -52,20 +52,15 @@ def new_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
         yield path
         return
     place = Path(os.path.realpath(path))
-    aside = _aside(place)
-    try:
-        with _called(path, aside):
-            aside.touch(exist_ok=False)
-            created = aside.stat()
-            yield aside
-            if not os.path.samestat(created, aside.stat()):  # safetensors renames a file that only its owner may read
-                aside.chmod(created.st_mode)
-            if flush:
-                _flush(aside)
-            move(aside, place)
-    finally:
-        with suppress(OSError):
-            aside.unlink()
+    with _aside(place) as aside, _called(path, aside):
+        aside.touch(exist_ok=False)
+        created = aside.stat()
+        yield aside
+        if not os.path.samestat(created, aside.stat()):  # safetensors renames a file that only its owner may read
+            aside.chmod(created.st_mode)
+        if flush:
+            _flush(aside)
+        move(aside, place)
     if flush:
         _flush_folder(place.parent)
 
@@ -102,10 +97,11 @@ def append(file: BinaryIO, content: bytes) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[bool]:
     """Keep other processes from locking the same file meanwhile; it is made if it is not there, and may be removed.
 
-    The lock ends with the process, in whatever way that ends: there is nothing to clean up.
+    The lock ends with the process, in whatever way that ends: there is nothing to clean up. Yields whether there are
+    locks on that disk at all.
 
     Raises:
         BlockingIOError: another process has locked it.
@@ -113,12 +109,12 @@ def locked(path: Path) -> Iterator[None]:
     """
     file = path.open("ab")
     try:
-        _lock(file)
+        has_locks = _lock(file)
         while not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
             file.close()  # who had it locked has removed it since
             file = path.open("ab")
-            _lock(file)
-        yield
+            has_locks = _lock(file)
+        yield has_locks
     finally:
         file.close()
 
@@ -133,9 +129,8 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         if path.is_file() or not path.exists():
-            aside = _aside(Path(os.path.realpath(path)))
-            aside.touch(exist_ok=False)
-            aside.unlink()
+            with _aside(Path(os.path.realpath(path))) as aside:
+                aside.touch(exist_ok=False)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.", "Name another file.") from None
 
@@ -182,27 +177,23 @@ def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """
     finish_replacing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stale = beside(path, f"{secrets.token_hex(4)}.new" if shared else "new"), beside(path, "old")
-    shutil.rmtree(fresh, ignore_errors=True)  # what somebody left who was killed
-    try:
-        with _called(path, fresh):
-            fresh.mkdir()
-            yield fresh
-            for file in fresh.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            _flush_folder(fresh)
-            if not shared:
-                shutil.rmtree(stale, ignore_errors=True)
-                if path.exists():
-                    move(path, stale)
-            try:
-                move(fresh, path)
-            except OSError:  # it is there: a reader has finished this, or another process was faster
-                if not path.exists():
-                    raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    stale = beside(path, "old")
+    with _aside(path) if shared else _cleared(beside(path, "new")) as fresh, _called(path, fresh):
+        fresh.mkdir()
+        yield fresh
+        for file in fresh.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        _flush_folder(fresh)
+        if not shared:
+            shutil.rmtree(stale, ignore_errors=True)
+            if path.exists():
+                move(path, stale)
+        try:
+            move(fresh, path)
+        except OSError:  # it is there: a reader has finished this, or another process was faster
+            if not path.exists():
+                raise
     shutil.rmtree(stale, ignore_errors=True)
     _flush_folder(path.parent)
 
@@ -358,9 +349,37 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return None
 
 
-def _aside(path: Path) -> Path:
-    """Where a file is written before it takes its place, of its own for every call."""
-    return beside(path, f"{secrets.token_hex(4)}.tmp")
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Where a file or a folder is written before it takes its place; what is still there afterwards goes.
+
+    It is one name for each path, so that what a killed process left there goes as well. If another process writes to it
+    now, or locks can't tell, it is a name of this call alone.
+    """
+    lock, alone = beside(path, "showtell.lock"), False
+    with ExitStack() as held:
+        if sys.platform != "win32":  # it removes nothing that is open
+            with suppress(OSError):
+                alone = held.enter_context(locked(lock))
+                held.callback(_remove, lock)
+        with _cleared(beside(path, "showtell.tmp" if alone else f"{secrets.token_hex(4)}.tmp")) as aside:
+            yield aside
+
+
+@contextmanager
+def _cleared(path: Path) -> Iterator[Path]:
+    """Nothing is there before and after the block, neither a file nor a folder."""
+    _remove(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def beside(path: Path, end: str) -> Path:
@@ -377,8 +396,8 @@ def fitting(name: str, room: int = LONGEST_NAME) -> str:
     return f"{begin}~{hashlib.sha256(data).hexdigest()[:8]}~{end}"
 
 
-def _lock(file: BinaryIO) -> None:
-    """Raises BlockingIOError when another process has the lock."""
+def _lock(file: BinaryIO) -> bool:
+    """Whether there are locks here; raises BlockingIOError when another process has this one."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -395,7 +414,8 @@ def _lock(file: BinaryIO) -> None:
         except BlockingIOError:
             raise
         except OSError:  # a network's file system without locks
-            pass
+            return False
+    return True
 
 
 def _flush(file: Path) -> None:

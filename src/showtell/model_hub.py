@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+from showtell.errors import BundleError, ShowtellError, UsageError, needs
 
 PREFIX = "hub:"
 LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN."
@@ -151,10 +151,8 @@ def card_with_facts(card: str, defaults: Mapping[str, Any], said: Mapping[str, A
 
 def _hub() -> tuple[Any, Any]:
     """The client, and the module of its errors. Raises MissingExtraError."""
-    try:
+    with needs("hub", "The Hugging Face Hub"):
         from huggingface_hub import HfApi, errors
-    except ImportError:
-        raise MissingExtraError("The Hugging Face Hub", "hub") from None
     return HfApi(library_name="showtell"), errors
 
 

@@ -1,9 +1,9 @@
 """What many processes rest on: shares of a step add up to it; values, gradients and errors reach all of them."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from showtell.training.inputs.batches import Batch, batch_of, epoch_of_batches
 from showtell.training.inputs.features import cached_features
 from showtell.training.precision import has_bfloat16
 from showtell.training.stages.cross_entropy import CrossEntropy
+from tests.fresh_processes import CONTEXT
 
 V = 12
 CAPTIONS = [[[1, *range(4, 5 + (i + k) % 5), 2] for k in range(1 + i % 3)] for i in range(7)]
@@ -101,24 +102,13 @@ def test_what_is_divided_is_put_together_again(length: int) -> None:
 # ------------------------------------------------------------------ two processes
 
 
-def on_two(work: Callable[[], Any], folder: Path) -> list[Any]:
-    """What `work` returns in two processes, or how they ended; forked, as importing PyTorch takes seconds."""
-    context = multiprocessing.get_context("fork")
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
-
-    def process(rank: int) -> None:
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-        try:
-            pipes[rank][1].send(work())
-        except SystemExit as ended:
-            pipes[rank][1].send(f"exit {ended.code}")
-        except Exception as error:
-            pipes[rank][1].send(f"{type(error).__name__}: {error}")
-        os._exit(0)
-
-    children = [context.Process(target=process, args=(rank,)) for rank in range(2)]
+def on_two(work: Callable[..., Any], folder: Path, *arguments: object) -> list[Any]:
+    """What `work` returns in two processes, or how they ended."""
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
+    children = [
+        CONTEXT.Process(target=process, args=(rank, folder / "meeting", sender, work, arguments))
+        for rank, (_, sender) in enumerate(pipes)
+    ]
     for child in children:
         child.start()
     for _, sender in pipes:
@@ -134,75 +124,99 @@ def on_two(work: Callable[[], Any], folder: Path) -> list[Any]:
     return results
 
 
+def process(
+    rank: int, meeting: Path, sender: Connection, work: Callable[..., Any], arguments: tuple[object, ...]
+) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    try:
+        distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+        sender.send(work(*arguments))
+    except SystemExit as ended:
+        sender.send(f"exit {ended.code}")
+    except Exception as error:
+        sender.send(f"{type(error).__name__}: {error}")
+    os._exit(0)
+
+
+def add_gradients() -> list[Any]:
+    model = nn.Module()
+    for name in ("both", "one", "none"):
+        model.register_parameter(name, nn.Parameter(torch.tensor([1.0 + processes.rank(), 2.0])))
+    model.register_buffer("mean", torch.tensor(8.0))
+    model.register_buffer("constant", torch.tensor(0.1))
+    processes.same_weights(model)
+    share = (0.75, 0.25)[processes.rank()]
+    with processes.gradients_added(model, share):
+        loss = (10.0 ** processes.rank() * model.both).sum()  # type: ignore[operator]
+        if processes.rank():
+            loss = loss + model.one[0]  # type: ignore[index]
+        loss.backward()
+        model.mean += (4.0, -8.0)[processes.rank()]  # type: ignore[operator]
+    return [
+        *(None if p.grad is None else p.grad.tolist() for p in model.parameters()),
+        model.both[0].item(),  # type: ignore[index]
+        *(float(buffer) for buffer in model.buffers()),
+    ]
+
+
 def test_gradients_and_buffers_are_added(tmp_path: Path) -> None:
     """A parameter that one process alone used has its gradient in both; one that none used has none, as AdamW needs."""
-
-    def work() -> list[Any]:
-        model = nn.Module()
-        for name in ("both", "one", "none"):
-            model.register_parameter(name, nn.Parameter(torch.tensor([1.0 + processes.rank(), 2.0])))
-        model.register_buffer("mean", torch.tensor(8.0))
-        model.register_buffer("constant", torch.tensor(0.1))
-        processes.same_weights(model)
-        share = (0.75, 0.25)[processes.rank()]
-        with processes.gradients_added(model, share):
-            loss = (10.0 ** processes.rank() * model.both).sum()  # type: ignore[operator]
-            if processes.rank():
-                loss = loss + model.one[0]  # type: ignore[index]
-            loss.backward()
-            model.mean += (4.0, -8.0)[processes.rank()]  # type: ignore[operator]
-        return [
-            *(None if p.grad is None else p.grad.tolist() for p in model.parameters()),
-            model.both[0].item(),  # type: ignore[index]
-            *(float(buffer) for buffer in model.buffers()),
-        ]
-
     expected = [[11.0, 11.0], [1.0, 0.0], None, 1.0, 8 + 0.75 * 4 - 0.25 * 8, torch.tensor(0.1).item()]
-    assert on_two(work, tmp_path) == [expected, expected]
+    assert on_two(add_gradients, tmp_path) == [expected, expected]
+
+
+def find_nothing() -> None:
+    with processes.agreed():
+        if processes.rank():
+            raise UsageError("Nothing is here.")
 
 
 def test_an_error_of_any_process_is_told_once_and_ends_all(tmp_path: Path) -> None:
-    def work() -> None:
-        with processes.agreed():
-            if processes.rank():
-                raise UsageError("Nothing is here.")
+    assert on_two(find_nothing, tmp_path) == ["UsageError: Nothing is here.", "exit 2"]
 
-    assert on_two(work, tmp_path) == ["UsageError: Nothing is here.", "exit 2"]
+
+def lose_one() -> None:
+    processes.wait()
+    if processes.rank():
+        os.kill(os.getpid(), signal.SIGKILL)
+    processes.wait()
 
 
 def test_who_is_left_says_that_another_is_gone(tmp_path: Path) -> None:
-    def work() -> None:
-        processes.wait()
-        if processes.rank():
-            os.kill(os.getpid(), signal.SIGKILL)
-        processes.wait()
-
-    said, killed = on_two(work, tmp_path)
+    said, killed = on_two(lose_one, tmp_path)
     assert killed == "killed"
     assert said.startswith("ProcessLost: Process 0 of 2 stopped, as another one has failed or was killed.")
     assert said.endswith("The same command with --resume goes on from the last checkpoint.")
 
 
-def test_random_numbers_differ_and_follow_from_the_place(tmp_path: Path) -> None:
-    def work() -> list[float]:
-        torch.manual_seed(0)
-        drawn = []
-        for place in ((1, 2, 3), (1, 2, 4), (1, 2, 3)):
-            processes.own_random_numbers(*place)
-            drawn.append(float(torch.rand(())))
-        return drawn
+def draw() -> list[float]:
+    torch.manual_seed(0)
+    drawn = []
+    for place in ((1, 2, 3), (1, 2, 4), (1, 2, 3)):
+        processes.own_random_numbers(*place)
+        drawn.append(float(torch.rand(())))
+    return drawn
 
-    main, other = on_two(work, tmp_path)
+
+def test_random_numbers_differ_and_follow_from_the_place(tmp_path: Path) -> None:
+    main, other = on_two(draw, tmp_path)
     torch.manual_seed(0)
     assert main == [float(torch.rand(())) for _ in range(3)], "the main process goes on as if it were alone"
     assert other[0] == other[2] != other[1]
     assert not set(main) & set(other)
 
 
+def build_cache(folder: Path, examples: list[Example], readable: list[str]) -> tuple[int, list[str], Any]:
+    """How often it was told of, which photos it lacks, and what it holds."""
+    torch.manual_seed(0)
+    told = [0]
+    cache = cached_features("photos", examples, build_encoder(LITE), folder, lambda *_: told.append(1))
+    return len(told), sorted(cache.unreadable), cache.rows(readable)
+
+
 def test_two_processes_build_one_cache(tmp_path: Path) -> None:
     """Each encodes its share; photos that the other one could not read are left out too, and named."""
-    torch.manual_seed(0)
-    encoder = build_encoder(LITE)
     examples = []
     for number in range(9):
         path = tmp_path / f"{number}.png"
@@ -211,18 +225,12 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
     for number in (2, 5):  # one of each process's share
         (tmp_path / f"{number}.png").write_bytes(b"no photo")
     readable = [example.image_id for example in examples if example.image_id not in ("2.png", "5.png")]
-    read = [0]
-
-    def work() -> Any:
-        cache = cached_features("photos", examples, encoder, tmp_path / "two", lambda *_: read.append(1))
-        return len(read), sorted(cache.unreadable), cache.rows(readable)
-
-    main, other = on_two(work, tmp_path)
-    alone = cached_features("photos", examples, encoder, tmp_path / "one")
+    main, other = on_two(build_cache, tmp_path, tmp_path / "two", examples, readable)
+    _, unreadable, rows = build_cache(tmp_path / "one", examples, readable)
     assert (main[0], other[0]) == (1 + 1 + 5, 1 + 1 + 4)
     for of_process in (main, other):
-        assert of_process[1] == sorted(alone.unreadable) == ["2.png", "5.png"]
-        np.testing.assert_allclose(of_process[2], alone.rows(readable), rtol=1e-2, atol=1e-3)
+        assert of_process[1] == unreadable == ["2.png", "5.png"]
+        np.testing.assert_allclose(of_process[2], rows, rtol=1e-2, atol=1e-3)
 
 
 # ------------------------------------------------------------------ what can't be combined

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -32,30 +33,16 @@ DEATHS_OF_AN_IMAGE = 2  # before it is passed over
 Outcome = list[Caption] | ShowtellError
 
 
+@dataclass(frozen=True)
 class PartCaptioner:
-    """Captions one part after the other.
+    """Captions one part after the other."""
 
-    Args:
-        captioner: the model.
-        options: of the search.
-        results: where the captions go.
-        made_with: what the captions depend on; it goes into each file.
-        batch_size: images captioned together.
-    """
-
-    def __init__(
-        self,
-        captioner: Captioner,
-        options: SearchOptions,
-        results: Results,
-        made_with: Mapping[str, Any],
-        batch_size: int,
-    ) -> None:
-        self.captioner = captioner
-        self.options = options
-        self.results = results
-        self.made_with = made_with
-        self.batch_size = batch_size
+    captioner: Captioner
+    options: SearchOptions
+    results: Results
+    made_with: Mapping[str, Any]
+    """What the captions depend on; it goes into each file."""
+    batch_size: int
 
     def __call__(self, number: int, part: Part) -> tuple[int, int]:
         """Caption a part, and write its file. Returns how many images were captioned, and how many could not be."""

@@ -16,7 +16,7 @@ from typing import Any
 from showtell.bulk.captioning import PartCaptioner
 from showtell.bulk.results import Results
 from showtell.captioner import EngineName, load
-from showtell.errors import MissingExtraError, ShowtellError, UsageError
+from showtell.errors import ShowtellError, UsageError, needs
 from showtell.search.options import SearchOptions
 
 RESTARTS = 100  # of one actor: machines that are taken away are forgiven, a loop of crashes ends some time
@@ -158,11 +158,9 @@ def _connected() -> Any:
     """Ray, connected to a cluster."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
+    with needs("bulk", "--engine ray"):
         import ray
         import ray.data
-    except ImportError:
-        raise MissingExtraError("--engine ray", "bulk") from None
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)  # its log files have the rest

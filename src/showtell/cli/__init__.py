@@ -20,7 +20,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from showtell import __version__
-from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
+from showtell.cli.progress import tell
+from showtell.errors import Interrupted, ShowtellError, UsageError
 
 COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
@@ -52,7 +53,7 @@ class ToStderr(logging.Handler):
     """What the layers below have to say beside their results: a line on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"showtell: {one_line(record.getMessage())}", file=sys.stderr)
+        tell(record.getMessage())
 
 
 class LazyGroup(TyperGroup):
@@ -137,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("SHOWTELL_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
         line, code = message_and_exit_code(error)
-        print(f"showtell: {line}", file=sys.stderr)
+        tell(line)
         return code
 
 
@@ -151,17 +152,17 @@ codecs.register_error(ESCAPED, escaped)
 
 
 def message_and_exit_code(error: Exception) -> tuple[str, int]:
-    """What a user reads of an error, on one line, and what a script sees of it."""
+    """What a user reads of an error, and what a script sees of it."""
     if isinstance(error, ShowtellError):
-        return one_line(str(error)), error.exit_code
+        return str(error), error.exit_code
     if isinstance(error, CommandLineError):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "showtell"
-        return f"{one_line(error.format_message())} See: {path} -h", 2  # type: ignore[attr-defined]
+        return f"{error.format_message()} See: {path} -h", 2  # type: ignore[attr-defined]
     if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1
     return (
-        f"unexpected {type(error).__name__}: {one_line(str(error))} "
+        f"unexpected {type(error).__name__}: {error} "
         "(a defect of showtell; run again with SHOWTELL_DEBUG=1 to see where)",
         1,
     )

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from showtell.captioner import Caption, Captioner
-from showtell.cli.progress import print_failure, progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.data import Example
 from showtell.errors import Interrupted, ShowtellError
 
@@ -29,7 +29,7 @@ def caption_examples(
         try:
             for example, outcome in zip(examples, outcomes, strict=True):
                 if isinstance(outcome, ShowtellError):
-                    print_failure(outcome)
+                    tell(outcome)
                     bad += 1
                 else:
                     captions[example.image_id] = outcome[0]

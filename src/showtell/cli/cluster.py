@@ -1,7 +1,6 @@
 """``showtell caption --engine ray``: captions by a cluster, as a folder of Parquet files."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
@@ -12,8 +11,8 @@ import typer
 
 from showtell.bundle import default_model, load_bundle
 from showtell.captioner import EngineName, load
-from showtell.cli.progress import progress_bar
-from showtell.errors import Interrupted, UsageError, one_line
+from showtell.cli.progress import progress_bar, tell
+from showtell.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for what only a cluster needs
     from showtell.bulk.cluster import ModelFiles, Work
@@ -107,8 +106,7 @@ def caption_on_cluster(
     else:
         results.check(made_with)
         folder = begun["folder"]
-    for said in finder.notes():
-        print(f"showtell: {one_line(said)}", file=sys.stderr)
+    tell(*finder.notes())
     lines = results.lines()
     over = results.done()
     left = {number: place for number, place in enumerate(lines) if number not in over}
@@ -116,9 +114,9 @@ def caption_on_cluster(
     work = Work(where, folder, options, made_with, batch_size, threads, engine)
     done, failed = _captioned(files, work, left, workers, all_parts=len(lines))
     results.tidy()
-    print(f"showtell: {done:,} captioned, {failed:,} failed.", file=sys.stderr)
+    tell(f"{done:,} captioned, {failed:,} failed.")
     if failed:
-        print(f"showtell: the column 'error' in {out} says why.", file=sys.stderr)
+        tell(f"the column 'error' in {out} says why.")
     if failed or finder.problems:
         raise typer.Exit(1)
 

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from showtell.errors import ShowtellError, one_line
+from showtell.errors import one_line
 
 
-def print_failure(error: ShowtellError) -> None:
-    """Tell of one input that failed, while the others go on."""
-    print(f"showtell: {one_line(str(error))}", file=sys.stderr)
+def tell(*said: object) -> None:
+    """Say on stderr, on a line each, what went wrong, or what a reader of the results should know."""
+    for each in said:
+        print(f"showtell: {one_line(str(each))}", file=sys.stderr)
 
 
 class LogLines:
@@ -102,7 +103,7 @@ def meteor_progress() -> Iterator[Callable[[float], None]]:
         def progress(fraction: float) -> None:
             nonlocal advance, percent
             if advance is None:
-                print("showtell: building METEOR's index in the cache folder, once for all.", file=sys.stderr)
+                tell("building METEOR's index in the cache folder, once for all.")
                 advance = shown.enter_context(progress_bar("percent", 100))
             while percent < int(100 * fraction):
                 percent += 1

@@ -1,6 +1,5 @@
 """What `score`, `compare` and `evaluate` share: options, tables, and which metrics are computed."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,12 +56,6 @@ def asked_metrics(named: Sequence[str] | None, spice: bool) -> list[str]:
 def missing_though_asked(report: Report, named: Sequence[str] | None) -> bool:
     """Whether a metric is missing that the command line names; METEOR, left out of the core install, is no error."""
     return any(named or not METRICS[name].default for name in report.missing)
-
-
-def tell(*notes: str) -> None:
-    """Say on stderr what a reader of the scores should know."""
-    for note in notes:
-        print(f"showtell: {note}", file=sys.stderr)
 
 
 def captions_table(system: Diversity, people: Diversity, objects: Invented | None = None) -> "Table":

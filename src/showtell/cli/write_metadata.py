@@ -1,13 +1,13 @@
 """``showtell caption --write-metadata``: each photo's best caption becomes the description in its file."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from showtell.errors import ImageError, UsageError, one_line
+from showtell.cli.progress import tell
+from showtell.errors import ImageError, UsageError
 from showtell.images.storage import StoredImage
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Descriptions:
             else:
                 self.had_one += 1
         except ImageError as error:
-            print(f"showtell: {one_line(str(error))}", file=sys.stderr)
+            tell(error)
             self.failed += 1
 
     def summary(self) -> str:
@@ -108,4 +108,4 @@ def open_descriptions(
     try:
         yield descriptions
     finally:
-        print(f"showtell: {descriptions.summary()}", file=sys.stderr)
+        tell(descriptions.summary())

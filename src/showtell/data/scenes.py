@@ -31,7 +31,6 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 RADII = {"big": 0.20, "small": 0.13}
 """Half of a thing's width, as a fraction of the canvas's side: 90 and 58 of 224 pixels across."""
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 WAYS_TO_SAY = {
     "left of": ("left of", "to the left of"),
     "right of": ("right of", "to the right of"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from showtell.errors import DataError, ImageError, MissingExtraError, ShowtellError, UsageError, reason_of
+from showtell.errors import DataError, ImageError, ShowtellError, UsageError, needs, reason_of
 from showtell.images.names import WEB, is_remote
 from showtell.images.urls import Unanswered, fetch
 
@@ -213,10 +213,8 @@ def file_system(file: str, extra: str = "shards") -> tuple[Any, str]:
         UsageError: there is no such kind of address.
         MissingExtraError: fsspec is not installed.
     """
-    try:
+    with needs(extra, "What lies at an address"):
         from fsspec.core import url_to_fs
-    except ImportError:
-        raise MissingExtraError("What lies at an address", extra) from None
     try:
         system, path = url_to_fs(file)
     except ValueError as error:

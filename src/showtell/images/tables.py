@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from showtell.errors import DataError, ImageError, MissingExtraError, UsageError, reason_of
+from showtell.errors import DataError, ImageError, UsageError, needs, reason_of
 from showtell.images.names import is_remote
 from showtell.images.storage import ImageBytes, StoredImage, open_file
 
@@ -165,11 +165,9 @@ def _leaves(file: Any) -> list[str]:
 
 
 def _opened(table: str) -> Any:
-    try:
+    with needs("tables", "Reading Parquet"):
         import pyarrow
         from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise MissingExtraError("Reading Parquet", "tables") from None
     try:
         return ParquetFile(open_file(table) if is_remote(table) else table, buffer_size=BUFFER, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:

@@ -283,7 +283,9 @@ def test_coco_files_of_another_kind(tmp_path: Path) -> None:
     draw(tmp_path, "1.jpg")
     instances = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "bbox": []}]}
     file = write(tmp_path / "instances.json", json.dumps(instances))
-    with pytest.raises(DataError, match=r"instances\.json is not a COCO captions file \('caption' is missing\)"):
+    with pytest.raises(
+        DataError, match=r"instances\.json is not a COCO captions file \('caption' is missing or unknown\)"
+    ):
         data.load(f"coco:{file}")
     write(file, "[1]")
     with pytest.raises(DataError, match="is not a COCO captions file"):

@@ -1,6 +1,5 @@
 """``showtell alt``: alternative text for the images of web pages and Markdown files that have none."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from showtell.captioner import Captioner, load
 from showtell.cli import options as shared
-from showtell.cli.progress import print_failure, progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.confidence import GUESS
 from showtell.errors import DataError, ImageError, Interrupted, ShowtellError
 from showtell.images.names import printable
@@ -61,13 +60,10 @@ def alt(
     proposed = sum(show(document, texts) for document in documents)
     if write:
         written = sum(filled(document, texts, problems) for document in documents)
-        said = f"{written:,} of {proposed:,} written. Read them before you publish them: some are wrong."
-        print(f"showtell: {said}", file=sys.stderr)
+        tell(f"{written:,} of {proposed:,} written. Read them before you publish them: some are wrong.")
     elif proposed:
-        said = f"{proposed:,} proposed; --write puts them into the files. Read them first: some are wrong."
-        print(f"showtell: {said}", file=sys.stderr)
-    for problem in (*problems, *missing):
-        print_failure(problem)
+        tell(f"{proposed:,} proposed; --write puts them into the files. Read them first: some are wrong.")
+    tell(*problems, *missing)
     if problems or missing:
         raise typer.Exit(1)
 
@@ -101,7 +97,7 @@ def texts_of(
                 if isinstance(outcome, ShowtellError):
                     problems.append(outcome)
                 elif reason := outcome[0].if_at_least(least).left_out:
-                    print(f"showtell: {printable(str(image))} is left out: {reason}.", file=sys.stderr)
+                    tell(f"{printable(str(image))} is left out: {reason}.")
                 elif text := sentence(outcome[0].text):
                     texts[image] = text
                 else:
@@ -116,7 +112,7 @@ def show(document: Document, texts: dict[Path, str]) -> int:
     """Print what is proposed for a document, and on stderr what is left alone; returns how many texts there are."""
     for skipped in document.skipped:
         line = f"{printable(str(document.path))}:{document.line_of(skipped)}"
-        print(f"showtell: {line}: {shortened(skipped.image)} {skipped.reason}.", file=sys.stderr)
+        tell(f"{line}: {shortened(skipped.image)} {skipped.reason}.")
     count = 0
     for place in document.places:
         text = texts.get(document.files[place.image])

@@ -1,6 +1,5 @@
 """``showtell calibrate``: teach a model to tell how sure it is, on photos with captions that training has not seen."""
 
-import sys
 from typing import Annotated
 
 import numpy as np
@@ -10,6 +9,7 @@ from showtell.bundle import load_bundle, save_config
 from showtell.captioner import load
 from showtell.cli import options as shared
 from showtell.cli.captioning import caption_examples, from_files
+from showtell.cli.progress import tell
 from showtell.cli.scores import calibration_lines
 from showtell.confidence import FEWEST, RIGHT, Confidence
 from showtell.data import joined
@@ -55,5 +55,5 @@ def calibrate(
     print(f"{bundle.path}: fitted on {len(ciders):,} captions.")
     print(calibration_lines(calibration(found.of(np.stack(features)), np.array(ciders), RIGHT)))
     if bad:
-        print(f"showtell: {bad:,} photos could not be read.", file=sys.stderr)
+        tell(f"{bad:,} photos could not be read.")
         raise typer.Exit(1)

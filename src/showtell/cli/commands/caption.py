@@ -15,7 +15,7 @@ import typer
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import cluster
 from showtell.cli import options as shared
-from showtell.cli.progress import print_failure, progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.cli.write_metadata import (
     Descriptions,
     KeepOriginal,
@@ -24,7 +24,7 @@ from showtell.cli.write_metadata import (
     open_descriptions,
 )
 from showtell.confidence import GUESS
-from showtell.errors import Interrupted, ShowtellError, UsageError, one_line
+from showtell.errors import Interrupted, ShowtellError, UsageError
 from showtell.images.decode import Source
 from showtell.images.sources import find_images, listed_names
 from showtell.images.storage import StoredImage
@@ -150,16 +150,14 @@ def caption(
             least=GUESS if min_confidence is None else min_confidence,
         ) as descriptions,
     ):
-        for said in finder.notes():
-            print(f"showtell: {one_line(said)}", file=sys.stderr)
+        tell(*finder.notes())
         bad = caption_all(
             captioner, search, images, results, explanations, descriptions, batch_size, least, bar=output is not None
         )
     if explanations and not explanations.has_attention:
-        name = captioner.config.name
-        print(f"showtell: {name} has no attention to show; {explain} holds photos and captions.", file=sys.stderr)
+        tell(f"{captioner.config.name} has no attention to show; {explain} holds photos and captions.")
     if bad or finder.problems:
-        print(f"showtell: {len(images) - bad:,} captioned, {bad + len(finder.problems):,} failed.", file=sys.stderr)
+        tell(f"{len(images) - bad:,} captioned, {bad + len(finder.problems):,} failed.")
     if bad or finder.problems or (descriptions and descriptions.failed):
         raise typer.Exit(1)
 
@@ -227,8 +225,7 @@ def caption_all(
             else "With -o FILE, --resume could go on.",
         ) from None
     finally:
-        for number in sorted(failures):
-            print_failure(failures[number])
+        tell(*(failures[number] for number in sorted(failures)))
     return len(failures)
 
 

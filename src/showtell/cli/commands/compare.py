@@ -1,7 +1,6 @@
 """``showtell compare``: two systems on the same images; is the difference more than the luck of the draw?"""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from showtell.cli import scores
-from showtell.cli.progress import meteor_progress
+from showtell.cli.progress import meteor_progress, tell
 from showtell.data import Predictions, References, matched, read_predictions, read_references
 from showtell.errors import DataError
 from showtell.files import check_writable, write_file
@@ -48,7 +47,7 @@ def compare(
     metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     sides = [matched(read_predictions(file), references) for file in (first, second)]
-    scores.tell(*references.notes, *(note for side in sides for note in side.notes))
+    tell(*references.notes, *(note for side in sides for note in side.notes))
     both = [i for i, said in references.captions.items() if said and all(i in side.captions for side in sides)]
     if not both:
         raise DataError(
@@ -67,7 +66,7 @@ def compare(
             )
             for side in sides
         ]
-    scores.tell(*reports[0].doubts)
+    tell(*reports[0].doubts)
     found = compared(
         (first, second), sides, references, reports, draws=draws, confidence=confidence, seed=seed, show=show
     )
@@ -186,10 +185,7 @@ def print_comparison(found: Comparison) -> None:
     for letter, mark in zip("AB", found.signatures, strict=True):
         console.print(f"{letter} {mark}")
     for why, images in found.left_out.items():
-        print(
-            f"showtell: {len(images):,} images {why}; they are not compared: {scores.first_few(images)}",
-            file=sys.stderr,
-        )
+        tell(f"{len(images):,} images {why}; they are not compared: {scores.first_few(images)}")
 
 
 def facts(found: Comparison) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from showtell.bundle import BundleConfig
 from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
 from showtell.cli.captioning import caption_examples, from_files
-from showtell.cli.progress import meteor_progress
-from showtell.cli.scores import calibration_lines, captions_table, tell
+from showtell.cli.progress import meteor_progress, tell
+from showtell.cli.scores import calibration_lines, captions_table
 from showtell.confidence import RIGHT
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data

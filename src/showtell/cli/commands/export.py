@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from showtell.bundle import load_bundle
 from showtell.captioner import Captioner, load
-from showtell.cli.progress import progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data
-from showtell.errors import MissingExtraError, ShowtellError, UsageError, one_line
+from showtell.errors import ShowtellError, UsageError, needs
 from showtell.export.weights import Weights
 from showtell.images.decode import Pixels, Preprocessing, prepare, read_image
 from showtell.images.sources import find_images
@@ -71,12 +71,8 @@ def export(
     examples = [] if dataset is None else dataset.split(split)
     compared = prepared(examples[:COMPARED], preprocessing) if examples else None
     calibration = calibration_photos(dataset, photos, preprocessing) if int8 else None
-    try:
+    with needs("train,export", "showtell export"):
         from showtell.export.graphs import export as write_exported
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("showtell"):
-            raise
-        raise MissingExtraError("showtell export", "train,export") from None
     print(f"exporting {bundle.config.name}, which takes a minute or two", file=sys.stderr)
     differences = write_exported(bundle, out, compared, weights, calibration)
     on = "random images" if compared is None else f"random images and {len(compared)} photos"
@@ -126,8 +122,7 @@ def calibration_photos(
         assert dataset is not None
         return prepared(spread(dataset.split("train")), preprocessing)
     images, finder = find_images([str(folder)])
-    for said in finder.notes():
-        print(f"showtell: {one_line(said)}", file=sys.stderr)
+    tell(*finder.notes())
     if not images:
         raise UsageError(f"--photos {folder} holds no image.", "Give a folder of photos like those to be captioned.")
     side = preprocessing.shorter_side

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from showtell.cli.progress import progress_bar
+from showtell.cli.progress import progress_bar, tell
 from showtell.data import load
 from showtell.data.features.cache import FeatureCache, images_done, megabytes, part_name
-from showtell.errors import Interrupted, MissingExtraError, UsageError
+from showtell.errors import Interrupted, UsageError, needs
 
 app = typer.Typer(add_completion=False)
 
@@ -47,14 +47,12 @@ def features(
     ] = None,
 ) -> None:
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
-    try:
+    with needs("train", "showtell features"):
         from accelerate.utils import set_seed
 
         from showtell.models.encoders import build_encoder
         from showtell.training.inputs.feature_builders import fill_in_processes
         from showtell.training.inputs.features import examples_of_part, fill, writer_for
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("showtell features", "train") from error
 
     given = {"name": encoder, "size": size, "grid": grid, "weights": weights}
     settings = {key: value for key, value in given.items() if value is not None}
@@ -86,8 +84,7 @@ def features(
         raise Interrupted("Stopped by Ctrl-C; the same command goes on where it was.") from None
     seconds = time.monotonic() - begun
     cache = FeatureCache.open(out)
-    for reason in cache.unreadable.values():
-        print(f"showtell: {reason}", file=sys.stderr)
+    tell(*cache.unreadable.values())
     speed = f", {to_do:,} tried in {seconds:,.0f} s, {to_do / seconds:.1f} images/s" if to_do else ""
     print(f"{out}: {len(cache):,} images{speed}, {len(cache.unreadable):,} unreadable")
     print(f"made by {cache.fingerprint}")

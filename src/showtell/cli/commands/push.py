@@ -8,6 +8,7 @@ import typer
 
 from showtell import model_hub as hub
 from showtell.bundle import CARD, FILES, BundleConfig, load_bundle
+from showtell.cli.progress import tell
 from showtell.files import read_text
 
 app = typer.Typer()
@@ -40,7 +41,7 @@ def push(
         disable_progress_bars()
     pushed = hub.push_model(bundle.path, repository, FILES, card, private=private, message=message)
     if "\nlicense:" not in card:
-        print("showtell: the model has no license, so nobody else may use it. Say --license.", file=sys.stderr)
+        tell("the model has no license, so nobody else may use it. Say --license.")
     print(f"Pushed. To caption with it: showtell caption photo.jpg --model {pushed}")
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from showtell.cli import scores
-from showtell.cli.progress import meteor_progress
+from showtell.cli.progress import meteor_progress, tell
 from showtell.data import Predictions, matched, read_predictions, read_references
 from showtell.errors import UsageError
 from showtell.files import check_writable, write_file
@@ -58,7 +57,7 @@ def score(
     metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
-    scores.tell(*references.notes, *predictions.notes)
+    tell(*references.notes, *predictions.notes)
     training = training_captions(train) if train else None
     with meteor_progress() as progress:
         report = score_captions(
@@ -68,7 +67,7 @@ def score(
             order_independent=order_independent,
             progress=progress,
         )
-    scores.tell(*report.doubts)
+    tell(*report.doubts)
     people = diversity([of_image[0] for of_image in report.references], training)
     system = diversity(report.candidates, training)
     mark = signature(report, predictions.decoding)
@@ -131,14 +130,9 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
         ("in PRED have no references", report.without_references),
     ):
         if ids:
-            print(
-                f"showtell: {len(ids):,} images {what}; they are not scored: {scores.first_few(ids)}", file=sys.stderr
-            )
+            tell(f"{len(ids):,} images {what}; they are not scored: {scores.first_few(ids)}")
     if predictions.spare:
-        print(
-            f"showtell: {pred} has {predictions.spare:,} further captions of its images; the first counts.",
-            file=sys.stderr,
-        )
+        tell(f"{pred} has {predictions.spare:,} further captions of its images; the first counts.")
 
 
 def facts(report: Report, predictions: Predictions, system: Diversity, people: Diversity, mark: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import typer
 from showtell.bundle import default_model
 from showtell.captioner import Captioner, EngineName, load
 from showtell.cli.options import Engine
-from showtell.errors import MissingExtraError
+from showtell.cli.progress import tell
+from showtell.errors import needs
 
 LIMITS, SPEED = "Limits", "Speed"
 BODIES_HELD = 8  # of the largest size; of smaller ones, more
@@ -78,14 +79,10 @@ def serve(
     ] = 30,
 ) -> None:
     """Serve a page and an HTTP API (POST /v1/captions) until Ctrl-C. Nothing that is sent is stored."""
-    try:
+    with needs("serve", "The server"):
         from showtell.serve.examples import find_examples
         from showtell.serve.server import serve as run
         from showtell.serve.settings import Settings
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("showtell"):
-            raise
-        raise MissingExtraError("The server", "serve") from None
     settings = Settings(
         max_bytes=int(max_size * 2**20),
         held_bytes=BODIES_HELD * int(max_size * 2**20),
@@ -102,7 +99,7 @@ def serve(
     def announce(url: str) -> None:
         print(f"showtell serves {', '.join(captioners)} at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if not token and not is_loopback(host):
-            print("showtell: other machines can reach this server, and it asks for no --token.", file=sys.stderr)
+            tell("other machines can reach this server, and it asks for no --token.")
 
     offered = find_examples(captioners.values(), examples)
     run(captioners, settings, host=host, port=port, examples=offered, announce=announce)

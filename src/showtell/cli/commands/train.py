@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from showtell.cli.progress import LogLines
+from showtell.cli.progress import LogLines, tell
 from showtell.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class _Screen:
         from showtell.training.events import Encoding, Note
 
         if isinstance(event, Note):
-            print(f"showtell: {event.text}", file=sys.stderr)
+            tell(event.text)
         elif isinstance(event, Encoding):
             if event.images and not event.done:
                 print(f"Features of {event.images:,} images: {megabytes(event.size)} to write.", file=sys.stderr)

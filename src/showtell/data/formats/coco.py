@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, id_of
-from showtell.data.dataset import SPLIT_NAMES, SPLITS, Dataset, Split, automatic_split, dataset_of_files, first_names
-from showtell.data.formats.layout import holds_images, not_found, settings_of, slashed
+from showtell.data.dataset import SPLIT_NAMES, SPLITS, Dataset, Split, dataset_of_files
+from showtell.data.formats.layout import holds_images, not_found, settings_of, slashed, split_by_file, understood
 from showtell.errors import DataError
 from showtell.files import read_json
 
@@ -67,9 +67,7 @@ def _load_files(
     if unlisted:
         notes.append(f"Captions left out because no file of their image is named: {unlisted:,}.")
     if len(files) == 1 or "split" in settings:
-        firsts = first_names(paths)
-        splits, note = automatic_split(firsts.values(), f"{files[0][0].name} is the only file of captions", settings)
-        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
+        splits, note = split_by_file(paths, f"{files[0][0].name} is the only file of captions", settings)
         notes.append(note)
     else:
         absent = [split for split in SPLITS if split not in splits.values()]
@@ -90,8 +88,8 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
     """
     names: dict[str, str | None] = {}
     texts: dict[str, list[str]] = {}
-    called = str(file)
-    try:
+    needed = "It needs images with id and file_name, and annotations with image_id and caption."
+    with understood(file, "a COCO captions file", needed):
         for image in content["images"]:
             number = _id(image["id"])
             name = image.get("file_name")
@@ -101,13 +99,7 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
                 raise DataError(f"{file}: image {number} is {names[number]} and {name}.", "Give each image its own id.")
         for note in content["annotations"]:
             number = _id(note["image_id"])
-            texts.setdefault(number, []).extend(captions_of(note["caption"], f"{called}, a caption of image {number}"))
-    except (KeyError, TypeError, AttributeError) as error:
-        lacks = f" ('{error.args[0]}' is missing)" if isinstance(error, KeyError) else ""
-        raise DataError(
-            f"{file} is not a COCO captions file{lacks}.",
-            "It needs images with id and file_name, and annotations with image_id and caption.",
-        ) from error
+            texts.setdefault(number, []).extend(captions_of(note["caption"], f"{file}, a caption of image {number}"))
     return names, texts
 
 

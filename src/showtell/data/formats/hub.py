@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, empty_captions, id_of, tidy
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
-from showtell.data.formats.layout import common_folder, settings_of, slashed
-from showtell.errors import DataError, MissingExtraError, reason_of
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, is_shares
+from showtell.data.formats.layout import common_folder, settings_of, slashed, split_by_name
+from showtell.errors import DataError, needs, reason_of
 from showtell.images.storage import ContainedImage, read_file
 from showtell.images.tables import COLUMNS, plain
 
@@ -165,7 +165,9 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     if not keys:
         raise DataError(f"{name} has no captions in {', '.join(columns.captions)}.")
     names = _image_ids(keys)
-    splits, notes = _splits(keys, names, told, settings)
+    parts_say = {names[key]: SPLIT_NAMES.get(key[0].strip().lower()) for key in keys}
+    why = "Neither a column nor the parts name train, dev and test"
+    splits, notes = split_by_name({names[key]: told.get(key) for key in keys}, parts_say, why, settings)
     if captionless:
         notes.append(f"Rows without a caption: {captionless:,}.")
     notes += empty_captions(empty)
@@ -221,10 +223,8 @@ def _holds_images(feature: Any) -> bool:
 
 def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: Any) -> dict[str, Any]:
     """Its parts by name, `datasets.Dataset`s or, streamed, `IterableDataset`s with known columns. Raises DataError."""
-    try:
+    with needs("datasets", "Reading Hugging Face data sets"):
         import datasets
-    except ImportError:
-        raise MissingExtraError("Reading Hugging Face data sets", "datasets") from None
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     folder = Path(name).expanduser()
@@ -300,17 +300,3 @@ def _image_ids(keys: Sequence[Key]) -> dict[Key, str]:
     """What each image is called; with its part before it where two parts use the same names."""
     unique = max(Counter(image_id for _, image_id in keys).values()) == 1
     return {(part, image_id): image_id if unique else f"{part}/{image_id}" for part, image_id in keys}
-
-
-def _splits(
-    keys: Sequence[Key], names: Mapping[Key, str], told: Mapping[Key, str], settings: Mapping[str, str]
-) -> tuple[dict[str, Split], list[str]]:
-    """Image -> split, and what is to be said of it."""
-    columns = {names[key]: SPLIT_NAMES.get(told.get(key, "").strip().lower()) for key in keys}
-    parts = {names[key]: SPLIT_NAMES.get(key[0].strip().lower()) for key in keys}
-    splits, notes = named_splits(columns, parts)
-    if splits and not is_shares(settings.get("split", "")):
-        return splits, notes
-    why = "Neither a column nor the parts name train, dev and test"
-    automatic, note = automatic_split(names.values(), why, settings)
-    return automatic, [note]

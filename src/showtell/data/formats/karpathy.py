@@ -10,7 +10,7 @@ from typing import Any
 
 from showtell.data.captions import captions_of, id_of
 from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files
-from showtell.data.formats.layout import slashed
+from showtell.data.formats.layout import slashed, understood
 from showtell.errors import DataError, UsageError
 from showtell.files import read_json
 
@@ -32,7 +32,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> Dataset:
     """The data set of what the file holds; `root` is the folder of images. Raises DataError."""
     images: list[tuple[str, str, Split, Path, list[str]]] = []  # id, id with its folder, split, path, captions
-    try:
+    with understood(file, "one of Karpathy's data sets", "It needs images with filename, split and sentences."):
         for image in content["images"]:
             folder, name = image.get("filepath") or "", slashed(image["filename"])
             path = _folder(root, folder) / name
@@ -40,12 +40,6 @@ def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> 
             texts = [text for sentence in image["sentences"] for text in _texts(sentence, f"{file}, {name}")]
             images.append((number, f"{folder}/{number}", SPLIT_NAMES[image["split"]], path, texts))
         kind = str(content.get("dataset", file.stem))
-    except (KeyError, TypeError, AttributeError) as error:
-        lacks = f" ('{error.args[0]}' is missing or unknown)" if isinstance(error, KeyError) else ""
-        raise DataError(
-            f"{file} is not one of Karpathy's data sets{lacks}.",
-            "It needs images with filename, split and sentences.",
-        ) from error
     apart = len({image[0] for image in images}) < len({image[1] for image in images})  # 1.jpg of two folders
     captions: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}

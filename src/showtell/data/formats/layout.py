@@ -1,12 +1,13 @@
 """Finding a data set's files on disk, and saying what was looked for when they are not there."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from unicodedata import normalize
 
-from showtell.data.dataset import is_shares
+from showtell.data.dataset import SPLIT_NAMES, Split, automatic_split, first_names, is_shares, named_splits
 from showtell.errors import DataError, UsageError
 from showtell.files import read_lines
 from showtell.images.names import is_image_name, is_passed_over
@@ -78,6 +79,35 @@ def settings_of(
 def caption_lines(file: Path, settings: Mapping[str, str]) -> list[str]:
     """The lines of a text, in the encoding that `settings` name. Raises DataError, UsageError as `read_lines`."""
     return read_lines(file, settings.get("encoding", "utf-8"), ENCODING)
+
+
+@contextmanager
+def understood(file: Path, what: str, needed: str) -> Iterator[None]:
+    """Around reading what a JSON file holds. Raises DataError, which names the key, where that is something else."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        lacks = f" ('{error.args[0]}' is missing or unknown)" if isinstance(error, KeyError) else ""
+        raise DataError(f"{file} is not {what}{lacks}.", needed) from error
+
+
+def split_by_file(paths: Mapping[str, Path], why: str, settings: Mapping[str, str]) -> tuple[dict[str, Split], str]:
+    """As `automatic_split`; two names of one file are in one split."""
+    firsts = first_names(paths)
+    splits, note = automatic_split(firsts.values(), why, settings)
+    return {image_id: splits[first] for image_id, first in sorted(firsts.items())}, note
+
+
+def split_by_name(
+    told: Mapping[str, str | None], parts: Mapping[str, Split | None], why: str, settings: Mapping[str, str]
+) -> tuple[dict[str, Split], list[str]]:
+    """Image -> split as its own field names it, or the part that it is in, or else automatic; and what to say of it."""
+    fields = {image_id: SPLIT_NAMES.get((name or "").strip().lower()) for image_id, name in told.items()}
+    splits, notes = named_splits(fields, parts)
+    if splits and not is_shares(settings.get("split", "")):
+        return splits, notes
+    splits, note = automatic_split(told, why, settings)
+    return splits, [note]
 
 
 def slashed(name: str) -> str:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.captions import captions_of, empty_captions, tidy
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split, automatic_split, is_shares, named_splits
-from showtell.data.formats.layout import common_folder, settings_of
-from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Example, Split
+from showtell.data.formats.layout import common_folder, settings_of, split_by_name
+from showtell.errors import DataError, UsageError, needs
 from showtell.files import as_text, cache_folder, fitting, write_file
 from showtell.images.decode import SUFFIXES
 from showtell.images.names import is_passed_over, is_remote, writable
@@ -77,8 +77,10 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     shards = expanded(pattern)
     with ThreadPoolExecutor(READERS, thread_name_prefix="showtell-list") as threads:
         listings = list(threads.map(lambda shard: listing(shard, settings), shards))
-    ids = _image_ids(shards, listings)
-    splits, notes = _splits(shards, listings, ids, settings)
+    samples = _by_image(shards, listings)
+    told = {image_id: sample.split for image_id, (_, sample) in samples.items()}
+    named = {image_id: _split_of_name(shard) for image_id, (shard, _) in samples.items()}
+    splits, notes = split_by_name(told, named, "Neither samples nor shards name train, dev and test", settings)
     examples = tuple(
         Example(
             image_id,
@@ -86,8 +88,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
             tuple(sample.captions),
             stored=ByteRange(f"{shard}: {sample.image}", shard, sample.offset, sample.length),
         )
-        for shard, found in zip(shards, listings, strict=True)
-        for image_id, sample in zip(ids[shard], found.samples, strict=True)
+        for image_id, (shard, sample) in samples.items()
         if image_id in splits
     )
     left_out = _left_out(shards, listings) + empty_captions(sum(found.empty for found in listings))
@@ -103,10 +104,8 @@ def load(where: str, *, photos: bool = True) -> Dataset:
 
 def expanded(pattern: str) -> list[str]:
     """The shards that braces, wildcards and folders stand for. Raises DataError when one stands for none."""
-    try:
+    with needs("shards", "Reading shards"):
         from braceexpand import braceexpand
-    except ImportError:
-        raise MissingExtraError("Reading shards", "shards") from None
     shards: list[str] = []
     for part in pattern.split("::"):
         try:
@@ -232,35 +231,15 @@ def _names(role: str, settings: Settings) -> Sequence[str]:
     return (settings[role],) if role in settings else COLUMNS[role]
 
 
-def _image_ids(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, list[str]]:
-    """Of each shard, its samples' keys; with the shard before them where two shards use the same."""
-    times = Counter(sample.key for found in listings for sample in found.samples)
-    unique = all(count == 1 for count in times.values())
+def _by_image(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, tuple[str, Sample]]:
+    """Image -> its shard and sample, by the sample's key; with the shard before it where two shards use the same."""
+    pairs = [(shard, sample) for shard, found in zip(shards, listings, strict=True) for sample in found.samples]
+    unique = len({sample.key for _, sample in pairs}) == len(pairs)
     common = common_folder(shards)
     return {
-        shard: [
-            sample.key if unique else f"{shard.removeprefix(common).removesuffix('.tar')}/{sample.key}"
-            for sample in found.samples
-        ]
-        for shard, found in zip(shards, listings, strict=True)
+        sample.key if unique else f"{shard.removeprefix(common).removesuffix('.tar')}/{sample.key}": (shard, sample)
+        for shard, sample in pairs
     }
-
-
-def _splits(
-    shards: Sequence[str], listings: Sequence[Listing], ids: Mapping[str, Sequence[str]], settings: Settings
-) -> tuple[dict[str, Split], list[str]]:
-    """Image -> split, and what is to be said of it."""
-    told = {
-        image_id: SPLIT_NAMES.get((sample.split or "").strip().lower())
-        for shard, found in zip(shards, listings, strict=True)
-        for image_id, sample in zip(ids[shard], found.samples, strict=True)
-    }
-    named = {image_id: _split_of_name(shard) for shard in shards for image_id in ids[shard]}
-    splits, notes = named_splits(told, named)
-    if splits and not is_shares(settings.get("split", "")):
-        return splits, notes
-    found, note = automatic_split(told, "Neither samples nor shards name train, dev and test", settings)
-    return found, [note]
 
 
 def _split_of_name(shard: str) -> Split | None:

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from showtell.data.captions import captions_of, is_nothing
-from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, automatic_split, dataset_of_files, first_names, is_shares
-from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed
-from showtell.errors import DataError, MissingExtraError, UsageError
+from showtell.data.dataset import SPLIT_NAMES, Dataset, Split, dataset_of_files, is_shares
+from showtell.data.formats.layout import ENCODING, caption_lines, settings_of, slashed, split_by_file
+from showtell.errors import DataError, UsageError, needs
 from showtell.files import read_json, read_text, suffix_of
 from showtell.images.names import is_image_name
 from showtell.images.tables import COLUMNS, plain
@@ -53,9 +53,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     notes = [f"Rows left out because they lack an image or a caption: {skipped:,}."] if skipped else []
     paths = _paths(captions, file, asked)
     if "split" not in columns:
-        firsts = first_names(paths)
-        splits, note = automatic_split(firsts.values(), "There is no split column", asked)
-        splits = {image_id: splits[first] for image_id, first in sorted(firsts.items())}
+        splits, note = split_by_file(paths, "There is no split column", asked)
         notes.append(note)
     way_out = f"Say where they are: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
@@ -129,11 +127,9 @@ def _jsonl_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
 
 
 def _parquet_rows(file: Path) -> list[TableRow]:
-    try:
+    with needs("tables", "Reading Parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("Reading Parquet", "tables") from None
     try:
         rows: list[TableRow] = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

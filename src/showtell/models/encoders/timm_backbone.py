@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.errors import BundleError, UsageError, needs
 from showtell.images.decode import Preprocessing
 from showtell.models.encoders.encoder import Encoder, EncoderConfigBase, measure
 
@@ -58,10 +58,8 @@ def build_timm(config: TimmConfig, pretrained: bool) -> TimmEncoder:
         UsageError: timm knows no such backbone, or a weight file is named.
         BundleError: its weights can't be had.
     """
-    try:
+    with needs("timm", f"The encoder {config.name}"):
         import timm
-    except ImportError as error:
-        raise MissingExtraError(f"The encoder {config.name}", "timm") from error
     name = config.name.removeprefix("timm:")
     if not timm.is_model(name):
         raise UsageError(f"timm has no backbone called {name}.", "See timm.list_models().")

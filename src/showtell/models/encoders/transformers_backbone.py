@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from showtell.errors import BundleError, MissingExtraError, UsageError
+from showtell.errors import BundleError, UsageError, needs
 from showtell.images.decode import Preprocessing
 from showtell.models.encoders.encoder import (
     Encoder,
@@ -95,10 +95,8 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
         BundleError: the backbone is nowhere to be had, or a weight file does not fit.
         UsageError: it can't see photos of that size.
     """
-    try:
+    with needs("encoders", f"The encoder {config.name}"):
         import transformers
-    except ImportError as error:
-        raise MissingExtraError(f"The encoder {config.name}", "encoders") from error
     config = _completed(config, pretrained)
     settings = _settings_of(config)
     published = pretrained and config.weights == "pretrained"

@@ -7,7 +7,7 @@ import re
 from itertools import accumulate
 from typing import Any
 
-from showtell.errors import MissingExtraError
+from showtell.errors import needs
 from showtell.results.alt_text.html import html_places
 from showtell.results.alt_text.place import Place, Skipped
 
@@ -47,10 +47,8 @@ def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place]
 
 def _events(text: str) -> list[tuple[Any, int, int]]:
     """What the parser sees, each with its start and end in `text`."""
-    try:
+    with needs("alt", "Reading Markdown"):
         from pyromark import Options, events_with_range
-    except ImportError:
-        raise MissingExtraError("Reading Markdown", "alt") from None
     options = (
         Options.ENABLE_TABLES
         | Options.ENABLE_FOOTNOTES

@@ -8,7 +8,7 @@ on after the photo's name: "a.jpg" "has XMP that can't be read".
 from functools import cache
 from typing import Any
 
-from showtell.errors import MissingExtraError
+from showtell.errors import needs
 
 DESCRIPTION, COPIED = "Xmp.dc.description", "Xmp.tiff.ImageDescription"
 DEFAULT = "x-default"
@@ -45,10 +45,8 @@ def exiv2_library() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with needs("metadata", "Writing descriptions into photos"):
         import exiv2
-    except ImportError:
-        raise MissingExtraError("Writing descriptions into photos", "metadata") from None
     exiv2.LogMsg.setLevel(exiv2.LogMsg.Level.mute)
     return exiv2
 
