@@ -24,6 +24,8 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = "80/10/10"
 """Of train, dev and test, where nobody says another split."""
+OWN_SHARES = "85/15/0"
+"""Of the same, of photos of one's own, where there is no other split: none is kept for a test."""
 
 STAMPED_BYTES = 16_384  # at a file's begin and end
 
@@ -246,6 +248,17 @@ def automatic_split(image_ids: Iterable[str], why: str, settings: Mapping[str, s
     if is_shares(shares := settings.get("split", "")):
         return split_by_image(image_ids, shares=shares), f"Images are split {shares} as asked, the same way every time."
     return split_by_image(image_ids), f"{why}: images are split {SHARES}, the same way every time."
+
+
+def without_test(dataset: Dataset) -> Dataset:
+    """The data set, its photos split into train and dev alone where nothing but showtell has split them."""
+    if not any(f"images are split {SHARES}," in note for note in dataset.notes):
+        return dataset
+    splits = split_by_image((example.image_id for example in dataset.examples), shares=OWN_SHARES)
+    notes = tuple(note.replace(SHARES, OWN_SHARES) for note in dataset.notes)
+    return replace(
+        dataset, examples=tuple(replace(each, split=splits[each.image_id]) for each in dataset.examples), notes=notes
+    )
 
 
 def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], list[str]]:

@@ -43,7 +43,7 @@ def end_with_mean(run: Run, model: CaptioningModel, inputs: Inputs) -> Json:
 
 def best_epochs(run: Run) -> list[int]:
     """The epochs of the stage that scored best, at most its `best_epochs`, by their numbers in the log."""
-    of_stage = [line for line in run.state.log if line["stage"] == run.state.stage and "mean_of" not in line]
+    of_stage = [line for line in run.state.log if line["stage"] == run.state.stage and "loss" in line]
     best = sorted(of_stage, key=lambda line: line["scores"][RANKED_BY], reverse=True)[: run.stage.best_epochs]
     return sorted(line["epoch"] for line in best)
 
@@ -59,7 +59,7 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
     if problem := validation.problem():
         run.tell(Note(problem))
     line: Json = {
-        "epoch": len(state.log) + 1,
+        "epoch": len(state.log) + (not run.recipe.start_counts),
         "stage": state.stage,
         "step": state.step,
         **facts,

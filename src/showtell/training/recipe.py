@@ -37,6 +37,9 @@ class Recipe(BaseModel):
     start_from: str | None = Field(
         None, description="run or model folder whose weights and words training starts from; else from fresh ones"
     )
+    start_counts: bool = Field(
+        False, description="validate what training starts from, too, and keep it where no epoch is better"
+    )
     tokenizer: TokenizerConfig = Field(
         TokenizerConfig(), description="how captions become words, unless start_from knows"
     )
@@ -70,6 +73,12 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_start_is_there(self) -> Self:
+        if self.start_counts and self.start_from is None:
+            raise ValueError("start_counts: there is no start_from")
+        return self
+
+    @model_validator(mode="after")
     def _attention_is_there(self) -> Self:
         """A weight that would change nothing is a mistake."""
         for number, stage in enumerate(self.stages):
@@ -99,9 +108,14 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"The recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise UsageError(f"The recipe {path} must map keys to values, and holds {type(data).__name__}.")
+    return parse_recipe(with_settings(data, settings), str(path))
+
+
+def with_settings(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A recipe's data with `key=value` settings applied. Raises UsageError."""
     for setting in settings:
         _apply(data, setting)
-    return parse_recipe(data, str(path))
+    return data
 
 
 def parse_recipe(data: dict[str, Any], source: str) -> Recipe:

@@ -43,7 +43,7 @@ from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel
 from showtell.pages.training import write_report
 from showtell.training import checkpoint, processes
-from showtell.training.epoch_end import best_epochs, end_epoch, end_with_mean
+from showtell.training.epoch_end import add_validation, best_epochs, end_epoch, end_with_mean
 from showtell.training.events import Epoch, Event, Note
 from showtell.training.inputs.batches import epoch_of_batches, images_of_epoch
 from showtell.training.inputs.images import Inputs
@@ -90,6 +90,8 @@ def train(
         processes.wait()  # for what the main one has written
         fit(run, restore=restore)
         restore = False
+    if recipe.start_counts and max(run.state.log, key=lambda line: line["scores"][RANKED_BY]).get("start"):
+        run.tell(Note("No epoch was better than the model that training started from, which is kept."))
     if processes.is_main():
         captioner = load(folder / "model")
         add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
@@ -101,6 +103,9 @@ def fit(run: Run, *, restore: bool) -> None:
     """One stage: epochs of steps, a validation after each epoch, and checkpoints on the way."""
     learner = Learner(run, restore=restore)
     with interruptible() as interrupted, curves_of(run) as curves, run.inputs() as inputs:
+        if run.recipe.start_counts and not run.state.log:
+            line = add_validation(run, run.model, inputs, {"start": True})
+            run.tell(replace(epoch_so_far(run), line=line))
         while not is_over(run):
             train_epoch(run, learner, inputs, curves, interrupted)
             finished = epoch_so_far(run)

@@ -1,5 +1,6 @@
-"""``showtell train``: a recipe and a data set in, a model folder and a report out."""
+"""``showtell train``: captioned photos in, by a recipe or without one; a model folder and a report out."""
 
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import showtell
+from showtell.bundle import DEFAULT
 from showtell.cli.progress import LogLines, tell
 from showtell.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from showtell.data import Dataset
     from showtell.training.events import Event
-    from showtell.training.recipe import Json
+    from showtell.training.recipe import Json, Recipe
 
 app = typer.Typer()
 NEEDED = ("torch", "safetensors", "accelerate", "tensorboard", "yaml")
@@ -31,13 +35,40 @@ def print_keys(wanted: bool) -> None:
     raise typer.Exit
 
 
+def print_recipes(wanted: bool) -> None:
+    """Answer ``--recipes``: what comes with showtell, by name."""
+    if not wanted:
+        return
+    for name, path in recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"{name:34} {first}")
+    raise typer.Exit
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with showtell, by name; they lie in the package, or in a checkout beside it."""
+    package = Path(showtell.__file__).parent
+    folder = next((place for place in (package / "recipes", package.parents[1] / "recipes") if place.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
 @app.command(
     epilog="Ctrl-C saves the run; the same command with --resume goes on with it. "
     "On several GPUs: torchrun --nproc-per-node 4 -m showtell train ..."
 )
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTOS|RECIPE",
+            help="Captioned photos of your own: a table, a folder, COCO JSON, any SPEC. Or a recipe: a YAML file, "
+            "or the name of one that comes with showtell.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; runs/NAME by default.")
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,6 +78,19 @@ def train(
             help="Data set: flickr8k:DIR, table:FILE, ... or a path; in place of the recipe's. May be repeated: the "
             "first one's dev images choose the model. ',times=3' at its end shows its photos three times an epoch.",
         ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="For PHOTOS: this recipe, a file's or a name.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="What to start from, with PHOTOS: the shipped model by default; none."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=1, metavar="M", help="About how long PHOTOS may take, on two cores."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -64,32 +108,70 @@ def train(
         bool,
         typer.Option("--keys", callback=print_keys, is_eager=True, help="List every key of a recipe, and stop."),
     ] = False,
+    list_recipes: Annotated[
+        bool,
+        typer.Option("--recipes", callback=print_recipes, is_eager=True, help="List the recipes, and stop."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
 ) -> None:
-    """Train a captioner: features are cached once, each epoch ends with captions of the dev images and their scores."""
+    """Train a captioner on photos of your own, or by a recipe.
+
+    With nothing but PHOTOS it starts from the model that comes with showtell, and chooses all else by how many photos
+    there are. Features are cached once; each epoch ends with captions of the dev images and their scores.
+    """
     if any(find_spec(package) is None for package in NEEDED):
         raise MissingExtraError("Training", "train")
-    from showtell.data import joined, load
     from showtell.training import processes
-    from showtell.training.recipe import load_recipe
     from showtell.training.trainer import train
 
     processes.join()
     with processes.agreed():
-        plan = load_recipe(recipe, settings or ())
-        plan = plan.model_copy(update={"data": tuple(data)}) if data else plan
-        if not plan.data:
-            raise UsageError("No data set is named.", "Give --data SPEC, or put data: [SPEC] into the recipe.")
-        dataset = joined([load(spec) for spec in plan.data])
+        plan, dataset, said = planned(what, data or [], recipe, start, minutes, settings or [])
+    out = out or Path("runs") / plan.name
     if not processes.is_main():
         train(plan, dataset, out, resume=resume, cache=features)
     else:
-        for note in dataset.notes:
-            print(note, file=sys.stderr)
+        tell(*dataset.notes)
+        if said:
+            tell(said)
         with _Screen() as screen:
             report = train(plan, dataset, out, resume=resume, cache=features, tell=screen.show)
         print(f"Model: {out / 'model'}\nReport: {report}")
     processes.leave()
+
+
+def planned(
+    what: str, data: list[str], recipe: str | None, start: str | None, minutes: float | None, settings: list[str]
+) -> "tuple[Recipe, Dataset, str]":
+    """What is trained on what, and what people should know of it.
+
+    Raises:
+        ShowtellError: something is missing, can't be read, or contradicts something else.
+    """
+    from showtell.data import joined, load
+    from showtell.data.dataset import without_test
+    from showtell.training.own import plan_for
+    from showtell.training.recipe import load_recipe, parse_recipe, with_settings
+
+    if Path(what).suffix in (".yaml", ".yml") or (what in recipes() and not Path(what).exists()):
+        if recipe is not None:
+            raise UsageError(f"{what} is a recipe, and --recipe names another.", "Give photos, or leave out --recipe.")
+        recipe = what
+    else:
+        data = [what, *data]
+    if recipe is not None:
+        if start is not None or minutes is not None:
+            raise UsageError("--from and --minutes are for photos without a recipe.", "Leave them out, or --recipe.")
+        plan = load_recipe(recipes().get(recipe, Path(recipe)), settings)
+        plan = plan.model_copy(update={"data": tuple(data)}) if data else plan
+        if not plan.data:
+            raise UsageError("No data set is named.", "Give --data SPEC, or put data: [SPEC] into the recipe.")
+        return plan, joined([load(spec) for spec in plan.data]), ""
+    dataset = joined([without_test(load(spec)) for spec in data])
+    chosen = None if start == "none" else start or DEFAULT
+    made = plan_for(dataset, chosen, re.sub(r"[^\w-]+", "-", Path(dataset.name).stem).strip("-") or "own", minutes)
+    values = with_settings(made.recipe.model_dump(mode="json"), settings)
+    return parse_recipe({**values, "data": data}, "The plan"), dataset, made.said
 
 
 class _Screen:
@@ -160,6 +242,8 @@ class _Screen:
         facts = (
             f"{'mean of ' + ', '.join(map(str, line['mean_of'])):26}"
             if "mean_of" in line
+            else f"{'what training starts from':26}"
+            if "start" in line
             else f"{line['loss']:7.3f} {line['captions_per_second']:10.0f} {line['padding']:7.1%}"
         )
         others = [

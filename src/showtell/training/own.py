@@ -1,0 +1,99 @@
+"""A recipe for captions of one's own: what is right for so many photos, from a model that knows captions already.
+
+Tried with 20 to 1,000 photos of daily life and a start that knows Flickr8k: docs/your-own.md.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from showtell.bundle import load_bundle
+from showtell.data.dataset import Dataset
+from showtell.training.recipe import Recipe, parse_recipe
+
+FROM_SCRATCH: dict[str, Any] = {
+    "encoder": {"name": "efficientnet_lite2"},
+    "decoder": {
+        "name": "adaptive_attention",
+        "embedding_width": 512,
+        "hidden_width": 512,
+        "attention_width": 512,
+        "dropout": 0.5,
+        "feature_dropout": 0.2,
+        "normalise": True,
+    },
+    "search": {"beam": 5, "max_words": 20, "length_penalty": 1.0},
+}
+STEPS = 60  # that few photos get, at least
+FEWEST_FOR_ENCODER = 1_000  # photos; with fewer, an encoder that learns forgets more than it gains
+# Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
+ENCODED, STEPPED, LIVE, VALIDATED = 0.02, 0.05, 0.1, 0.02
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will do."""
+
+    recipe: Recipe
+    minutes: float
+    """About how long it takes on two cores."""
+    said: str
+    """The same for people."""
+
+
+def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | None = None) -> Plan:
+    """The plan for a data set.
+
+    Args:
+        dataset: with a train and a dev split.
+        start: the model to start from; None trains from scratch.
+        name: of the new model.
+        minutes: that it may take, about.
+
+    Raises:
+        BundleError: there is no such model.
+        DataError: the data set lacks a split.
+    """
+    train, dev = dataset.split("train"), dataset.split("dev")
+    photos, captions = len(train), sum(len(example.captions) for example in train)
+    batch = min(20, max(5, photos // 16))
+    steps = math.ceil(photos / batch)
+    epochs = max(6, math.ceil(STEPS / steps)) if start else max(12, math.ceil(10 * STEPS / steps))
+    once = (photos * 2 + len(dev)) * ENCODED
+    each = photos * STEPPED + len(dev) * VALIDATED
+    if minutes is not None:
+        epochs = max(1, min(epochs, int((60 * minutes - once) / each)))
+    seconds = once + epochs * each
+    model = FROM_SCRATCH
+    if start is not None:
+        config = load_bundle(start).config
+        model = {"encoder": config.encoder, "decoder": config.decoder, "search": config.search, "start_from": start}
+    stage: dict[str, Any] = {
+        "kind": "cross_entropy",
+        "epochs": epochs,
+        "batch_images": batch,
+        "learning_rate": 5e-4 if start else 1.5e-3,
+        "weight_decay": 0.05,
+        "augmentation": {"flip": 0.5},
+        "patience": max(3, epochs // 3),
+    }
+    stages = [stage]
+    live = photos * LIVE + len(dev) * (ENCODED + VALIDATED)
+    if photos >= FEWEST_FOR_ENCODER and (minutes is None or seconds + live <= 60 * minutes):
+        passes = 4 if minutes is None else max(1, min(4, int((60 * minutes - seconds) / live)))
+        changes = {"flip": 0.5, "crop": 0.6, "colour": 0.2}
+        stages.append(
+            {**stage, "epochs": passes, "encoder_stages": 9, "encoder_learning_rate": 1e-4, "augmentation": changes}
+        )
+        seconds += passes * live
+    recipe = parse_recipe(
+        {"name": name, **model, "stages": stages, "start_counts": start is not None}, f"The plan for {name}"
+    )
+    begins = f"It starts from {Path(start).name}" if start else "It starts from nothing"
+    then = ", then the encoder too" if len(stages) > 1 else ""
+    said = (
+        f"{photos:,} photos with {captions:,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
+        f"learns for up to {epochs} passes{then}: about {max(1, round(seconds / 60))} minutes on two cores."
+    )
+    return Plan(recipe, seconds / 60, said)
