@@ -13,7 +13,7 @@ import typer
 
 from showtell import __version__, cli
 from showtell.cli import COMMANDS, main
-from showtell.errors import ImageError, Interrupted, MissingExtraError, UsageError
+from showtell.errors import ImageError, Interrupted, MissingExtraError, UsageError, needs
 from tests.fake_model import picture
 
 HEAVY = {"torch", "transformers", "accelerate", "tensorboard", "onnxruntime", "pyarrow", "matplotlib"}
@@ -257,3 +257,11 @@ def test_the_error_class_of_typer_is_found():
     """Typer does not export it: guards the look-up against a version that changes the class tree."""
     assert cli.CommandLineError.__name__ == "ClickException"
     assert issubclass(typer.BadParameter, cli.CommandLineError)
+
+
+def test_only_what_is_not_showtells_own_is_a_missing_extra():
+    """A module of its own that can't be imported is a defect: no `pip install` mends that."""
+    with pytest.raises(MissingExtraError, match=r"'showtell\[wings\]'"), needs("wings", "Flying"):
+        import no_such_package  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"), needs("wings", "Flying"):
+        import showtell.no_such_module  # noqa: F401
