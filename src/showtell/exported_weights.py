@@ -36,12 +36,13 @@ def read_exported_weights(file: Path, weights: Path) -> dict[str, NDArray[Any]]:
         metadata = opened.metadata() or {}
     stored, parameters = json.loads(metadata["stored"]), json.loads(metadata["parameters"])
     content = weights.read_bytes()
-    initializers = {name: _restored(place, content, own.get(SCALES + name)) for name, place in stored.items()}
+    initializers = {name: restored(place, content, own.get(SCALES + name)) for name, place in stored.items()}
     found = {name: array for name, array in own.items() if not name.startswith(SCALES)}
-    return found | {name: _put_together(parameter, initializers) for name, parameter in parameters.items()}
+    return found | {name: put_together(parameter, initializers) for name, parameter in parameters.items()}
 
 
-def _restored(place: Mapping[str, Any], content: bytes, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def restored(place: Mapping[str, Any], content: bytes, scales: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """An initializer in float32, from where it is `stored` in weights.bin."""
     shape = tuple(place["shape"])
     array = np.frombuffer(content, place["dtype"], int(np.prod(shape)), place["offset"]).reshape(shape)
     if scales is None:
@@ -51,7 +52,8 @@ def _restored(place: Mapping[str, Any], content: bytes, scales: NDArray[np.float
     return array * scales.reshape(along)
 
 
-def _put_together(parameter: Mapping[str, Any], initializers: Mapping[str, NDArray[np.float32]]) -> NDArray[Any]:
+def put_together(parameter: Mapping[str, Any], initializers: Mapping[str, NDArray[np.float32]]) -> NDArray[Any]:
+    """One of the `parameters`."""
     if "value" in parameter:
         return np.full(parameter["shape"], parameter["value"], parameter["dtype"])
     whole = np.full(parameter["shape"], np.nan, np.float32)

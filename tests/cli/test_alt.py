@@ -47,7 +47,7 @@ def test_proposals(place, capsys):
     )
     assert error == (
         "showtell: site/page.html:3: https://x.org/a.png is on another machine.\n"
-        "showtell: 3 proposed; --write puts them into the files.\n"
+        "showtell: 3 proposed; --write puts them into the files. Read them first: some are wrong.\n"
     )
     assert Path("site/page.html").read_bytes() == PAGE.encode()
 
@@ -56,7 +56,7 @@ def test_write(place, capsys):
     Path("site/page.html").chmod(0o640)
     code, _, error = run(capsys, "site/page.html", "site/notes.md", "--write")
     assert code == 0
-    assert error.endswith("showtell: 3 of 3 written.\n")
+    assert error.endswith("showtell: 3 of 3 written. Read them before you publish them: some are wrong.\n")
     expected = PAGE.replace('<img src="img/red.png">', f'<img alt="{RED}" src="img/red.png">')
     expected = expected.replace("<img width", f'<img alt="{BLUE}" width')
     assert Path("site/page.html").read_bytes() == expected.encode()
@@ -78,7 +78,7 @@ def test_missing_images_come_last_and_the_rest_is_written(place, capsys):
     Path("site/notes.md").write_text("![](gone.png)\n![](img/bad.png)\n![](img/red.png)\n")
     code, out, error = run(capsys, "nowhere.html", "site/notes.md", "--write")
     assert (code, out) == (1, f"site/notes.md:3\timg/red.png\t{RED}\n")
-    assert error.splitlines()[0] == "showtell: 1 of 1 written."
+    assert error.splitlines()[0] == "showtell: 1 of 1 written. Read them before you publish them: some are wrong."
     assert error.splitlines()[1] == "showtell: nowhere.html can't be read: No such file or directory."
     assert error.splitlines()[2].startswith("showtell: site/img/bad.png is not an image that showtell reads.")
     assert error.splitlines()[3:] == ["showtell: site/notes.md:1: there is no image gone.png."]

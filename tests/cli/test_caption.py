@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from showtell import bundle as bundle_module
 from showtell.cli import main
 from showtell.cli.commands import caption as caption_module
+from showtell.confidence import Confidence, in_words
 from showtell.data import read_predictions
 from showtell.errors import UsageError
 from showtell.images import storage, urls
@@ -278,7 +279,7 @@ def test_jsonl(place, capsys):
     _, out, _ = run(capsys, "photos", "--format", "jsonl", "--num", "2")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["image"] for row in rows] == ["photos/a.png"] * 2 + ["photos/b.jpg"] * 2 + ["photos/trip/c.webp"] * 2
-    assert rows[0].keys() == {"image", "caption", "log_prob"}
+    assert rows[0].keys() == {"image", "caption", "log_prob", "confidence"}
     assert rows[0]["caption"] == SAID["red"]
     assert rows[0]["log_prob"] > rows[1]["log_prob"] or rows[0]["caption"] != rows[1]["caption"]
 
@@ -338,7 +339,7 @@ def test_coco_image_ids(name, image_id):
         ("x.ndjson", "{"),
         ("x.csv", "image,"),
         ("x.CSV", "image,"),
-        ("x.tsv", "image\tcaption\tlog_prob\nphotos/a.png\t"),
+        ("x.tsv", "image\tcaption\tlog_prob\tconfidence\nphotos/a.png\t"),
         ("x.json", "["),
         ("x.txt", "photos"),
         ("x", "photos"),
@@ -498,12 +499,13 @@ def ends_of_images(rows: bytes, format: str, num: int) -> list[tuple[str, int]]:
     """The images of an output and the byte behind the last row of each, found by writing the rows again."""
     text = io.StringIO(rows.decode(), newline="")
     if format == "csv":
-        values = list(csv.reader(text))
+        values = [row[:3] for row in csv.reader(text)]
     else:
         values = [(r["image"], r["caption"], r["log_prob"]) for r in map(json.loads, text)]
     ends, end = [], 0
     for n, (name, said, log_prob) in enumerate(values, 1):
-        end += len(row_text(format, {"image": name, "caption": said, "log_prob": float(log_prob)}).encode())
+        row = {"image": name, "caption": said, "log_prob": float(log_prob), "confidence": None}
+        end += len(row_text(format, row).encode())
         if n % num == 0:
             ends.append((name, end))
     assert end == len(rows)
@@ -537,8 +539,8 @@ def test_resume_starts_a_file_that_is_not_there(place, capsys):
     ("format", "text"),
     [
         ("csv", "name,price\nx,1\n"),
-        ("csv", "image,caption,log_prob\na.png,a dog\nb.png,a dog,-1\n"),
-        ("csv", "image,caption,log_prob\na.png,a dog,often\nb.png,a dog,-1\n"),
+        ("csv", "image,caption,log_prob,confidence\na.png,a dog\nb.png,a dog,-1,\n"),
+        ("csv", "image,caption,log_prob,confidence\na.png,a dog,often,\nb.png,a dog,-1,\n"),
         ("jsonl", '{"x": 1}\n{"image": "a", "caption": "b", "log_prob": -1}\n'),
         ("jsonl", "[1]\n[2]\n"),
         ("jsonl", "image,caption\na,b\n"),
@@ -681,3 +683,42 @@ def test_progress_on_a_terminal(place, capsys, monkeypatch):
     assert (code, out) == (0, "")
     assert "captioning" in error
     assert "3/3" in error
+
+
+# How sure it is
+
+
+@pytest.fixture
+def unsure(place):
+    """A model that can tell, and is about as sure as not."""
+    save_fake_model(place / "m", confidence=Confidence(weights=(7.0, 0.0, 0.0, 0.0), bias=0.9))
+    return place
+
+
+def test_confidence_stands_in_rows_and_in_words(unsure, capsys):
+    rows = [json.loads(line) for line in run(capsys, "photos", "--format", "jsonl")[1].splitlines()]
+    assert all(0 < row["confidence"] < 1 for row in rows)
+    assert "sure" not in rows[0]
+    out = run(capsys, "photos/a.png", "--confidence")[1]
+    assert out == f"photos/a.png\t{SAID['red']}\t{in_words(rows[0]['confidence'])}\n"
+    csv_row = next(csv.DictReader(io.StringIO(run(capsys, "photos/a.png", "--format", "csv")[1])))
+    assert float(csv_row["confidence"]) == rows[0]["confidence"]
+
+
+def test_captions_under_the_least_confidence_are_empty_and_say_why(unsure, capsys):
+    row = json.loads(run(capsys, "photos/a.png", "--format", "jsonl")[1])
+    sure = row["confidence"]
+    kept = json.loads(run(capsys, "photos/a.png", "--format", "jsonl", "--min-confidence", sure - 0.01)[1])
+    assert kept == row
+    left_out = json.loads(run(capsys, "photos/a.png", "--format", "jsonl", "--min-confidence", sure + 0.02)[1])
+    assert left_out["caption"] == ""
+    assert left_out["reason"] == f"confidence {sure:.2f} is under {sure + 0.02:g}"
+    assert run(capsys, "photos/a.png", "--min-confidence", sure + 0.02)[1] == "photos/a.png\t\n"
+
+
+def test_a_model_that_cannot_tell_says_so(place, capsys):
+    for flags in (["--min-confidence", 0.5], ["--confidence"]):
+        code, _, error = run(capsys, "photos/a.png", *flags)
+        assert code == 2
+        assert "fake can't tell how sure it is. Fit that on photos with captions: showtell calibrate" in error
+    assert json.loads(run(capsys, "photos/a.png", "--format", "jsonl")[1])["confidence"] is None

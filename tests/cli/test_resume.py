@@ -343,7 +343,7 @@ def test_an_empty_folder(place, capsys):
         "showtell: empty: no image in this folder. Images are known by their suffix: .jpg, .png, ...",
         "showtell: 0 captioned, 1 failed.",
     ]
-    assert Path("x.csv").read_text() == "image,caption,log_prob\n"
+    assert Path("x.csv").read_text() == "image,caption,log_prob,confidence\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")

@@ -252,7 +252,7 @@ def test_captions_as_parquet(place, capsys):
     write_shard("s.tar", {f"{n}.png": data for n, data in enumerate(pictures(4))})
     assert run(capsys, "s.tar", "-o", "x.parquet", "-n", "2") == (0, [], [])
     table = parquet.read_table("x.parquet")
-    assert table.schema.names == ["image", "caption", "log_prob"]
+    assert table.schema.names == ["image", "caption", "log_prob", "confidence"]
     assert table["image"].to_pylist() == [f"s.tar/{n}.png" for n in range(4) for _ in range(2)]
     assert table["caption"].to_pylist()[::2] == [SAID[n % 3] for n in range(4)]
     assert all(-20 < value < 0 for value in table["log_prob"].to_pylist())

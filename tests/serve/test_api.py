@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 from starlette.testclient import TestClient
 
+from showtell.confidence import Confidence
 from showtell.search.options import SearchOptions
 from showtell.serve.app import create_app
 from showtell.serve.schema import Asked
@@ -85,7 +86,11 @@ def test_the_same_request_draws_the_same_captions():
 
 
 def test_search_options_are_all_there():
-    assert {field.name for field in fields(SearchOptions)} == set(Asked.model_fields) - {"model", "attention"}
+    assert {field.name for field in fields(SearchOptions)} == set(Asked.model_fields) - {
+        "model",
+        "attention",
+        "min_confidence",
+    }
 
 
 def test_every_search_option_has_a_bound():
@@ -304,3 +309,29 @@ def test_the_openapi_document_names_every_schema(api):
     body = document["paths"]["/v1/captions"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/json"}
     assert "$defs" not in text
+
+
+@pytest.fixture
+def serving_sure():
+    confidence = Confidence(weights=(7.0, 0.0, 0.0, 0.0), bias=0.9)
+    with client(fake_captioner(confidence=confidence, about="Colours.")) as opened:
+        yield opened
+
+
+def test_confidence_and_the_least_that_is_wanted(serving_sure):
+    answer = serving_sure.post("/v1/captions", files=form("red")).json()
+    caption = answer["images"][0]["captions"][0]
+    assert 0 < caption["confidence"] < 1
+    assert caption["left_out"] is None
+    least = {"min_confidence": caption["confidence"] + 0.01}
+    empty = serving_sure.post("/v1/captions", files=form("red"), data=least).json()["images"][0]["captions"][0]
+    assert (empty["text"], empty["words"]) == ("", [])
+    assert empty["left_out"].startswith("confidence ")
+    assert serving_sure.get("/v1/models").json()["models"][0]["about"] == "Colours."
+
+
+def test_a_model_that_cannot_tell_how_sure_it_is(api):
+    assert api.post("/v1/captions", files=form("red")).json()["images"][0]["captions"][0]["confidence"] is None
+    refused = api.post("/v1/captions", files=form("red"), data={"min_confidence": 0.5})
+    assert refused.status_code == 422
+    assert "can't tell how sure it is" in refused.json()["detail"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from showtell.confidence import Confidence
 from showtell.serve.examples import Example
 from tests.fake_model import FakeEngine, picture
 from tests.serve.serving import GREEN, RED, GatedEngine, dreaming_captioner, encoded, fake_captioner, running, until
@@ -107,7 +108,7 @@ def test_a_photo_gets_its_caption(open_page, keep):
     assert said(page).lower() == RED
     assert page.inner_text("#status") == f"red.png: {RED.capitalize()}."
     assert page.locator(".others li").count() == 3
-    assert "%" in page.inner_text(".facts")
+    assert "the surer the model" in page.inner_text(".facts")
     keep(page, "caption")
 
 
@@ -345,3 +346,16 @@ def test_every_part_has_a_name(open_page):
     assert page.evaluate("[...document.images].every((image) => image.hasAttribute('alt'))")
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.locator("h1").count() == 1
+
+
+def test_the_page_says_how_sure_it_is_and_what_the_model_is_good_at(open_page, keep):
+    confidence = Confidence(weights=(0.0, 0.0, 0.0, 0.0), bias=-2.0)
+    with running(fake_captioner(confidence=confidence, about="It knows colours.")) as port:
+        page = open_page(port)
+        assert page.inner_text("#about") == "It knows colours."
+        send(page, PHOTO)
+        assert page.inner_text(".badge") == "a guess"
+        assert page.get_attribute(".badge", "title") == "Of 100 captions with this confidence, about 12 are right"
+        assert "check it before you use it" in page.inner_text(".facts")
+        assert "%" not in page.inner_text(".others")
+        keep(page, "guess")

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from showtell.bundle import ONNX_WEIGHTS
 from showtell.export.weights import SMALL
-from showtell.exported_weights import SCALES
+from showtell.exported_weights import SCALES, put_together, restored
 from showtell.models.captioning_model import CaptioningModel
 
 Floats = NDArray[np.float32]
@@ -36,21 +36,25 @@ def trainable_file(model: CaptioningModel, graphs: Mapping[str, Any], files: Map
     from onnx import numpy_helper
     from safetensors.numpy import save
 
-    stored, scales = places_of(files)
+    stored, scales, inline = places_of(files)
+    rounded = inline | {name: restored(place, files[ONNX_WEIGHTS], scales.get(name)) for name, place in stored.items()}
     arrays = {
-        tensor.name: numpy_helper.to_array(tensor)
-        for graph in graphs.values()
+        f"{file}:{tensor.name}": numpy_helper.to_array(tensor)
+        for file, graph in graphs.items()
         for tensor in graph.graph.initializer
-        if tensor.name in stored
+        if f"{file}:{tensor.name}" in rounded
     }
     own, parameters = dict[str, NDArray[Any]](), dict[str, dict[str, Any]]()
     for name, tensor in melted(model).state_dict().items():
         array = tensor.detach().cpu().numpy()
+        pieces = pieces_of(array, arrays) if array.ndim > 1 else []
         if array.size and (array == array.flat[0]).all():
             value = {"value": array.flat[0].item(), "dtype": str(array.dtype)}
             parameters[name] = {"shape": array.shape, **value}
-        elif array.ndim > 1 and (pieces := pieces_of(array, arrays)):
+        elif pieces and all(piece[0] in stored for piece in pieces):
             parameters[name] = {"shape": array.shape, "pieces": pieces}
+        elif pieces:
+            own[name] = put_together({"shape": array.shape, "pieces": pieces}, rounded)
         else:
             own[name] = np.ascontiguousarray(array)
     used = {piece[0] for parameter in parameters.values() for piece in parameter.get("pieces", ())}
@@ -82,40 +86,52 @@ def melted(model: CaptioningModel) -> CaptioningModel:
     return model
 
 
-def places_of(files: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Floats]]:
-    """Where float32 initializers of two or more axes stand in weights.bin, by name; and the scales of those in int8."""
+def places_of(
+    files: Mapping[str, bytes],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Floats], dict[str, Floats]]:
+    """Initializers of two axes or more, by FILE:NAME, the names that they had in float32.
+
+    Returns:
+        Where they stand in weights.bin; the scales of those in int8; and those that stand in a graph, given back.
+    """
     from onnx import load_model_from_string, numpy_helper
     from onnx.helper import tensor_dtype_to_np_dtype
 
     stored: dict[str, dict[str, Any]] = {}
     scales: dict[str, Floats] = {}
-    for file, content in files.items():
-        if file == ONNX_WEIGHTS:
-            continue
-        graph = load_model_from_string(content).graph
+    inline: dict[str, Floats] = {}
+    content = files[ONNX_WEIGHTS]
+    for file in files.keys() - {ONNX_WEIGHTS}:
+        graph = load_model_from_string(files[file]).graph
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         # A rounded weight has its old name behind the node that gives it back.
         rounded = {node.input[0]: node for node in graph.node if node.op_type in ("DequantizeLinear", "Cast")}
         for tensor in graph.initializer:
-            if len(tensor.dims) < 2 or not tensor.external_data:
+            if len(tensor.dims) < 2:
                 continue
-            entries = {entry.key: entry.value for entry in tensor.external_data}
+            node = rounded.get(tensor.name)
+            name = f"{file}:{tensor.name if node is None else node.output[0]}"
             dtype = str(np.dtype(tensor_dtype_to_np_dtype(tensor.data_type)))
-            place = {"offset": int(entries["offset"]), "dtype": dtype, "shape": list(tensor.dims)}
-            name = tensor.name
-            if node := rounded.get(name):
-                name = node.output[0]
-                if node.op_type == "DequantizeLinear":
-                    place["axis"] = next(each.i for each in node.attribute if each.name == "axis")
-                    of_axis = tensors[node.input[1]]
-                    where = {entry.key: int(entry.value) for entry in of_axis.external_data if entry.key != "location"}
-                    scales[name] = (
-                        np.frombuffer(files[ONNX_WEIGHTS], np.float32, of_axis.dims[0], where["offset"])
-                        if where
-                        else numpy_helper.to_array(of_axis)
-                    )
-            stored[name] = place
-    return stored, scales
+            place = {"offset": offset_of(tensor), "dtype": dtype, "shape": list(tensor.dims)}
+            if node is not None and node.op_type == "DequantizeLinear":
+                of_axis = tensors[node.input[1]]
+                place["axis"] = next(each.i for each in node.attribute if each.name == "axis")
+                begin = offset_of(of_axis)
+                scales[name] = (
+                    numpy_helper.to_array(of_axis)
+                    if begin is None
+                    else np.frombuffer(content, np.float32, of_axis.dims[0], begin)
+                )
+            if place["offset"] is not None:
+                stored[name] = place
+            elif node is not None:
+                inline[name] = restored({**place, "offset": 0}, tensor.raw_data, scales.get(name))
+    return stored, scales, inline
+
+
+def offset_of(tensor: Any) -> int | None:
+    """Where an initializer stands in weights.bin; None where its graph holds it."""
+    return next((int(entry.value) for entry in tensor.external_data if entry.key == "offset"), None)
 
 
 def pieces_of(array: Floats, initializers: Mapping[str, Floats]) -> list[Piece]:

@@ -467,7 +467,7 @@ const level = (confidence) => (confidence >= 0.6 ? "sure" : confidence >= 0.3 ? 
 const ADVICE = {
   sure: "Most captions like this one are right.",
   unsure: "Captions like this one are often wrong somewhere.",
-  guess: "The model does not know such photos: do not use it as it is.",
+  guess: "Most captions like this one are wrong: check it before you use it.",
 };
 
 function badge(confidence) {
