@@ -1,9 +1,11 @@
-"""The shipped model, from a training run to the package's data: `showtell caption photo.jpg` captions with it.
+"""A shipped model, from a training run to the package's data: `showtell caption photo.jpg` captions with it.
 
-    python -m shipping.ship RUN --data flickr8k:DIR
+    python -m shipping.ship RUN --name flickr8k --data flickr8k:DIR
+    python -m shipping.ship RUN --name everyday --data table:everyday/photos.jsonl,caption=captions --data flickr8k:DIR
 
-Exports the run's best model with rounded weights, captions the dev photos with what was written, and puts those scores
-and the model card (flickr8k.md, filled in) beside it. Nothing is kept that is too large for a package.
+Exports the run's best model with rounded weights, fits its confidence to the dev photos of all data sets, captions
+them with what was written, and puts the scores and the model card (NAME.md, filled in) beside it. Nothing is kept that
+is too large for a package.
 """
 
 import json
@@ -32,12 +34,25 @@ from showtell.bundle import (
 )
 from showtell.cli import main as command_line
 from showtell.cli.commands.export import COMPARED, calibration_photos, prepared
+from showtell.confidence import FEWEST
 from showtell.data import load as load_data
 from showtell.errors import UsageError
 from showtell.export.graphs import export
 from showtell.export.weights import Weights
 
-CARD = Path(__file__).with_name("flickr8k.md")
+CARDS = Path(__file__).parent
+ABOUT = {
+    "flickr8k": (
+        "It knows people, dogs and what they do outdoors; of other things it says what comes nearest, often wrongly.",
+        "Learnt from Flickr8k (for non-commercial research and education) and from ImageNet weights (Apache-2.0).",
+    ),
+    "everyday": (
+        "It knows people, animals, meals, rooms, streets and vehicles; the rarer a thing, the more it guesses.",
+        "Learnt from COCO captions (CC BY 4.0), from Flickr8k (for non-commercial research and education) and from "
+        "ImageNet weights (Apache-2.0).",
+    ),
+}
+"""Of each shipped model: what it is good at, and the licences of data and weights."""
 GRAPHS = (ENCODER, DECODER_START, DECODER_STEP)
 MAX_PARAMETERS = 16_000_000
 MAX_BYTES = 40_000_000
@@ -45,22 +60,33 @@ MAX_BYTES = 40_000_000
 
 def ship(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of the training run, or its model.")],
-    data: Annotated[str, typer.Option("--data", "-d", metavar="SPEC", help="What it was trained on: flickr8k:DIR.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the model goes.")] = SHIPPED / DEFAULT,
+    data: Annotated[
+        list[str], typer.Option("--data", "-d", metavar="SPEC", help="What it was trained on; the first one leads.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="What it is called.")] = DEFAULT,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the model goes.")] = None,
     weights: Annotated[Weights, typer.Option("--weights", help="How weights are stored.")] = "float16",
     int8: Annotated[bool, typer.Option("--int8", help="Compute in int8, measured on train photos.")] = False,
     beam: Annotated[int | None, typer.Option("--beam", help="The default search; the run's by default.")] = None,
 ) -> None:
-    """Make a trained model the shipped one."""
+    """Make a trained model a shipped one."""
     trained = load_bundle(run)
     search = trained.config.search if beam is None else replace(trained.config.search, beam=beam)
-    config = trained.config.model_copy(update={"name": DEFAULT, "scores": {}, "search": search})
-    named = replace(trained, config=config)
-    dataset = load_data(data)
+    about, licence = ABOUT[name]
+    changes: dict[str, Any] = {
+        "name": name,
+        "about": about,
+        "licence": licence,
+        "scores": {},
+        "confidence": None,
+        "search": search,
+    }
+    named = replace(trained, config=trained.config.model_copy(update=changes))
+    dataset = load_data(data[0])
     preprocessing = named.config.preprocessing
     calibration = calibration_photos(dataset, None, preprocessing) if int8 else None
     with TemporaryDirectory() as folder:
-        model = Path(folder) / DEFAULT
+        model = Path(folder) / name
         differences = export(
             named, model, prepared(dataset.split("dev")[:COMPARED], preprocessing), weights, calibration
         )
@@ -69,11 +95,12 @@ def ship(
             "bytes": sum(path.stat().st_size for path in model.iterdir()),
         }
         refuse_too_large(**facts)
-        results = dev_results(model, data)
-        card = Template(CARD.read_text(encoding="utf-8")).substitute(
-            scores="\n".join(f"| {metric} | {100 * value:.1f} |" for metric, value in results["scores"].items()),
+        calibrate(model, data)
+        results = [dev_results(model, spec) for spec in data]
+        card = Template((CARDS / f"{name}.md").read_text(encoding="utf-8")).substitute(
+            scores=score_rows(results),
             photos=photo_rows(model),
-            images=f"{results['images']:,}",
+            images=f"{results[0]['images']:,}",
             search=f"beam {named.config.search.beam}",
             encoder=named.config.encoder["name"],
             decoder=named.config.decoder["name"],
@@ -87,11 +114,11 @@ def ship(
             computing="float32" if differences.int8 is None else "int8",
             rounding=f"{differences.rounding:.2g}",
         )
-        files = {
-            name: (model / name).read_bytes() for name in (*GRAPHS, ONNX_WEIGHTS, TRAINABLE) if (model / name).is_file()
-        }
-        save_bundle(out, config.model_copy(update={"scores": results["scores"]}), named.tokenizer, {}, card, files)
-    print(f"{out}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
+        kept = (*GRAPHS, ONNX_WEIGHTS, TRAINABLE)
+        files = {file: (model / file).read_bytes() for file in kept if (model / file).is_file()}
+        config = load_bundle(model).config.model_copy(update={"scores": results[0]["scores"]})
+        save_bundle(out or SHIPPED / name, config, named.tokenizer, {}, card, files)
+    print(f"{name}: {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.1f} MB")
 
 
 def recipe_of(training: Mapping[str, Any]) -> str:
@@ -99,6 +126,30 @@ def recipe_of(training: Mapping[str, Any]) -> str:
     if "mean_of" in training:
         return f"the mean of {', '.join(training['mean_of'])}"
     return str(training.get("recipe", "unknown"))
+
+
+def calibrate(model: Path, data: list[str]) -> None:
+    """Fit the confidence of the exported model, where there are photos enough."""
+    if sum(len(load_data(spec).split("dev")) for spec in data) >= FEWEST:
+        code = command_line(["calibrate", str(model), *(part for spec in data for part in ("--data", spec))])
+        if code:
+            raise typer.Exit(code)
+
+
+def score_rows(results: list[dict[str, Any]]) -> str:
+    """A row for each score, invented object and figure of the confidence, with a column for each data set."""
+    rows: dict[str, list[str]] = {}
+    for of_data in results:
+        for metric, value in of_data["scores"].items():
+            rows.setdefault(metric, []).append(f"{100 * value:.1f}")
+        for kind in ("person", "dog"):
+            share = of_data["invented"][kind]
+            rows.setdefault(f"{kind} invented, where none is", []).append("–" if share is None else f"{share:.1%}")
+        if sure := of_data["confidence"]:
+            rows.setdefault("confidence: rank correlation with CIDEr", []).append(f"{sure['correlation']:.2f}")
+            rows.setdefault("confidence: expected calibration error", []).append(f"{sure['error']:.3f}")
+            rows.setdefault("confidence: CIDEr of the surer half", []).append(f"{sure['surer_half']:.2f} x")
+    return "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())
 
 
 def parameters(model: Path) -> int:

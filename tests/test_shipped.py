@@ -61,7 +61,7 @@ def stand_in(data, tmp_path_factory) -> Path:
     """A folder of shipped models that holds a tiny one called flickr8k."""
     folder = tmp_path_factory.mktemp("shipped")
     run = save_tiny_model(tmp_path_factory.mktemp("run") / "model", attention=True)
-    shipping.ship(str(run), data, folder / "flickr8k", "float16")
+    shipping.ship(str(run), [data], "flickr8k", folder / "flickr8k", "float16")
     return folder
 
 
@@ -219,6 +219,7 @@ def test_what_is_installed_holds_the_model(stand_in, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(REPOSITORY / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "shipped"))
     shutil.copytree(stand_in, copy / "src" / "showtell" / "shipped")
+    shutil.copytree(REPOSITORY / "recipes", copy / "recipes")
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(REPOSITORY / name, copy)
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path / "dist")]
@@ -227,6 +228,7 @@ def test_what_is_installed_holds_the_model(stand_in, tmp_path):
     (archive,) = (tmp_path / "dist").glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as opened:
         assert {f"showtell/shipped/flickr8k/{name}" for name in FILES} <= set(opened.namelist())
+        assert "showtell/recipes/shapes.yaml" in opened.namelist()
     with tarfile.open(archive) as opened:
         root = archive.name.removesuffix(".tar.gz")
         names = {f"{root}/src/showtell/shipped/flickr8k/{name}" for name in FILES}
@@ -247,7 +249,7 @@ def test_too_large_a_model_is_not_shipped(data, stand_in, tmp_path, monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr(shipping, limit, 1000)
             with pytest.raises(UsageError, match=message):
-                shipping.ship(run, data, tmp_path / "out")
+                shipping.ship(run, [data], "flickr8k", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -121,7 +121,8 @@ def default_model() -> Path:
     Raises:
         BundleError: this copy of the package has none.
     """
-    folder = shipped_models().get(DEFAULT)
+    folders = shipped_models()
+    folder = folders.get(DEFAULT, next(iter(folders.values()), None))
     if folder is None:
         raise BundleError(
             "This copy of showtell comes without a model.",

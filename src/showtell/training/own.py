@@ -57,7 +57,7 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     """
     train, dev = dataset.split("train"), dataset.split("dev")
     photos, captions = len(train), sum(len(example.captions) for example in train)
-    batch = min(20, max(5, photos // 16))
+    batch = min(20, max(4, photos // 4))
     steps = math.ceil(photos / batch)
     epochs = max(6, math.ceil(STEPS / steps)) if start else max(12, math.ceil(10 * STEPS / steps))
     once = (photos * 2 + len(dev)) * ENCODED
