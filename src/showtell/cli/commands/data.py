@@ -15,6 +15,7 @@ import typer
 from showtell import data
 from showtell.cli.progress import byte_bars, progress_bar
 from showtell.data import DATA_FORMATS, Dataset, Example
+from showtell.data.doubts import doubts
 from showtell.data.download import published
 from showtell.errors import ImageError, Interrupted, UsageError
 from showtell.scripts import lacks_spaces, words_of
@@ -109,6 +110,7 @@ def summary_of(dataset: Dataset, unreadable: list[str] | None) -> dict[str, Any]
         "missing": list(dataset.missing),
         "unreadable": unreadable,
         "notes": list(dataset.notes),
+        "doubts": doubts(dataset.examples),
     }
 
 
@@ -140,6 +142,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     _print_files(console, "unreadable files", summary["unreadable"])
     for note in summary["notes"]:
         console.print(f"note: {note}")
+    for doubt in summary["doubts"]:
+        console.print(f"look at this: {doubt}")
 
 
 def _print_files(console: Any, what: str, names: list[str] | None) -> None:

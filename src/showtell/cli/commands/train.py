@@ -131,9 +131,7 @@ def train(
     if not processes.is_main():
         train(plan, dataset, out, resume=resume, cache=features)
     else:
-        tell(*dataset.notes)
-        if said:
-            tell(said)
+        tell(*dataset.notes, *said)
         with _Screen() as screen:
             report = train(plan, dataset, out, resume=resume, cache=features, tell=screen.show)
         print(f"Model: {out / 'model'}\nReport: {report}")
@@ -142,7 +140,7 @@ def train(
 
 def planned(
     what: str, data: list[str], recipe: str | None, start: str | None, minutes: float | None, settings: list[str]
-) -> "tuple[Recipe, Dataset, str]":
+) -> "tuple[Recipe, Dataset, list[str]]":
     """What is trained on what, and what people should know of it.
 
     Raises:
@@ -150,6 +148,7 @@ def planned(
     """
     from showtell.data import joined, load
     from showtell.data.dataset import without_test
+    from showtell.data.doubts import doubts
     from showtell.training.own import plan_for
     from showtell.training.recipe import load_recipe, parse_recipe, with_settings
 
@@ -166,12 +165,12 @@ def planned(
         plan = plan.model_copy(update={"data": tuple(data)}) if data else plan
         if not plan.data:
             raise UsageError("No data set is named.", "Give --data SPEC, or put data: [SPEC] into the recipe.")
-        return plan, joined([load(spec) for spec in plan.data]), ""
+        return plan, joined([load(spec) for spec in plan.data]), []
     dataset = joined([without_test(load(spec)) for spec in data])
     chosen = None if start == "none" else start or DEFAULT
     made = plan_for(dataset, chosen, re.sub(r"[^\w-]+", "-", Path(dataset.name).stem).strip("-") or "own", minutes)
     values = with_settings(made.recipe.model_dump(mode="json"), settings)
-    return parse_recipe({**values, "data": data}, "The plan"), dataset, made.said
+    return parse_recipe({**values, "data": data}, "The plan"), dataset, [*doubts(dataset.examples), made.said]
 
 
 class _Screen:
