@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from showtell.captioner import Caption
-from showtell.confidence import FEWEST, GUESS, SURE, Confidence, features_of, in_words
+from showtell.confidence import FEWEST, GUESS, SURE, Confidence, features_of, in_words, rarity_of
 from showtell.metrics.calibration import calibration, rank_correlation
 
 
 def photos(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of captions, and CIDErs that follow the first of them, with noise."""
     random = np.random.default_rng(seed)
-    features = random.normal(size=(count, 4)) * [0.5, 1, 2, 0.3] + [-1, -2, -3, 2]
+    features = random.normal(size=(count, 3)) * [0.5, 1, 2] + [-1, -2, -3]
     return features, np.maximum(0, 0.6 + features[:, 0] + 0.3 + random.normal(size=count) * 0.3)
 
 
 def test_on_new_photos_it_is_the_share_that_is_right() -> None:
-    found = Confidence.fit(*photos(400, 0))
+    found = Confidence.fit([photos(400, 0)], ())
     assert found is not None
     features, ciders = photos(4000, 1)
     figures = calibration(found.of(features), ciders, 0.5)
@@ -29,28 +29,42 @@ def test_on_new_photos_it_is_the_share_that_is_right() -> None:
     assert figures.surer_half > 1.3
 
 
+def test_of_several_data_sets_the_chance_is_true_of_the_first() -> None:
+    """Captions of the second one are worse than they look."""
+    harder = (photos(4000, 2)[0], photos(4000, 2)[1] * 0.3)
+    found = Confidence.fit([photos(400, 0), harder], ())
+    assert found is not None
+    features, ciders = photos(4000, 1)
+    assert calibration(found.of(features), ciders, 0.5).error < 0.06
+    assert calibration(found.of(harder[0]), harder[1], 0.5).error > 0.1
+
+
 def test_it_is_kept_in_json() -> None:
-    found = Confidence.fit(*photos(100, 0))
+    found = Confidence.fit([photos(100, 0)], ())
     assert found is not None
     assert Confidence.model_validate(json.loads(found.model_dump_json())) == found
 
 
 def test_too_few_photos_or_all_right_tell_nothing() -> None:
     features, ciders = photos(FEWEST, 0)
-    assert Confidence.fit(features, ciders) is not None
-    assert Confidence.fit(features[1:], ciders[1:]) is None
-    assert Confidence.fit(features, ciders + 1) is None
-    assert Confidence.fit(features, ciders * 0) is None
+    assert Confidence.fit([(features, ciders)], ()) is not None
+    assert Confidence.fit([(features[1:], ciders[1:])], ()) is None
+    assert Confidence.fit([(features, ciders + 1)], ()) is None
+    assert Confidence.fit([(features, ciders * 0)], ()) is None
 
 
 @given(
-    st.lists(st.tuples(st.floats(-30, 0), st.integers(0, 10_000)), max_size=30),
+    st.lists(st.tuples(st.floats(-30, 0), st.floats(0, 12)), max_size=30),
     st.floats(-300, 0),
 )
-def test_features_are_numbers_whatever_the_caption(words: list[tuple[float, int]], log_prob: float) -> None:
+def test_features_are_numbers_whatever_the_caption(words: list[tuple[float, float]], log_prob: float) -> None:
     features = features_of([each for each, _ in words], log_prob, [word for _, word in words])
-    assert features.shape == (4,)
+    assert features.shape == (3,)
     assert np.isfinite(features).all()
+
+
+def test_rarity_counts_images_and_not_captions() -> None:
+    assert rarity_of([[[1, 4, 2], [1, 4, 2]], [[1, 5, 2]]], 7) == (0.7, 0.0, 0.0, 0.7, 0.7, 0.7, 0.7)
 
 
 def test_in_words() -> None:

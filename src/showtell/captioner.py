@@ -8,7 +8,7 @@ together = showtell.load(["runs/a", "runs/b"])        # an ensemble: models that
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
-from showtell.confidence import features_of
+from showtell.confidence import Confidence, features_of
 from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
@@ -233,10 +233,29 @@ class Captioner:
         found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
-    def features(self, caption: Caption) -> npt.NDArray[np.float64]:
-        """What its confidence follows from, `[F]`."""
-        ids = [self.tokenizer.id_of(word) or self.tokenizer.unk for word in caption.words]
-        return features_of(caption.word_log_probs, caption.log_prob, ids)
+    def features(self, caption: Caption, rarity: Sequence[float]) -> npt.NDArray[np.float64]:
+        """What its confidence follows from, `[F]`; a word that is no id of its own (BPE) is as rare as any."""
+        ids = [self.tokenizer.id_of(word) for word in caption.words]
+        of_words = [rarity[word] if word is not None and word < len(rarity) else max(rarity) for word in ids]
+        return features_of(caption.word_log_probs, caption.log_prob, of_words)
+
+    def confidence_from(
+        self,
+        captions: Mapping[str, Caption],
+        image_ids: Sequence[Sequence[str]],
+        ciders: Sequence[npt.NDArray[Any]],
+        rarity: tuple[float, ...],
+    ) -> Confidence | None:
+        """The confidence that fits what was seen of these captions, by image id; see `Confidence.fit`.
+
+        Args:
+            captions: its own.
+            image_ids: of each data set.
+            ciders: of each data set's images.
+            rarity: of each word, see `Confidence`.
+        """
+        features = [np.stack([self.features(captions[image_id], rarity) for image_id in ids]) for ids in image_ids]
+        return Confidence.fit(list(zip(features, ciders, strict=True)), rarity)
 
     def refuse_unless_confident(self) -> None:
         """Raise UsageError if the model can't tell how sure it is."""
@@ -329,7 +348,8 @@ class Captioner:
         )
         if self.config.confidence is None:
             return caption
-        return replace(caption, confidence=float(self.config.confidence.of(self.features(caption))))
+        sure = self.config.confidence
+        return replace(caption, confidence=float(sure.of(self.features(caption, sure.rarity))))
 
     def _parted(self, text: str) -> list[str]:
         """The words of what the vocabulary has decoded; letters of a script without spaces stand together in it."""

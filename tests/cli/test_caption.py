@@ -691,7 +691,7 @@ def test_progress_on_a_terminal(place, capsys, monkeypatch):
 @pytest.fixture
 def unsure(place):
     """A model that can tell, and is about as sure as not."""
-    save_fake_model(place / "m", confidence=Confidence(weights=(7.0, 0.0, 0.0, 0.0), bias=0.9))
+    save_fake_model(place / "m", confidence=Confidence(weights=(7.0, 0.0, 0.0), bias=0.9, rarity=(1.0,) * 16))
     return place
 
 

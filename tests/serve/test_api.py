@@ -313,7 +313,7 @@ def test_the_openapi_document_names_every_schema(api):
 
 @pytest.fixture
 def serving_sure():
-    confidence = Confidence(weights=(7.0, 0.0, 0.0, 0.0), bias=0.9)
+    confidence = Confidence(weights=(7.0, 0.0, 0.0), bias=0.9, rarity=(1.0,) * 16)
     with client(fake_captioner(confidence=confidence, about="Colours.")) as opened:
         yield opened
 

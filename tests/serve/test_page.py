@@ -349,7 +349,7 @@ def test_every_part_has_a_name(open_page):
 
 
 def test_the_page_says_how_sure_it_is_and_what_the_model_is_good_at(open_page, keep):
-    confidence = Confidence(weights=(0.0, 0.0, 0.0, 0.0), bias=-2.0)
+    confidence = Confidence(weights=(0.0, 0.0, 0.0), bias=-2.0, rarity=(1.0,) * 16)
     with running(fake_captioner(confidence=confidence, about="It knows colours.")) as port:
         page = open_page(port)
         assert page.inner_text("#about") == "It knows colours."

@@ -3,6 +3,7 @@
 import time
 
 from showtell.captioner import Captioner
+from showtell.confidence import rarity_of
 from showtell.engines.torch import TorchEngine
 from showtell.metrics.table import RANKED_BY
 from showtell.models.captioning_model import CaptioningModel
@@ -55,7 +56,7 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
     captioner = Captioner(
         TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, model, {})
     )
-    validation = validate(captioner, run.dev_examples, inputs)
+    validation = validate(captioner, run.dev_examples, inputs, rarity_of(run.captions, len(run.tokenizer)))
     if problem := validation.problem():
         run.tell(Note(problem))
     line: Json = {

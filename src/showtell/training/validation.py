@@ -74,8 +74,12 @@ class Validation:
         ]
 
 
-def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) -> Validation:
+def validate(
+    captioner: Captioner, examples: Sequence[Example], inputs: Inputs, rarity: tuple[float, ...]
+) -> Validation:
     """Caption the images with the model's own search options, and score the best caption of each.
+
+    The captions' confidence is fitted to them, with the `rarity` of words in training captions.
 
     Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
     """
@@ -93,9 +97,9 @@ def validate(captioner: Captioner, examples: Sequence[Example], inputs: Inputs) 
             )
             for name in dict.fromkeys(example.dataset for example in examples)
         }
-        score_of = ciders_of(reports.values())
-        features = np.stack([captioner.features(caption) for caption in captions])
-        confidence = Confidence.fit(features, np.array([score_of[example.image_id] for example in examples]))
+        caption_of = {example.image_id: caption for example, caption in zip(examples, captions, strict=True)}
+        ids, ciders = zip(*((each.image_ids, each.per_image[RANKED_BY]) for each in reports.values()), strict=True)
+        confidence = captioner.confidence_from(caption_of, ids, ciders, rarity)
     return Validation(examples, captions, processes.everyones(reports)[0], confidence)
 
 

@@ -11,7 +11,7 @@ from showtell.cli import options as shared
 from showtell.cli.captioning import caption_examples, from_files
 from showtell.cli.progress import tell
 from showtell.cli.scores import calibration_lines
-from showtell.confidence import FEWEST, RIGHT, Confidence
+from showtell.confidence import FEWEST, RIGHT, rarity_of
 from showtell.data import joined
 from showtell.data import load as load_data
 from showtell.errors import DataError
@@ -39,21 +39,27 @@ def calibrate(
     dataset = joined([load_data(spec) for spec in data])
     examples = dataset.split(split)
     captions, bad = caption_examples(examples, from_files(captioner, examples, batch_size, {"num": 1}))
-    features, ciders = [], []
+    reports = []
     for name in dict.fromkeys(example.dataset for example in examples):  # CIDEr weighs words within a data set
         references = {e.image_id: e.captions for e in examples if e.dataset == name and e.image_id in captions}
-        report = score({i: captions[i].text for i in references}, references, metrics=[RANKED_BY])
-        features += [captioner.features(captions[image_id]) for image_id in report.image_ids]
-        ciders += report.per_image[RANKED_BY].tolist()
-    found = Confidence.fit(np.stack(features), np.array(ciders)) if features else None
+        if references:
+            said = {image_id: captions[image_id].text for image_id in references}
+            reports.append(score(said, references, metrics=[RANKED_BY]))
+    ids, ciders = [each.image_ids for each in reports], [each.per_image[RANKED_BY] for each in reports]
+    learnt = [example for example in dataset.examples if example.split == "train"] or examples
+    encoded = [bundle.tokenizer.encode_batch(example.captions) for example in learnt]
+    rarity = rarity_of(encoded, len(bundle.tokenizer))
+    found = captioner.confidence_from(captions, ids, ciders, rarity) if reports else None
     if found is None:
         raise DataError(
-            f"{len(ciders):,} captioned photos do not tell when a caption is right.",
+            f"{len(captions):,} captioned photos do not tell when a caption is right.",
             f"Give {FEWEST} or more, of which the model captions some well and some badly.",
         )
     save_config(bundle, bundle.config.model_copy(update={"confidence": found}))
-    print(f"{bundle.path}: fitted on {len(ciders):,} captions.")
-    print(calibration_lines(calibration(found.of(np.stack(features)), np.array(ciders), RIGHT)))
+    print(f"{bundle.path}: fitted to {len(captions):,} captions.")
+    for of_dataset, scores in zip(ids, ciders, strict=True):
+        features = np.stack([captioner.features(captions[image_id], rarity) for image_id in of_dataset])
+        print(calibration_lines(calibration(found.of(features), scores, RIGHT)))
     if bad:
         tell(f"{bad:,} photos could not be read.")
         raise typer.Exit(1)
