@@ -21,6 +21,7 @@ from showtell import bundle as bundle_module
 from showtell.cli import main
 from showtell.cli.commands import caption as caption_module
 from showtell.confidence import Confidence, in_words
+from showtell.data import load as load_data
 from showtell.data import read_predictions
 from showtell.errors import UsageError
 from showtell.images import storage, urls
@@ -722,3 +723,46 @@ def test_a_model_that_cannot_tell_says_so(place, capsys):
         assert code == 2
         assert "fake can't tell how sure it is. Fit that on photos with captions: showtell calibrate" in error
     assert json.loads(run(capsys, "photos/a.png", "--format", "jsonl")[1])["confidence"] is None
+
+
+# A text beside each photo
+
+
+def test_txt_writes_beside_each_photo_and_leaves_what_is_there(place, capsys):
+    Path("photos/b.txt").write_text("my own words\n")
+    code, out, error = run(capsys, "photos", "--format", "txt", "--prepend", "photo of ", "--append", ", film grain")
+    assert (code, out) == (0, "")
+    assert Path("photos/a.txt").read_text() == f"photo of {SAID['red']}, film grain\n"
+    assert Path("photos/trip/c.txt").read_text() == f"photo of {SAID['blue']}, film grain\n"
+    assert Path("photos/b.txt").read_text() == "my own words\n"
+    assert "2 texts written beside their photos, 1 had one already (--overwrite writes over it)." in error
+    assert "3 had one already" in run(capsys, "photos", "--format", "txt")[2]
+    assert run(capsys, "photos", "--format", "txt", "--overwrite")[0] == 0
+    assert Path("photos/b.txt").read_text() == f"{SAID['lime']}\n"
+    assert Path("photos/a.txt").read_text() == f"{SAID['red']}\n"
+
+
+def test_txt_is_read_as_a_data_set(place, capsys):
+    """The loop: caption, correct, train."""
+    assert run(capsys, "photos", "--format", "txt")[0] == 0
+    assert {example.captions for example in load_data("folder:photos").examples} >= {(SAID["red"],)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["photos", "--prepend", "x"], "--prepend, --append and --overwrite are for --format txt."),
+        (["photos", "--format", "txt", "-o", "x.txt"], "The txt format writes a text beside each photo."),
+    ],
+)
+def test_txt_refuses_what_it_does_not_do(place, capsys, arguments, said):
+    code, _, error = run(capsys, *arguments)
+    assert code == 2
+    assert said in error
+
+
+def test_two_photos_of_one_name_do_not_share_a_text(place, capsys):
+    picture("lime").save("photos/a.webp")
+    code, _, error = run(capsys, "photos", "--format", "txt")
+    assert code == 2
+    assert "would both have the text a.txt. Rename one of them" in error

@@ -30,7 +30,7 @@ from showtell.results.journal import RowFormat, begin, done_images, first_line, 
 if TYPE_CHECKING:
     from showtell.captioner import Caption  # commands that only write files start without it
 
-Format = Literal["text", "jsonl", "csv", "tsv", "coco", "parquet", "tar"]
+Format = Literal["text", "jsonl", "csv", "tsv", "coco", "parquet", "tar", "txt"]
 WholeFormat = RowFormat | Literal["coco", "parquet"]
 FORMAT_OF_SUFFIX: dict[str, Format] = {
     "": "text",
@@ -157,6 +157,8 @@ def format_for(asked: Format | None, output: Path | None) -> Format:
             f"{output} has a suffix that says no format.",
             f"Known are {known}, the text ones also with .gz behind; or say --format.",
         )
+    if format == "txt" and output is not None:
+        raise UsageError("The txt format writes a text beside each photo.", "Leave out -o, or say --format text.")
     if format in ("parquet", "tar"):
         if output is None:
             raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
@@ -194,6 +196,7 @@ def open_output(
     Raises:
         UsageError: the file can't be written, or is not one that can be continued with these options.
     """
+    assert format != "txt", "that has no file of its own: see `sidecars.py`"
     if format == "tar":
         assert path is not None, "format_for refuses that"
         opened: AbstractContextManager[Output] = _shard(path, made_with, num, resume=resume)

@@ -31,6 +31,7 @@ from showtell.images.storage import StoredImage
 from showtell.images.tables import in_order
 from showtell.pages.explanations import Explanations, open_explanations
 from showtell.results.outputs import Format, Output, format_for, open_output
+from showtell.results.sidecars import Sidecars
 from showtell.search.options import SearchOptions
 
 app = typer.Typer()
@@ -63,7 +64,8 @@ def caption(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="text, jsonl, csv, tsv, coco, parquet or tar; by default as FILE's suffix says, else text.",
+            help="text, jsonl, csv, tsv, coco, parquet or tar; by default as FILE's suffix says, else text. "
+            "txt: a text beside each photo.",
         ),
     ] = None,
     output: Annotated[
@@ -73,6 +75,13 @@ def caption(
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with an interrupted FILE: only what is missing."),
+    ] = False,
+    prepend: Annotated[
+        str, typer.Option("--prepend", metavar="TEXT", help="With --format txt: before each caption.")
+    ] = "",
+    append: Annotated[str, typer.Option("--append", metavar="TEXT", help="With --format txt: behind it.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --format txt: over texts that are there already.")
     ] = False,
     explain: Annotated[
         Path | None,
@@ -131,7 +140,10 @@ def caption(
         raise UsageError("--resume goes on with a file.", "Say -o FILE.")
     if resume and explain:
         raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
+    if (prepend or append or overwrite) and format != "txt":
+        raise UsageError("--prepend, --append and --overwrite are for --format txt.", "Leave them out, or add it.")
     images, finder = find_images(names, column)
+    sidecars = Sidecars(images, prepend=prepend, append=append, overwrite=overwrite) if format == "txt" else None
     captioner = load(model, threads=1, engine="auto" if engine == "local" else engine)
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
@@ -142,7 +154,9 @@ def caption(
     made_with = {**what_captions_depend_on(captioner, options), "min_confidence": least} if output else {}
     with (
         open_explanations(explain, captioner) if explain else nullcontext() as explanations,
-        open_output(output, format, made_with, num=options.num, resume=resume, sure=confidence) as results,
+        nullcontext(sidecars)
+        if sidecars
+        else open_output(output, format, made_with, num=options.num, resume=resume, sure=confidence) as results,
         open_descriptions(
             wanted=write_metadata,
             replace=replace_description,
@@ -152,8 +166,18 @@ def caption(
     ):
         tell(*finder.notes())
         bad = caption_all(
-            captioner, search, images, results, explanations, descriptions, batch_size, least, bar=output is not None
+            captioner,
+            search,
+            images,
+            results,
+            explanations,
+            descriptions,
+            batch_size,
+            least,
+            bar=output is not None or sidecars is not None,
         )
+    if sidecars:
+        tell(sidecars.summary())
     if explanations and not explanations.has_attention:
         tell(f"{captioner.config.name} has no attention to show; {explain} holds photos and captions.")
     if bad or finder.problems:
