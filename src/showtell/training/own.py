@@ -25,7 +25,7 @@ FROM_SCRATCH: dict[str, Any] = {
     },
     "search": {"beam": 5, "max_words": 20, "length_penalty": 1.0},
 }
-STEPS = 60  # that few photos get, at least
+STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
 FEWEST_FOR_ENCODER = 1_000  # photos; with fewer, an encoder that learns forgets more than it gains
 # Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
 ENCODED, STEPPED, LIVE, VALIDATED = 0.02, 0.05, 0.1, 0.02
@@ -59,7 +59,8 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     photos, captions = len(train), sum(len(example.captions) for example in train)
     batch = min(20, max(4, photos // 4))
     steps = math.ceil(photos / batch)
-    epochs = max(6, math.ceil(STEPS / steps)) if start else max(12, math.ceil(10 * STEPS / steps))
+    epochs = max(FEWEST_PASSES, math.ceil(STEPS / steps))
+    epochs = epochs if start else max(2 * FEWEST_PASSES, math.ceil(10 * STEPS / steps))
     once = (photos * 2 + len(dev)) * ENCODED
     each = photos * STEPPED + len(dev) * VALIDATED
     if minutes is not None:
