@@ -43,7 +43,7 @@ ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "de
 ONNX_WEIGHTS, TRAINABLE = "weights.bin", "trainable.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS, TRAINABLE)
 SHIPPED = Path(__file__).parent / "shipped"
-DEFAULT = "flickr8k"  # the shipped model that captions when none is named
+DEFAULT = "everyday"  # the shipped model that captions when none is named
 
 
 class BundleConfig(BaseModel):

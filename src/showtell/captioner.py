@@ -368,7 +368,7 @@ def load(
     Args:
         model: the folder, the name of a shipped model, or `hub:org/name[@revision]`; several are models that caption
             as one, their next words' probabilities averaged, and searched as the first one says; None is the shipped
-            `flickr8k`.
+            `everyday`.
         threads: that an exported model spreads one operation over; None is one for each core, which answers
             soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: that runs an exported model: ONNX Runtime (`onnx`), or OpenVINO, in bfloat16 where the processor has
