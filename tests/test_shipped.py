@@ -324,4 +324,4 @@ def test_a_shipped_model_opens_in_pytorch(name):
     for photo in packaged_photos():
         expected, found = theirs(photo)[0], ours(photo)[0]
         assert found.text == expected.text
-        assert found.log_prob == pytest.approx(expected.log_prob, abs=1e-3)
+        assert found.log_prob == pytest.approx(expected.log_prob, abs=1e-2)
