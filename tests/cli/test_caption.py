@@ -180,7 +180,7 @@ def test_what_is_wrong_is_said_on_one_line(place, capsys, arguments, message):
 
 
 def test_no_model(place, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path)
+    monkeypatch.setattr(bundle_module, "SHIPPED", tmp_path / "none")
     assert main(["caption", "photos"]) == 1
     assert "This copy of showtell comes without a model. Train one" in capsys.readouterr().err
 
