@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from showtell import model_hub as hub
 from showtell.confidence import Confidence
-from showtell.errors import BundleError, DataError, MissingExtraError, UsageError
+from showtell.errors import BundleError, DataError, UsageError, needs
 from showtell.files import new_file, new_folder, read_folder, read_json, write_file
 from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
@@ -90,13 +90,11 @@ class Bundle:
                 f"{self.path} is exported, and holds no weights for PyTorch.",
                 "Give the folder that 'showtell train' wrote.",
             )
-        try:
+        with needs("train", f"Reading the weights of {self.path}"):
             from safetensors import SafetensorError
             from safetensors.numpy import load
 
             from showtell.exported_weights import read_exported_weights
-        except ImportError:
-            raise MissingExtraError(f"Reading the weights of {self.path}", "train") from None
 
         def read() -> dict[str, np.ndarray]:
             if self.is_exported:
@@ -237,10 +235,8 @@ def _config_json(config: BundleConfig) -> str:
 
 
 def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
-    try:
+    with needs("train", "Writing model.safetensors"):
         from safetensors.numpy import save_file
-    except ImportError:
-        raise MissingExtraError("Writing model.safetensors", "train") from None
     with new_file(path) as aside:
         save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, aside)
 

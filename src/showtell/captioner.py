@@ -26,7 +26,7 @@ from showtell.bundle import Bundle, BundleConfig, default_model, load_bundle
 from showtell.confidence import Confidence, features_of
 from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
-from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError
+from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError, needs
 from showtell.images.decode import Pixels, Source, normalise, read_image, resize
 from showtell.scripts import UNSPACED
 from showtell.search import Hypothesis, search
@@ -435,12 +435,8 @@ def _engine(bundle: Bundle, threads: int | None, engine: EngineName) -> Engine:
         return _exported_engine(bundle, threads, engine)
     if engine not in ("auto", "torch"):
         raise UsageError(f"{bundle.path} is not exported, and PyTorch runs it.", "Run 'showtell export' first.")
-    try:
+    with needs("train", f"The model {bundle.path}"):
         from showtell.engines.torch import TorchEngine
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("showtell"):
-            raise
-        raise MissingExtraError(f"The model {bundle.path}", "train") from None
     return TorchEngine.from_bundle(bundle)
 
 

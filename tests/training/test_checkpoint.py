@@ -42,13 +42,6 @@ def test_reading_while_the_run_saves(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
-def test_what_a_killed_save_left_goes(tmp_path: Path) -> None:
-    left = tmp_path / f".{checkpoint.NAME}.0123abcd.tmp"
-    left.write_bytes(b"half")
-    save(tmp_path, 1)
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
-
-
 @pytest.mark.parametrize("keep", [4, 60, -100])
 def test_a_checkpoint_that_is_cut_off(tmp_path: Path, keep: int) -> None:
     save(tmp_path, 1)

@@ -38,7 +38,7 @@ from showtell.bundle import (
 )
 from showtell.engines.onnx import OnnxEngine
 from showtell.engines.torch import TorchEngine, model_of
-from showtell.errors import MissingExtraError, UsageError
+from showtell.errors import UsageError, needs
 from showtell.export.int8 import int8_graphs
 from showtell.export.trainable import trainable_file
 from showtell.export.weights import Weights, files_of
@@ -259,10 +259,8 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
         dynamic: for each input the axes whose size may change, and what the size is called.
         outputs: their names.
     """
-    try:
+    with needs("train,export", "showtell export"):
         import onnxscript  # noqa: F401  # the exporter imports it, and says less clearly that it is missing
-    except ImportError:
-        raise MissingExtraError("showtell export", "train,export") from None
     names = [name for key, value in inputs.items() for name in (value if isinstance(value, dict) else [key])]
     examples = tuple(list(value.values()) if isinstance(value, dict) else value for value in inputs.values())
     with quiet(), torch.no_grad():

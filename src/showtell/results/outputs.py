@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TextIO
 
 from showtell.confidence import in_words
 from showtell.data.formats.coco import IMAGE_NAME
-from showtell.errors import Interrupted, MissingExtraError, ShowtellError, UsageError, reason_of
+from showtell.errors import Interrupted, ShowtellError, UsageError, needs, reason_of
 from showtell.files import append, check_writable, new_file, suffix_of
 from showtell.images.decode import SUFFIXES
 from showtell.images.names import on_one_line, printable, writable
@@ -433,9 +433,7 @@ def _print(text: str) -> None:
 
 def _pyarrow() -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet. Raises MissingExtraError."""
-    try:
+    with needs("tables", "Writing Parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("Writing Parquet", "tables") from None
     return pyarrow, pyarrow.parquet

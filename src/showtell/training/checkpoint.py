@@ -119,8 +119,6 @@ def _damaged(folder: Path) -> DataError:
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> None:
-    for left in path.parent.glob(f".{path.name}.*"):  # by a run that was killed while it wrote
-        left.unlink()
     with new_file(path) as aside:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside, said)
 
