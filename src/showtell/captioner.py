@@ -28,7 +28,7 @@ from showtell.engines import exported
 from showtell.engines.ensemble import EnsembleEngine
 from showtell.errors import BundleError, MissingExtraError, ShowtellError, UsageError, needs
 from showtell.images.decode import Pixels, Source, normalise, read_image, resize
-from showtell.scripts import UNSPACED
+from showtell.languages import UNSPACED
 from showtell.search import Hypothesis, search
 from showtell.search.engine import Engine, Memory, Vocabulary
 from showtell.search.options import SearchOptions, declared

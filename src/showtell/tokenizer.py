@@ -3,9 +3,9 @@
 The work is done by Hugging Face `tokenizers`, and what is saved is its own JSON, so that other programs can
 read it. What a word is: the caption is brought to Unicode form NFC, lower-cased and stripped, typographic
 apostrophes become ``'``; then every run of letters and digits is a word, with hyphens and apostrophes kept
-inside it (``t-shirt``, ``dog's``). Where captions are in a script without spaces (Chinese, Japanese, Thai), each of its
-letters is a word. All else separates words and is dropped, so a caption that spells out
-``<end>`` holds the word ``end`` and never the special token.
+inside it (``t-shirt``, ``dog's``). German keeps its capitals, and Turkish has its own small letter of I. Where captions
+are in a script without spaces (Chinese, Japanese, Thai), each of its letters is a word. All else separates words and is
+dropped, so a caption that spells out ``<end>`` holds the word ``end`` and never the special token.
 """
 
 import json
@@ -15,12 +15,23 @@ from pathlib import Path
 from typing import Literal
 
 import tokenizers
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from showtell.errors import BundleError, DataError
 from showtell.files import read_text, write_file
-from showtell.scripts import LETTER, LETTERS, MARKS, lacks_spaces
+from showtell.languages import (
+    CASE_MATTERS,
+    DOTLESS,
+    DOTTED,
+    ENGLISH,
+    LETTER,
+    LETTERS,
+    MARKS,
+    NAMES,
+    lacks_spaces,
+    language_of,
+)
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
@@ -51,10 +62,24 @@ class TokenizerConfig(BaseModel):
         le=1_000_000,
         description="most ids, the four special ones included (None: no limit; BPE 30,000)",
     )
-    lowercase: bool = Field(default=True, description="treat A and a as the same letter")
+    language: str | None = Field(
+        default=None, description="of the captions, as a code such as de; by default it is found from them"
+    )
+    lowercase: bool | None = Field(
+        default=None, description="treat A and a as the same letter; by default as the language does: German does not"
+    )
     letters: bool = Field(
         default=True, description="each letter is a word, where captions are in a script without spaces (Chinese, Thai)"
     )
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _known(cls, code: object) -> object:
+        if code is False:  # YAML takes no, which is Norwegian, for that
+            return "no"
+        if code is not None and code not in NAMES:
+            raise ValueError(f"there is no language {code}; choose from {', '.join(NAMES)}")
+        return code
 
     def least_count(self, captions: int) -> int:
         """`min_count`, or what it is by default for so many captions."""
@@ -81,20 +106,9 @@ class Tokenizer:
             DataError: no word is frequent enough to be kept.
         """
         config = config or TokenizerConfig()
-        cut: list[normalizers.Normalizer] = [
-            normalizers.NFC(),
-            normalizers.Replace("’", "'"),
-            normalizers.Strip(),
-        ]
-        if config.lowercase:
-            cut.insert(2, normalizers.Lowercase())
-        table = tokenizers.Tokenizer(models.BPE() if config.kind == "bpe" else models.WordLevel())
-        table.normalizer = normalizers.Sequence(cut)
         captions = list(captions)
-        letters = config.letters and lacks_spaces(captions)
-        split = pre_tokenizers.Split(Regex(LETTER_OR_WORD if letters else WORD), behavior="removed", invert=True)
-        mark = pre_tokenizers.Metaspace(WORD_MARK, "always")
-        table.pre_tokenizer = pre_tokenizers.Sequence([split, mark]) if config.kind == "bpe" else split
+        table = tokenizers.Tokenizer(models.BPE() if config.kind == "bpe" else models.WordLevel())
+        letters = _set_words(table, captions, config)
         least = config.least_count(len(captions))
         table.train_from_iterator(map(_valid_unicode, captions), _trainer(config, least))
         if table.get_vocab_size() <= len(SPECIALS):
@@ -102,21 +116,27 @@ class Tokenizer:
                 f"No word stands {least} times or more in the captions.",
                 "Lower min_count or add captions.",
             )
-        return cls(_without_added_tokens(table, config, letters=letters))
+        return cls(_without_added_tokens(table, letters=letters))
 
     def grown(self, captions: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
         """The table with further words behind its own: those of the captions that it lacks, if frequent enough.
 
-        With BPE it is the table itself, which spells every word of its letters.
+        What a word is follows the captions where they are in another language than English. With BPE it is the table
+        itself, which spells every word of its letters.
         """
         if self._mark:
             return self
-        counts = Counter(word for caption in captions for word in self.words(caption) if self.id_of(word) is None)
+        words = self
+        if (config.language or language_of(captions)) != ENGLISH:
+            table = tokenizers.Tokenizer.from_str(self.to_json())
+            letters = _set_words(table, captions, config)
+            words = Tokenizer(_without_added_tokens(table, letters=letters))
+        counts = Counter(word for caption in captions for word in words.words(caption) if words.id_of(word) is None)
         least = config.least_count(len(captions))
         new = sorted((word for word, times in counts.items() if times >= least), key=lambda word: (-counts[word], word))
         if config.max_size is not None:
             new = new[: max(0, config.max_size - len(self))]
-        table = json.loads(self.to_json())
+        table = json.loads(words.to_json())
         table["model"]["vocab"] |= {word: len(self) + place for place, word in enumerate(new)}
         return Tokenizer.from_json(json.dumps(table))
 
@@ -223,16 +243,30 @@ def _trainer(config: TokenizerConfig, least: int) -> trainers.Trainer:
     )
 
 
-def _without_added_tokens(
-    trained: tokenizers.Tokenizer, config: TokenizerConfig, *, letters: bool
-) -> tokenizers.Tokenizer:
+def _set_words(table: tokenizers.Tokenizer, captions: Sequence[str], config: TokenizerConfig) -> bool:
+    """Let the table cut captions into words as their language does; whether each letter is one."""
+    language = config.language or language_of(captions)
+    lowercase = language not in CASE_MATTERS if config.lowercase is None else config.lowercase
+    cut: list[normalizers.Normalizer] = [normalizers.NFC(), normalizers.Replace("’", "'")]
+    if lowercase:
+        cut += [normalizers.Replace(*pair) for pair in DOTTED if language in DOTLESS]
+        cut.append(normalizers.Lowercase())
+    table.normalizer = normalizers.Sequence([*cut, normalizers.Strip()])
+    letters = config.letters and lacks_spaces(captions)
+    split = pre_tokenizers.Split(Regex(LETTER_OR_WORD if letters else WORD), behavior="removed", invert=True)
+    mark = pre_tokenizers.Metaspace(WORD_MARK, "always")
+    table.pre_tokenizer = pre_tokenizers.Sequence([split, mark]) if config.kind == "bpe" else split
+    return letters
+
+
+def _without_added_tokens(trained: tokenizers.Tokenizer, *, letters: bool) -> tokenizers.Tokenizer:
     """The same table, whose special tokens are plain entries of the model.
 
     The trainer also registers them as "added tokens", which the library looks for in the text before
     anything else: a caption with a literal "<end>" in it would then end there.
     """
     model = json.loads(trained.to_str())["model"]
-    if config.kind == "bpe":
+    if "merges" in model:
         merges = [tuple(pair) for pair in model["merges"]]
         table = tokenizers.Tokenizer(models.BPE(model["vocab"], merges, unk_token="<unk>"))
         table.decoder = decoders.Metaspace(WORD_MARK, "always")

@@ -117,10 +117,10 @@ def test_signature(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     last = run(capsys, "pred.json", "ref.json")[1].splitlines()[-1]
     assert last.startswith(
-        "metrics:BLEU,ROUGE-L,CIDEr-D|images:2|nrefs:1-2|tok:ptb|case:lower|decode:beam=5,max_words=20|version:showtell-"
+        "metrics:BLEU,ROUGE-L,CIDEr-D|images:2|nrefs:1-2|lang:en|tok:ptb|case:lower|decode:beam=5,max_words=20|version:showtell-"
     )
     last = run(capsys, "pred.json", "ref.json", "--order-independent", "--metric", "CIDEr")[1].splitlines()[-1]
-    assert last.startswith("metrics:CIDEr-D|images:2|nrefs:1-2|tok:ptb-each-alone|")
+    assert last.startswith("metrics:CIDEr-D|images:2|nrefs:1-2|lang:en|tok:ptb-each-alone|")
 
 
 def test_order_independent_tokens(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +163,7 @@ def test_a_metric_that_is_named_must_be_had(place: Path, capsys: pytest.CaptureF
     assert run(capsys, "pred.json", "ref.json", "--metric", "ROUGE_L")[0] == 0
     code, _, error = run(capsys, "pred.json", "ref.json", "--metric", "BLUE")
     assert code == 2
-    assert "There is no metric BLUE. Choose from: BLEU, METEOR, ROUGE_L, CIDEr, SPICE." in error
+    assert "There is no metric BLUE. Choose from: BLEU, METEOR, ROUGE_L, CIDEr, SPICE, sacreBLEU, chrF." in error
 
 
 def test_building_meteors_index_is_told_once(
@@ -219,14 +219,20 @@ GERMAN = {"1": ["Ein Mann reitet am Strand auf einem Pferd", "Zwei Hunde spielen
 def test_metrics_of_english_say_that_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """METEOR's data are English: of German it says little, and not without a word."""
+    """METEOR's data are English: of German it is left out, or says little where it is asked for; not without a word."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(write_package(tmp_path / "site")))
     pytest.importorskip("Stemmer")
     put("p.json", {"1": "Zwei Hunde spielen"})
     put("r.json", GERMAN)
-    assert main([command, *["p.json"] * (1 + (command == "compare")), "r.json"]) == 0
+    both = [command, *["p.json"] * (1 + (command == "compare")), "r.json"]
+    assert main(both) == 0
+    shown = capsys.readouterr()
+    assert "showtell: The references are in German, and METEOR is for English: it is left out." in shown.err
+    assert "sacreBLEU" in shown.out
+    assert "METEOR" not in shown.out
+    assert main([*both, "--language", "en"]) == 0
     assert "showtell: The captions seem not to be English: METEOR and" in capsys.readouterr().err
     put("r.json", {"1": ["the man", "men running on the man"]})
     put("p.json", {"1": "the man"})

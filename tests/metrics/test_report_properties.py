@@ -36,6 +36,7 @@ def scored(case: Mapping[str, tuple[str, Sequence[str]]]) -> Report:
     report = score(
         {image_id: caption for image_id, (caption, _) in case.items()},
         {image_id: references for image_id, (_, references) in case.items()},
+        language="en",
         order_independent=True,
     )
     assert not report.missing

@@ -8,7 +8,7 @@ import typer
 from showtell.metrics import METRICS, Diversity, Report
 from showtell.metrics.calibration import Calibration
 from showtell.metrics.objects import Invented
-from showtell.metrics.table import RANKED_BY, find_metrics
+from showtell.metrics.table import RANKED_BY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,24 +38,21 @@ Metric = Annotated[
     typer.Option("--metric", metavar="NAME", help=f"One of {_named()}; may be repeated."),
 ]
 Spice = Annotated[bool, typer.Option("--spice", help="SPICE too, by pycocoevalcap's Java program where it is.")]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from REF by default."
+    ),
+]
 OrderIndependent = Annotated[
     bool,
     typer.Option("--order-independent", help="Tokens of a caption do not depend on the next (not as officially)."),
 ]
 
 
-def asked_metrics(named: Sequence[str] | None, spice: bool) -> list[str]:
-    """The metrics to compute: those that --metric names, or else the default ones; SPICE too with --spice.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
-    return [*(metric.name for metric in find_metrics(named or None)), *["SPICE"] * spice]
-
-
 def missing_though_asked(report: Report, named: Sequence[str] | None) -> bool:
     """Whether a metric is missing that the command line names; METEOR, left out of the core install, is no error."""
-    return any(named or not METRICS[name].default for name in report.missing)
+    return any(named or not METRICS[name].fits(report.language) for name in report.missing)
 
 
 def captions_table(system: Diversity, people: Diversity, objects: Invented | None = None) -> "Table":

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from showtell.data.dataset import Example
-from showtell.scripts import words_of
+from showtell.languages import words_of
 
 SAME = 0.2  # of the photos, with one and the same caption
 SHORT, SHARE_SHORT = 2, 0.2  # words, and of the captions

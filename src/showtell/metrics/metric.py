@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from showtell.languages import ENGLISH
+
 Floats = NDArray[np.float64]
 Value = TypeVar("Value", float, Floats)
 FractionDone = Callable[[float], None]
@@ -23,8 +25,18 @@ def nothing(progress: FractionDone) -> None:
 
 
 def no_doubt(references: Sequence[Sequence[str]]) -> str:
-    """Of a metric that fits every language."""
+    """Of a metric that means what it says."""
     return ""
+
+
+def any_language(language: str) -> bool:
+    """Of a metric that fits every language."""
+    return True
+
+
+def only_english(language: str) -> bool:
+    """Of a metric that knows English words."""
+    return language == ENGLISH
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,10 @@ class Metric:
     """What `--metric` calls it."""
     signature: str
     """What signatures call it, with its version."""
-    statistics: Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]
+    statistics: Callable[..., Floats]
     """Tokenised captions of B images, and the references of each -> what is summed over images, `[B, F]`."""
+    as_written: bool = False
+    """Whether `statistics` takes captions as people write them in place of tokens, and their language behind them."""
     from_sums: Callable[[Floats, int], Floats] = mean
     """Sums `[..., F]` over a number of images -> the scores `[..., S]`."""
     several: tuple[str, ...] = ()
@@ -51,8 +65,8 @@ class Metric:
     """Raises MissingExtraError or DataError where something that it needs is missing; may take its time, once."""
     doubt: Callable[[Sequence[Sequence[str]]], str] = no_doubt
     """Tokenised references -> why the scores mean little for them, in a sentence; empty if they mean what they say."""
-    default: bool = True
-    """Whether it is computed where nobody asks for it."""
+    fits: Callable[[str], bool] = any_language
+    """Whether it is computed for captions in a language (see `languages.NAMES`) where nobody asks for it."""
     quick: bool = True
     """Whether it is computed after each epoch of a training."""
     higher_is_better: bool = True

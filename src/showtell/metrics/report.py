@@ -6,10 +6,10 @@ from itertools import islice
 
 from showtell import __version__
 from showtell.errors import DataError, ShowtellError
+from showtell.languages import ENGLISH, NAMES, known_language, language_of
 from showtell.metrics.metric import Floats, FractionDone
-from showtell.metrics.official.ptb import tokenise
 from showtell.metrics.table import METRICS, find_metrics
-from showtell.scripts import lacks_spaces, words_of
+from showtell.metrics.tokens import tokens_name, tokens_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Report:
     """Why some of the scores mean little for these captions: one sentence each."""
     order_independent: bool
     """Whether tokens do not depend on the captions around (see `ptb.tokenise`)."""
-    by_letter: bool
-    """Whether each letter is a token: the references are in a script without spaces (see `tokens_of`)."""
+    language: str
+    """What the references are in, which decides their tokens (see `tokens_of`)."""
 
 
 def score(
@@ -47,6 +47,8 @@ def score(
     references: Mapping[str, Sequence[str]],
     *,
     metrics: Iterable[str] | None = None,
+    more: Iterable[str] = (),
+    language: str | None = None,
     order_independent: bool = False,
     progress: FractionDone = lambda fraction: None,
 ) -> Report:
@@ -55,16 +57,19 @@ def score(
     Args:
         predictions: image id -> caption.
         references: image id -> its captions by people, one at least. Images are scored in this order.
-        metrics: names of `METRICS`; by default all but SPICE. Without METEOR it takes a tenth of the time.
+        metrics: names of `METRICS`; by default those that fit the language. Without METEOR it takes a tenth of the
+            time.
+        more: names of metrics beside those.
+        language: of the captions, as a code such as "de"; by default it is found from the references.
         order_independent: give a caption the same tokens wherever it stands (see `ptb.tokenise`), as the
             official code does not.
         progress: called when METEOR's data are built, once for all.
 
     Raises:
-        UsageError: there is no metric of that name.
+        UsageError: there is no metric of that name, or no language of that code.
+        MissingExtraError: the tokens of that language need a package that is not installed.
         DataError: no image has both a prediction and references.
     """
-    wanted = find_metrics(metrics)
     image_ids = tuple(i for i in references if i in predictions and references[i])
     if not predictions or not any(references.values()):
         raise DataError(f"There are no {'references' if predictions else 'captions to score'}.")
@@ -74,10 +79,11 @@ def score(
             "Check that both files name images in the same way.",
         )
     said = [caption for i in image_ids for caption in references[i]]
-    by_letter = lacks_spaces(said)
+    language = known_language(language) or language_of(said)
+    wanted = find_metrics([*(metric.name for metric in find_metrics(metrics, language)), *more])
+    written = [predictions[i] for i in image_ids]
     candidates, tokens = (
-        tokens_of(captions, by_letter=by_letter, order_independent=order_independent)
-        for captions in ([predictions[i] for i in image_ids], said)
+        tokens_of(captions, language, order_independent=order_independent) for captions in (written, said)
     )
     flat = iter(tokens)
     gold = [tuple(islice(flat, len(references[i]))) for i in image_ids]
@@ -87,10 +93,16 @@ def score(
     statistics: dict[str, Floats] = {}
     missing: dict[str, str] = {}
     doubts: list[str] = []
+    if metrics is None and language != ENGLISH:
+        doubts.append(f"The references are in {NAMES[language]}, and METEOR is for English: it is left out.")
     for metric in wanted:
         try:
             metric.prepare(progress)
-            of_images = metric.statistics(candidates, gold)
+            of_images = (
+                metric.statistics(written, [references[i] for i in image_ids], language)
+                if metric.as_written
+                else metric.statistics(candidates, gold)
+            )
             doubts += filter(None, [metric.doubt(gold)])
         except (ShowtellError, OSError) as error:  # the others go on
             missing[metric.name] = str(error)
@@ -110,21 +122,8 @@ def score(
         missing=missing,
         doubts=tuple(doubts),
         order_independent=order_independent,
-        by_letter=by_letter,
+        language=language,
     )
-
-
-def tokens_of(captions: Sequence[str], *, by_letter: bool | None = None, order_independent: bool = True) -> list[str]:
-    """The tokens of each caption, joined by a space: the official ones, or the letters of a script without spaces.
-
-    Args:
-        captions: as people wrote them.
-        by_letter: whether each letter of such a script is a token; None to see from the captions.
-        order_independent: see `ptb.tokenise`.
-    """
-    if by_letter or (by_letter is None and lacks_spaces(captions)):
-        return [" ".join(words_of(caption)) for caption in captions]
-    return tokenise(captions, order_independent=order_independent)
 
 
 def signature(report: Report, decoding: str | None = None) -> str:
@@ -139,7 +138,8 @@ def signature(report: Report, decoding: str | None = None) -> str:
         "metrics": ",".join(METRICS[name].signature for name in report.statistics),
         "images": len(report.image_ids),
         "nrefs": "-".join(map(str, sorted({min(counts), max(counts)}))),
-        "tok": "letters" if report.by_letter else "ptb-each-alone" if report.order_independent else "ptb",
+        "lang": report.language,
+        "tok": tokens_name(report.language, order_independent=report.order_independent),
         "case": "lower",
         "decode": (decoding or "unknown").replace(" ", "_").replace("|", "/"),
         "version": f"showtell-{__version__}",

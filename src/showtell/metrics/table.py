@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from showtell.errors import UsageError
+from showtell.languages import ENGLISH
+from showtell.metrics.by_sacrebleu import CHRF, SACREBLEU
 from showtell.metrics.metric import Metric
 from showtell.metrics.official.bleu import BLEU
 from showtell.metrics.official.cider import CIDER
@@ -10,7 +12,7 @@ from showtell.metrics.official.meteor import METEOR
 from showtell.metrics.official.rouge import ROUGE_L
 from showtell.metrics.official.spice import SPICE
 
-METRICS = {metric.name: metric for metric in (BLEU, METEOR, ROUGE_L, CIDER, SPICE)}
+METRICS = {metric.name: metric for metric in (BLEU, METEOR, ROUGE_L, CIDER, SPICE, SACREBLEU, CHRF)}
 
 RANKING = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """Images are ranked by the first of these scores that was computed, or else by any other."""
@@ -18,8 +20,8 @@ RANKED_BY = RANKING[0]
 """What the epochs of a training are ranked by, and its captions."""
 
 
-def find_metrics(names: Iterable[str] | None = None) -> list[Metric]:
-    """The metrics of these names, in the table's order; without names, those that nobody has to ask for.
+def find_metrics(names: Iterable[str] | None = None, language: str = ENGLISH) -> list[Metric]:
+    """The metrics of these names, in the table's order; without names, those that fit the language.
 
     Names may be in any case, with or without `-` and `_`.
 
@@ -27,7 +29,7 @@ def find_metrics(names: Iterable[str] | None = None) -> list[Metric]:
         UsageError: there is no metric of a name.
     """
     if names is None:
-        return [metric for metric in METRICS.values() if metric.default]
+        return [metric for metric in METRICS.values() if metric.fits(language)]
     wanted = {_plain(name): name for name in names}
     if unknown := wanted.keys() - set(map(_plain, METRICS)):
         raise UsageError(f"There is no metric {wanted[min(unknown)]}.", f"Choose from: {', '.join(METRICS)}.")

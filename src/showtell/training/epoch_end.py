@@ -56,7 +56,8 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
     captioner = Captioner(
         TorchEngine(model.eval(), run.accelerator.device), run.tokenizer, bundle_config(run, model, {})
     )
-    validation = validate(captioner, run.dev_examples, inputs, rarity_of(run.captions, len(run.tokenizer)))
+    rarity = rarity_of(run.captions, len(run.tokenizer))
+    validation = validate(captioner, run.dev_examples, inputs, rarity, run.recipe.tokenizer.language)
     if problem := validation.problem():
         run.tell(Note(problem))
     line: Json = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from showtell.bundle import load_bundle
 from showtell.data.dataset import Dataset
+from showtell.languages import words_of
 from showtell.training.recipe import Recipe, parse_recipe
 
 FROM_SCRATCH: dict[str, Any] = {
@@ -25,6 +26,7 @@ FROM_SCRATCH: dict[str, Any] = {
     },
     "search": {"beam": 5, "max_words": 20, "length_penalty": 1.0},
 }
+LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of those to learn from; the server allows no more
 STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
 FEWEST_FOR_ENCODER = 1_000  # photos; with fewer the encoder stays as it is (a guess: no data set has tried it)
 # Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
@@ -57,6 +59,8 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     """
     train, dev = dataset.split("train"), dataset.split("dev")
     photos, captions = len(train), sum(len(example.captions) for example in train)
+    words = sorted(len(words_of(caption)) for example in train for caption in example.captions)
+    longest = min(words[int(LONGEST * (len(words) - 1))], MOST_WORDS)
     batch = min(20, max(4, photos // 4))
     steps = math.ceil(photos / batch)
     epochs = max(FEWEST_PASSES, math.ceil(STEPS / steps))
@@ -88,9 +92,9 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
             {**stage, "epochs": passes, "encoder_stages": 9, "encoder_learning_rate": 1e-4, "augmentation": changes}
         )
         seconds += passes * live
-    recipe = parse_recipe(
-        {"name": name, **model, "stages": stages, "start_counts": start is not None}, f"The plan for {name}"
-    )
+    search = {**model["search"], "max_words": max(model["search"]["max_words"], longest)}
+    settings = {"name": name, **model, "search": search, "stages": stages, "start_counts": start is not None}
+    recipe = parse_recipe({**settings, "max_words": max(40, longest)}, f"The plan for {name}")
     begins = f"It starts from {Path(start).name}" if start else "It starts from nothing"
     then = ", then the encoder too" if len(stages) > 1 else ""
     about = max(1, round(seconds / 60))

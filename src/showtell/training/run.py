@@ -24,6 +24,8 @@ from showtell.data.features.cache import FeatureCache
 from showtell.engines.torch import weights_of
 from showtell.errors import DataError, UsageError
 from showtell.files import write_file
+from showtell.languages import language_of
+from showtell.metrics.tokens import tokens_of
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
@@ -97,6 +99,8 @@ def set_up(
             for _, of_dataset in groupby(dataset.split("dev"), attrgetter("dataset"))
             for example in islice(of_dataset, recipe.validation_images)
         ]
+        said = [caption for example in dev_examples for caption in example.captions]
+        tokens_of([], recipe.tokenizer.language or language_of(said))  # before hours of work: can they be scored?
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
         tokenizer, model, known = starting_point(recipe, train_examples)

@@ -75,7 +75,11 @@ class Validation:
 
 
 def validate(
-    captioner: Captioner, examples: Sequence[Example], inputs: Inputs, rarity: tuple[float, ...]
+    captioner: Captioner,
+    examples: Sequence[Example],
+    inputs: Inputs,
+    rarity: tuple[float, ...],
+    language: str | None = None,
 ) -> Validation:
     """Caption the images with the model's own search options, and score the best caption of each.
 
@@ -94,6 +98,7 @@ def validate(
                 said,
                 {example.image_id: example.captions for example in examples if example.dataset == name},
                 metrics=[metric.name for metric in METRICS.values() if metric.quick],
+                language=language,
             )
             for name in dict.fromkeys(example.dataset for example in examples)
         }

@@ -186,7 +186,7 @@ def test_examples_cross_process_boundaries() -> None:
     [
         ("many", r"shapes:many is not understood\. Write shapes:2000,seed=1"),
         ("10,seed=x", "is not understood"),
-        ("10,colour=red", r"unknown setting 'colour=red'\. There are seed=N and pixels=N"),
+        ("10,colour=red", r"unknown setting 'colour=red'\. There are seed=N, pixels=N and language=CODE"),
         ("0", r"shapes:0 is too little"),
         ("10,pixels=32", "of 64 pixels or more"),
     ],

@@ -29,6 +29,7 @@ def compare(
     split: scores.Split = None,
     metric: scores.Metric = None,
     spice: scores.Spice = False,
+    language: scores.Language = None,
     draws: Annotated[int, typer.Option("--draws", metavar="N", help="Resampled sets, and random swaps.")] = 2000,
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="C", help="Of the intervals, between 0 and 1.")
@@ -44,7 +45,6 @@ def compare(
     """Compare two systems: confidence intervals, two tests of significance, the images where they differ most."""
     if page is not None:
         check_writable(page)
-    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     sides = [matched(read_predictions(file), references) for file in (first, second)]
     tell(*references.notes, *(note for side in sides for note in side.notes))
@@ -60,7 +60,9 @@ def compare(
             score(
                 {image_id: side.captions[image_id] for image_id in both},
                 {image_id: references.captions[image_id] for image_id in both},
-                metrics=metrics,
+                metrics=metric or None,
+                more=["SPICE"] * spice,
+                language=language,
                 order_independent=order_independent,
                 progress=progress,
             )

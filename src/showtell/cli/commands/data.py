@@ -18,7 +18,7 @@ from showtell.data import DATA_FORMATS, Dataset, Example
 from showtell.data.doubts import doubts
 from showtell.data.download import published
 from showtell.errors import ImageError, Interrupted, UsageError
-from showtell.scripts import lacks_spaces, words_of
+from showtell.languages import lacks_spaces, words_of
 
 SHOWN = 10
 """Missing and unreadable files that the table lists; --json lists all."""

@@ -14,18 +14,20 @@ from showtell.captioner import Caption, Captioner, load
 from showtell.cli import options as shared
 from showtell.cli.captioning import caption_examples, from_files
 from showtell.cli.progress import meteor_progress, tell
-from showtell.cli.scores import calibration_lines, captions_table
+from showtell.cli.scores import Language, calibration_lines, captions_table
 from showtell.confidence import RIGHT
 from showtell.data import Dataset, Example
 from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError, ImageError, ShowtellError, UsageError
 from showtell.files import check_writable, write_file
+from showtell.languages import ENGLISH
 from showtell.metrics.calibration import Calibration, calibration
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.objects import Invented, invented
-from showtell.metrics.report import Report, score, tokens_of
+from showtell.metrics.report import Report, score
 from showtell.metrics.table import RANKED_BY, metric_of
+from showtell.metrics.tokens import tokens_of
 from showtell.results.outputs import rounded
 
 app = typer.Typer()
@@ -45,6 +47,7 @@ def evaluate(
         Path | None,
         typer.Option("--features", metavar="DIR", help="Feature cache of the data set, by the model's encoder."),
     ] = None,
+    language: Language = None,
     batch_size: shared.BatchSize = 16,
     engine: shared.Engine = "auto",
     **search: Any,
@@ -69,12 +72,13 @@ def evaluate(
         raise DataError(f"No image of {data} could be captioned.")
     references = {example.image_id: example.captions for example in examples}
     with meteor_progress() as progress:
-        scored = score({i: caption.text for i, caption in captions.items()}, references, progress=progress)
+        said = {i: caption.text for i, caption in captions.items()}
+        scored = score(said, references, language=language, progress=progress)
     tell(*scored.doubts)
-    training = None if split == "train" or "train" not in dataset.splits else training_tokens(dataset)
+    training = None if split == "train" or "train" not in dataset.splits else training_tokens(dataset, scored.language)
     people = diversity([of_image[0] for of_image in scored.references], training)
     system = diversity(scored.candidates, training)
-    objects = invented(scored.candidates, scored.references)
+    objects = invented(scored.candidates, scored.references) if scored.language == ENGLISH else None
     sure = calibration_of(captions, scored)
     print_scores(scored, captioner.config.name, f"{data}, {split}")
     print_captions(system, people, objects, sure)
@@ -90,7 +94,7 @@ def evaluate(
             "missing": scored.missing,
             "doubts": list(scored.doubts),
             "captions": {"system": asdict(system), "people": asdict(people)},
-            "invented": asdict(objects),
+            "invented": None if objects is None else asdict(objects),
             "confidence": None if sure is None else asdict(sure),
             "predictions": predictions(captions, scored),
         }
@@ -140,9 +144,10 @@ def open_features(folder: Path, config: BundleConfig, examples: Sequence[Example
     return cache
 
 
-def training_tokens(dataset: Dataset) -> frozenset[str]:
+def training_tokens(dataset: Dataset, language: str) -> frozenset[str]:
     """All captions of the train split, tokenised."""
-    return frozenset(tokens_of([caption for example in dataset.split("train") for caption in example.captions]))
+    captions = [caption for example in dataset.split("train") for caption in example.captions]
+    return frozenset(tokens_of(captions, language))
 
 
 def predictions(captions: dict[str, Caption], scored: Report) -> list[dict[str, Any]]:
@@ -177,7 +182,7 @@ def calibration_of(captions: dict[str, Caption], scored: Report) -> Calibration 
     return calibration(np.array(chances, float), scored.per_image[RANKED_BY], RIGHT)
 
 
-def print_captions(system: Diversity, people: Diversity, objects: Invented, sure: Calibration | None) -> None:
+def print_captions(system: Diversity, people: Diversity, objects: Invented | None, sure: Calibration | None) -> None:
     """What the captions are like: how many break off, stand in the train split already, or invent an object."""
     from rich.console import Console
 

@@ -16,7 +16,7 @@ from showtell.errors import UsageError
 from showtell.files import check_writable, write_file
 from showtell.metrics import METRICS, Diversity, Report, diversity, signature
 from showtell.metrics import score as score_captions
-from showtell.metrics.report import tokens_of
+from showtell.metrics.tokens import tokens_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +38,7 @@ def score(
     split: scores.Split = None,
     metric: scores.Metric = None,
     spice: scores.Spice = False,
+    language: scores.Language = None,
     train: Annotated[
         str | None,
         typer.Option("--train", metavar="REF", help="Training captions: how many of PRED are copied from them?"),
@@ -54,20 +55,21 @@ def score(
         if per_image.suffix.lower() not in (".csv", ".jsonl"):
             raise UsageError(f"{per_image} is of no kind that --per-image writes.", "Name a .csv or .jsonl file.")
         check_writable(per_image)
-    metrics = scores.asked_metrics(metric, spice)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
     tell(*references.notes, *predictions.notes)
-    training = training_captions(train) if train else None
     with meteor_progress() as progress:
         report = score_captions(
             predictions.captions,
             references.captions,
-            metrics=metrics,
+            metrics=metric or None,
+            more=["SPICE"] * spice,
+            language=language,
             order_independent=order_independent,
             progress=progress,
         )
     tell(*report.doubts)
+    training = training_tokens(train, report.language) if train else None
     people = diversity([of_image[0] for of_image in report.references], training)
     system = diversity(report.candidates, training)
     mark = signature(report, predictions.decoding)
@@ -82,7 +84,7 @@ def score(
         raise typer.Exit(1)
 
 
-def training_captions(spec: str) -> frozenset[str]:
+def training_tokens(spec: str, language: str) -> frozenset[str]:
     """The tokens of the captions that a system was trained on: the train split where there are splits.
 
     Raises:
@@ -93,7 +95,7 @@ def training_captions(spec: str) -> frozenset[str]:
     except UsageError:
         training = read_references(spec)
     captions = [caption for of_image in training.captions.values() for caption in of_image]
-    return frozenset(tokens_of(captions))
+    return frozenset(tokens_of(captions, language))
 
 
 def print_report(report: Report, system: Diversity, people: Diversity, mark: str) -> None:

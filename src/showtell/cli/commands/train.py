@@ -92,6 +92,10 @@ def train(
         float | None,
         typer.Option("--minutes", min=1, metavar="M", help="About how long PHOTOS may take, on two cores."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option("--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from them."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."),
@@ -126,7 +130,8 @@ def train(
 
     processes.join()
     with processes.agreed():
-        plan, dataset, said = planned(what, data or [], recipe, start, minutes, settings or [])
+        changes = [*([f"tokenizer.language={language}"] if language else []), *(settings or [])]
+        plan, dataset, said = planned(what, data or [], recipe, start, minutes, changes)
     out = out or Path("runs") / plan.name
     if not processes.is_main():
         train(plan, dataset, out, resume=resume, cache=features)

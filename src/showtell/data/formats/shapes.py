@@ -1,4 +1,4 @@
-"""`shapes:COUNT[,seed=N][,pixels=N]`: scenes drawn on the spot, each with five true captions.
+"""`shapes:COUNT[,seed=N][,pixels=N][,language=CODE]`: scenes drawn on the spot, each with true captions.
 
 Scene number i is the same for any count; of ten scenes in a row eight are for training, one dev, one test.
 No scene of one split has the layout (the same things in the same thirds of the canvas) of a scene of another.
@@ -7,13 +7,17 @@ No scene of one split has the layout (the same things in the same thirds of the 
 import random
 import zlib
 
+from showtell.data import scenes_abroad
 from showtell.data.dataset import Dataset, Example, Split
 from showtell.data.scenes import Scene, random_captions, random_scene
+from showtell.data.scenes_abroad import LANGUAGES
 from showtell.errors import UsageError
+from showtell.languages import ENGLISH
 
-SYNTAX = "COUNT[,seed=N][,pixels=N]"
+SYNTAX = "COUNT[,seed=N][,pixels=N][,language=CODE]"
 
-CAPTIONS = 5
+CAPTIONS = 5  # at most: in other languages than English there are four ways to name a single thing
+SPOKEN = ", ".join((ENGLISH, *LANGUAGES))
 SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 8 + ("dev", "test")
 
 
@@ -23,30 +27,40 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     They are drawn when they are read, so `photos` makes no difference.
     """
     count, *settings = location.split(",")
-    values = {"count": count, "seed": "0", "pixels": "224"}
+    values = {"count": count, "seed": "0", "pixels": "224", "language": ENGLISH}
     for setting in settings:
         key, _, value = setting.partition("=")
-        if key.strip() not in ("seed", "pixels"):
-            raise UsageError(f"shapes:{location} has an unknown setting '{setting}'.", "There are seed=N and pixels=N.")
-        values[key.strip()] = value
+        if key.strip() not in ("seed", "pixels", "language"):
+            raise UsageError(
+                f"shapes:{location} has an unknown setting '{setting}'.",
+                "There are seed=N, pixels=N and language=CODE.",
+            )
+        values[key.strip()] = value.strip()
+    language = values.pop("language")
+    if language not in (ENGLISH, *LANGUAGES):
+        raise UsageError(f"shapes:{location}: {language} is no language of the scenes.", f"Choose from: {SPOKEN}.")
     try:
         numbers = {key: int(value) for key, value in values.items()}
     except ValueError:
         raise UsageError(f"shapes:{location} is not understood.", "Write shapes:2000,seed=1,pixels=224.") from None
     if numbers["count"] < 1 or numbers["pixels"] < 64:
         raise UsageError(f"shapes:{location} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
-    examples = tuple(example(index, numbers["seed"], numbers["pixels"]) for index in range(numbers["count"]))
-    return Dataset("shapes", examples)
+    seed, pixels = numbers["seed"], numbers["pixels"]
+    return Dataset("shapes", tuple(example(index, seed, pixels, language) for index in range(numbers["count"])))
 
 
-def example(index: int, seed: int = 0, pixels: int = 224) -> Example:
+def example(index: int, seed: int = 0, pixels: int = 224, language: str = ENGLISH) -> Example:
     """Scene number `index` of a seed, with its captions: the same whatever else is drawn."""
     split = SPLIT_OF_TENTH[index % 10]
     rng = random.Random(f"shapes {seed} {index}")
     scene = random_scene(rng, pixels)
     while _split_of_layout(scene) != split:
         scene = random_scene(rng, pixels)
-    return Example(f"shapes-{index:06d}", split, random_captions(scene, rng, CAPTIONS), scene=scene)
+    if language == ENGLISH:
+        captions = random_captions(scene, rng, CAPTIONS)
+    else:
+        captions = scenes_abroad.random_captions(scene, rng, CAPTIONS, language)
+    return Example(f"shapes-{index:06d}", split, captions, scene=scene)
 
 
 def _split_of_layout(scene: Scene) -> Split:

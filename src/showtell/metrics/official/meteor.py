@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from showtell.errors import DataError, MissingExtraError
-from showtell.metrics.metric import Floats, FractionDone, Metric
+from showtell.metrics.metric import Floats, FractionDone, Metric, only_english
 from showtell.metrics.official.meteor_data import MeteorData, load_meteor_data
 
 # Recall's weight, the penalty's power and size, content words' weight.
@@ -424,5 +424,6 @@ METEOR = Metric(
     needs="English and showtell[meteor]",
     prepare=prepare,
     doubt=doubt,
+    fits=only_english,
     quick=False,  # it would take longer than the captions
 )

@@ -87,6 +87,6 @@ SPICE = Metric(
     signature="SPICE-1.0",
     statistics=lambda candidates, references: spice(candidates, references)[1][:, None],
     needs="English, Java and pycocoevalcap",
-    default=False,
+    fits=lambda language: False,
     quick=False,
 )

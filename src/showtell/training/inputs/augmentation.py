@@ -8,6 +8,7 @@ who reads the photo ask the same generator, each for itself.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from math import ceil, exp, log, sqrt
 
 import numpy as np
@@ -22,8 +23,19 @@ STRETCH = 4 / 3
 """A crop is at most so many times wider or higher than the encoder's usual part of the photo."""
 GREY = np.array([0.299, 0.587, 0.114])
 """Shares of red, green and blue in how bright a pixel looks (ITU-R BT.601)."""
-SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
-SIDE = re.compile(rf"\b({'|'.join(SIDES)})\b")
+LEFT_AND_RIGHT = (
+    ("left", "right"), ("links", "rechts"), ("linke", "rechte"), ("linken", "rechten"), ("linker", "rechter"),
+    ("linkes", "rechtes"), ("gauche", "droite"), ("izquierda", "derecha"), ("izquierdo", "derecho"),
+    ("sinistra", "destra"), ("esquerda", "direita"), ("solunda", "sağında"), ("solda", "sağda"),
+    ("soldaki", "sağdaki"), ("слева", "справа"), ("левее", "правее"), ("левой", "правой"), ("левом", "правом"),
+    ("बाएँ", "दाएँ"), ("बाईं", "दाईं"), ("يسار", "يمين"), ("اليسار", "اليمين"),
+)  # fmt: skip
+"""Words for the sides in several languages; none of them means something else in another one."""
+WITHOUT_SPACES = (("左", "右"), ("ซ้าย", "ขวา"))  # wherever they stand in a caption
+SIDES = {side: other for pair in LEFT_AND_RIGHT + WITHOUT_SPACES for side, other in (pair, pair[::-1])}
+SIDE = re.compile(
+    rf"(?<!\w)(?:{'|'.join(chain(*LEFT_AND_RIGHT))})(?!\w)|{'|'.join(chain(*WITHOUT_SPACES))}", re.IGNORECASE
+)
 
 
 class Augmentation(BaseModel):
@@ -35,7 +47,8 @@ class Augmentation(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="share of the photos that are mirrored; 'left' and 'right' change places in their captions",
+        description="share of the photos that are mirrored; 'left' and 'right' change places in their captions, in the "
+        "languages of docs/your-own.md",
     )
     crop: float = Field(
         1.0,
@@ -116,7 +129,12 @@ def mirror_image(example: Example) -> Example:
 
 def mirrored(caption: str) -> str:
     """The caption with left and right in each other's place, as is true of the mirrored photo."""
-    return SIDE.sub(lambda side: SIDES[side[0]], caption)
+
+    def other(side: re.Match[str]) -> str:
+        word = SIDES[side[0].lower()]
+        return word.upper() if side[0].isupper() else word.capitalize() if side[0][0].isupper() else word
+
+    return SIDE.sub(other, caption)
 
 
 def random_crop(image: Pixels, least: float, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:

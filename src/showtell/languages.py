@@ -1,0 +1,101 @@
+"""Languages: which one captions are in, and what follows from it for their words.
+
+Scripts that part their words by no spaces (Chinese, Japanese, Thai, ...) are known by their letters; there each letter
+counts as a word.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import chain
+from unicodedata import category, name, normalize
+
+from showtell.errors import UsageError
+
+ENGLISH = "en"
+NAMES = {
+    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "da": "Danish", "de": "German",
+    "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fr": "French",
+    "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian", "it": "Italian",
+    "ja": "Japanese", "km": "Khmer", "ko": "Korean", "lo": "Lao", "lt": "Lithuanian", "lv": "Latvian", "my": "Burmese",
+    "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian",
+    "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
+    "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+"""The languages that are told apart, by their ISO 639-1 codes."""
+OF_SCRIPT = {
+    "CJK": "zh", "THAI": "th", "LAO": "lo", "KHMER": "km", "MYANMAR": "my", "HANGUL": "ko", "GREEK": "el",
+    "HEBREW": "he", "BENGALI": "bn", "TAMIL": "ta", "TELUGU": "te", "ARABIC": "ar", "CYRILLIC": "ru",
+    "DEVANAGARI": "hi",
+}  # fmt: skip
+"""The language of a script: the only one that is told, or else the likeliest."""
+KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
+SHARED_SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "DEVANAGARI")
+ENGLISH_WORDS, ENGLISH_SHARE = frozenset({"the", "with", "and"}), 0.02  # 5 % of the words of English captions
+SAMPLE = 300  # captions that are enough to tell
+MARGIN = 20.0  # by so much another language's log-likelihood must be above that of English
+CASE_MATTERS = frozenset({"de"})  # nouns begin with a capital letter
+DOTLESS = frozenset({"tr"})  # I is the capital of ı, and İ of i
+DOTTED = (("İ", "i"), ("I", "ı"))
+
+# Thai, Lao, Myanmar, Khmer, kana and Han, as ranges that both Python's and Rust's expressions understand.
+LETTERS = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+MARKS = "".join(c for c in map(chr, chain(range(0x0E00, 0x17E0), range(0x3099, 0x309B))) if category(c)[0] == "M")
+LETTER = f"[{LETTERS}][{MARKS}]*"
+"""An expression of one letter of these scripts with the vowel signs and tones on it."""
+
+WORD = re.compile(rf"{LETTER}|(?:(?![{LETTERS}])\w)+")
+UNSPACED = re.compile(f"[{LETTERS}]")
+
+
+def language_of(captions: Sequence[str]) -> str:
+    """The language that most of the captions are in, as its code in `NAMES`; English where that can't be told.
+
+    Languages that share a script are told apart by py3langid. Where that isn't installed, the script alone decides:
+    Latin letters are taken for English.
+    """
+    sample = captions[:: max(1, len(captions) // SAMPLE)][:SAMPLE]
+    text = " ".join(sample)
+    words = text.lower().split()
+    if sum(word in ENGLISH_WORDS for word in words) > ENGLISH_SHARE * len(words):
+        return ENGLISH
+    scripts = Counter(name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
+    if lacks_spaces(sample) and any(kana in scripts for kana in KANA):
+        return "ja"
+    script = max(scripts, key=lambda each: scripts[each], default="LATIN")
+    if script not in SHARED_SCRIPTS or find_spec("py3langid") is None:
+        return OF_SCRIPT.get(script, ENGLISH)
+    import py3langid
+
+    likelihoods = {code: likelihood for code, likelihood in py3langid.rank(text) if code in NAMES}
+    best = max(likelihoods, key=lambda code: likelihoods[code])
+    return best if likelihoods[best] > likelihoods[ENGLISH] + MARGIN else ENGLISH
+
+
+def known_language(code: str | None) -> str | None:
+    """The code as it is, or None. Raises UsageError where no language has it."""
+    if code is not None and code not in NAMES:
+        raise UsageError(f"There is no language {code} here.", f"Choose from: {', '.join(NAMES)}.")
+    return code
+
+
+def lacks_spaces(captions: Sequence[str]) -> bool:
+    """Whether a language is written without spaces: half of its captions or more hold a letter of such a script."""
+    return 2 * sum(UNSPACED.search(caption) is not None for caption in captions) >= max(len(captions), 1)
+
+
+def words_of(caption: str) -> list[str]:
+    """The words, in small letters: each letter of such a script, and what stands between other signs and spaces."""
+    return WORD.findall(normalize("NFC", caption).lower())
+
+
+def lowered(caption: str, language: str) -> str:
+    """The caption in small letters, as the language has them."""
+    for capital, small in DOTTED if language in DOTLESS else ():
+        caption = caption.replace(capital, small)
+    return caption.lower()

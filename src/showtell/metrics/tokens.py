@@ -1,0 +1,60 @@
+"""From captions as people write them to the tokens that metrics count, for each language those of its field."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from showtell.errors import needs
+from showtell.languages import ENGLISH, NAMES, known_language, language_of, lowered, words_of
+from showtell.metrics.official.ptb import tokenise
+
+BY_LETTER = frozenset({"th", "lo", "km", "my"})  # written without spaces, and sacrebleu has no tokenizer for them
+SACREBLEU = {"zh": "zh", "ja": "ja-mecab"}
+"""sacrebleu's tokenizers for languages, where it isn't `intl`."""
+
+
+def tokens_of(captions: Sequence[str], language: str | None = None, *, order_independent: bool = True) -> list[str]:
+    """The tokens of each caption in small letters and without punctuation, joined by a space.
+
+    English has the Penn Treebank's tokens, as the official code; Chinese, Japanese and the other languages have those
+    of sacrebleu (`zh`, `ja-mecab`, `intl`); Thai, Lao, Khmer and Burmese their letters.
+
+    Args:
+        captions: as people wrote them.
+        language: a code such as "de"; None to see from the captions.
+        order_independent: see `ptb.tokenise`.
+
+    Raises:
+        UsageError: no language has that code.
+        MissingExtraError: sacrebleu is not installed, and the language needs it.
+    """
+    language = known_language(language) or language_of(captions)
+    if language == ENGLISH:
+        return tokenise(captions, order_independent=order_independent)
+    if language in BY_LETTER:
+        return [" ".join(words_of(caption)) for caption in captions]
+    with needs("languages", f"Scoring captions in {NAMES[language]}"):
+        cut = _tokenizer(sacrebleu_tokens(language))
+    return [
+        " ".join(token for token in cut(lowered(caption, language)).split() if any(map(str.isalnum, token)))
+        for caption in captions
+    ]
+
+
+def tokens_name(language: str, *, order_independent: bool = False) -> str:
+    """What signatures call the tokens of a language."""
+    if language == ENGLISH:
+        return "ptb-each-alone" if order_independent else "ptb"
+    return "letters" if language in BY_LETTER else sacrebleu_tokens(language)
+
+
+def sacrebleu_tokens(language: str) -> str:
+    """The name of sacrebleu's tokenizer for a language."""
+    return "13a" if language == ENGLISH else "char" if language in BY_LETTER else SACREBLEU.get(language, "intl")
+
+
+@cache
+def _tokenizer(name: str) -> Callable[[str], str]:
+    from sacrebleu.metrics.bleu import BLEU
+
+    cut: Callable[[str], str] = BLEU(tokenize=name).tokenizer
+    return cut
