@@ -1,12 +1,10 @@
 """The page in a browser: what people do on it, by mouse, by touch, by keyboard; how it looks, dark and narrow.
 
-Screenshots are kept in $SHOWTELL_SCREENSHOTS, or else in pytest's temporary folder.
+Screenshots are kept as `keep` in tests/conftest.py says.
 """
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,10 +13,6 @@ from showtell.confidence import Confidence
 from showtell.serve.examples import Example
 from tests.fake_model import FakeEngine, picture
 from tests.serve.serving import GREEN, RED, GatedEngine, dreaming_captioner, encoded, fake_captioner, running, until
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
 PHOTO = {"name": "red.png", "mimeType": "image/png", "buffer": encoded(picture("red", 240))}
 OTHER = {"name": "green.jpg", "mimeType": "image/jpeg", "buffer": encoded(picture("lime", 240), "JPEG")}
@@ -30,14 +24,6 @@ class BlindEngine(FakeEngine):
 
     def start(self, memory, attention=False):
         return super().start(memory, False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +56,6 @@ def open_page(browser, port):
         context.close()
     assert not [text for text in complaints if "the server responded with a status of 4" not in text]
     assert all(re.match(r"(http://127\.0\.0\.1:\d+/|blob:http://127\.0\.0\.1)", url) for url in asked)
-
-
-@pytest.fixture
-def keep(tmp_path):
-    folder = Path(os.environ.get("SHOWTELL_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def screenshot(page, name: str) -> None:
-        page.wait_for_timeout(500)  # what fades has faded
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-    return screenshot
 
 
 def send(page, *files) -> None:
