@@ -279,7 +279,7 @@ def test_search_and_sort(open_page, keep):
     assert shown(page) == [GREEN]
     page.fill("#find", "")
     page.get_by_label("Caption of photos/a.png").fill("a wall")
-    page.select_option("#sort", "edited")
+    page.select_option("#sort", "checked")
     assert shown(page) == ["a wall", BLUE, RED]
     page.select_option("#sort", "came")
     assert shown(page) == ["a wall", BLUE, RED]
@@ -290,12 +290,12 @@ def test_corrected_captions_are_saved_and_train_reads_them(open_page, keep):
     hostile, words = '"><script>alert(1)<|script>&amp; a.png', '=SUM(1), "two" men;\n  and a café – שלום'
     page.get_by_label(f"Caption of photos/trip/{hostile}").fill(words)
     page.get_by_label("Caption of photos/c.png").fill(" ")
-    assert page.inner_text("#told") == "3 photos, 2 edited"
-    keep(page, "gallery-edited")
+    assert page.inner_text("#told") == "3 photos, 2 checked"
+    keep(page, "gallery-checked")
     said = '=SUM(1), "two" men; and a café – שלום'
-    assert captions_of(saved(page, "Save CSV")) == {"a.png": (GREEN,), hostile: (said,)}
+    assert captions_of(saved(page, "Save all")) == {"a.png": (GREEN,), hostile: (said,)}
     assert page.inner_text("#told") == "Saved 2 captions as album.csv"
-    assert captions_of(saved(page, "Save edited only (2)")) == {hostile: (said,)}
+    assert captions_of(saved(page, "Save checked (2)")) == {hostile: (said,)}
     content = Path("downloads/album.csv").read_bytes()
     assert content.startswith(b"image,caption\r\n")
     assert content.count(b"\r\n") == 3
@@ -303,13 +303,28 @@ def test_corrected_captions_are_saved_and_train_reads_them(open_page, keep):
 
 def test_undo_brings_the_models_words_back(open_page):
     page = open_page()
-    assert page.get_by_role("button", name="Save edited only").is_disabled()
+    assert page.get_by_role("button", name="Save checked").is_disabled()
     page.get_by_label("Caption of photos/a.png").fill("a wall")
-    assert page.locator(".edited:visible").count() == 1
+    assert page.locator(".mark:visible").count() == 1
     page.get_by_role("button", name="undo").click()
     assert shown(page) == [GREEN, BLUE, RED]
-    assert page.locator(".edited:visible").count() == 0
-    assert page.get_by_role("button", name="Save edited only").is_disabled()
+    assert page.locator(".mark:visible").count() == 0
+    assert page.get_by_role("button", name="Save checked").is_disabled()
+
+
+def test_enter_says_that_a_caption_is_right(open_page):
+    """Who saves all trains on words that nobody has read; and the model, judged by its own words, gets no better."""
+    page = open_page()
+    page.locator("textarea").first.press("Enter")
+    assert page.locator(".mark:visible").inner_text() == "right undo"
+    assert page.evaluate("document.activeElement.value") == BLUE
+    page.keyboard.type("not ")
+    assert page.inner_text("#told") == "3 photos, 2 checked"
+    assert captions_of(saved(page, "Save checked (2)")) == {"a.png": (GREEN,), "c.png": (f"not {BLUE}",)}
+    page.reload()
+    assert page.locator(".mark b:visible").all_inner_texts() == ["right", "edited"]
+    page.get_by_role("button", name="undo").first.click()
+    assert page.inner_text("#told") == "3 photos, 1 checked"
 
 
 def test_edits_survive_a_reload_and_leaving_asks(open_page):
@@ -319,21 +334,21 @@ def test_edits_survive_a_reload_and_leaving_asks(open_page):
     page.locator("textarea").first.press_sequentially("!")
     page.reload()
     assert shown(page) == [f"!{GREEN}", BLUE, RED]
-    assert page.inner_text("#told") == "3 photos, 1 edited"
+    assert page.inner_text("#told") == "3 photos, 1 checked"
     assert asked == ["beforeunload"]
     page.locator("textarea").nth(1).press_sequentially("!")
-    saved(page, "Save CSV")
+    saved(page, "Save all")
     page.reload()
     assert asked == ["beforeunload"]
-    assert page.inner_text("#told") == "3 photos, 2 edited"
+    assert page.inner_text("#told") == "3 photos, 2 checked"
 
 
 def test_all_of_it_works_by_keyboard(open_page):
     page = open_page()
     page.locator("#find").focus()
     page.keyboard.press("Tab")
-    page.keyboard.press("Tab")  # "Save edited only" can't be pressed yet
-    assert page.evaluate("document.activeElement.id") == "save"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "save-all"
     page.keyboard.press("Tab")
     page.keyboard.press("Control+A")
     page.keyboard.type("a wall")
@@ -353,7 +368,7 @@ def test_a_browser_without_storage(open_page, browser):
     page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('none'); } })")
     page.reload()
     page.locator("textarea").first.fill("a wall")
-    assert page.inner_text("#told") == "3 photos, 1 edited"
+    assert page.inner_text("#told") == "3 photos, 1 checked"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -1,4 +1,4 @@
-// Search, sort, edit, save: the only script that the page lets run.
+// Search, sort, check, save: the only script that the page lets run.
 
 "use strict";
 const $ = (id) => document.getElementById(id);
@@ -8,9 +8,9 @@ const STORE = `showtell gallery ${id}`;
 const photos = [...document.querySelectorAll(".photo")].map((root, place) => {
   const part = (selector) => root.querySelector(selector);
   const { image, sure } = root.dataset;
-  return { root, place, image, sure, name: part(".name").title, field: part("textarea"), mark: part(".edited") };
+  return { root, place, image, sure, name: part(".name").title, field: part("textarea"), mark: part(".mark") };
 });
-const edits = new Map(); // place -> caption, of those that are not the model's
+const checked = new Map(); // place -> caption, of those that somebody has edited, or found right
 let unsaved = false;
 
 const wordsOf = (photo) => photo.field.value.replace(/\s+/g, " ").trim();
@@ -23,42 +23,43 @@ function say(text) {
 function tellCounts() {
   const shown = photos.filter((photo) => !photo.root.hidden).length;
   const some = shown < photos.length ? `${shown.toLocaleString("en")} of ` : "";
-  say(`${some}${counted(photos.length, "photo")}${edits.size ? `, ${edits.size.toLocaleString("en")} edited` : ""}`);
-  $("save-edited").disabled = !edits.size;
-  $("save-edited").textContent = edits.size ? `Save edited only (${edits.size})` : "Save edited only";
+  say(`${some}${counted(photos.length, "photo")}${checked.size ? `, ${checked.size.toLocaleString("en")} checked` : ""}`);
+  $("save-checked").disabled = !checked.size;
+  $("save-checked").textContent = checked.size ? `Save checked (${checked.size})` : "Save checked";
 }
 
-// ---- Editing ----
+// ---- Checking ----
 
-function note(photo) { // whether it is edited now
+function note(photo, right = false) { // whether it is checked: edited, or said to be right
   const words = wordsOf(photo), edited = words !== photo.field.defaultValue;
-  if (edited) edits.set(photo.place, words);
-  else edits.delete(photo.place);
-  photo.root.classList.toggle("changed", edited);
-  photo.mark.hidden = !edited;
+  if (edited || right) checked.set(photo.place, words);
+  else checked.delete(photo.place);
+  photo.root.classList.toggle("checked", edited || right);
+  photo.mark.hidden = !(edited || right);
+  photo.mark.querySelector("b").textContent = edited ? "edited" : "right";
   tellCounts();
 }
 
 function remember() {
   try {
-    localStorage.setItem(STORE, JSON.stringify({ unsaved, edits: [...edits] }));
+    localStorage.setItem(STORE, JSON.stringify({ unsaved, checked: [...checked] }));
   } catch { /* some browsers give no storage to a page that is a file */ }
 }
 
 function recall() {
   try {
     const kept = JSON.parse(localStorage.getItem(STORE));
-    for (const [place, words] of kept?.edits ?? []) {
+    for (const [place, words] of kept?.checked ?? []) {
       photos[place].field.value = words;
-      note(photos[place]);
+      note(photos[place], true);
     }
-    unsaved = Boolean(kept?.unsaved) && edits.size > 0;
+    unsaved = Boolean(kept?.unsaved);
   } catch { /* as above */ }
 }
 
-function changed(photo) {
-  note(photo);
-  unsaved = edits.size > 0;
+function change(photo, right = false) {
+  note(photo, right);
+  unsaved = checked.size > 0;
   remember();
 }
 
@@ -68,15 +69,16 @@ function step(photo, by) { // to the next caption that is shown, as the page is 
 }
 
 for (const photo of photos) {
-  photo.field.oninput = () => changed(photo);
+  photo.field.oninput = () => change(photo);
   photo.field.onkeydown = (event) => {
     if (event.key !== "Enter" || event.isComposing) return;
     event.preventDefault(); // a caption is one line
+    if (!event.shiftKey) change(photo, true);
     step(photo, event.shiftKey ? -1 : 1);
   };
   photo.mark.querySelector("button").onclick = () => {
     photo.field.value = photo.field.defaultValue;
-    changed(photo);
+    change(photo);
     photo.field.focus();
   };
 }
@@ -92,7 +94,7 @@ $("find").oninput = () => {
 const BEFORE = {
   came: () => 0,
   doubt: (a, b) => a.sure - b.sure,
-  edited: (a, b) => edits.has(b.place) - edits.has(a.place),
+  checked: (a, b) => checked.has(b.place) - checked.has(a.place),
 };
 $("sort").onchange = () => {
   const before = BEFORE[$("sort").value];
@@ -117,8 +119,8 @@ function save(chosen, file) { // as RFC 4180 has it, every cell in quotes
   say(`Saved ${counted(rows.length, "caption")} as ${file}`);
 }
 
-$("save").onclick = () => save(photos, `${name}.csv`);
-$("save-edited").onclick = () => save(photos.filter((photo) => edits.has(photo.place)), `${name}-edited.csv`);
+$("save-all").onclick = () => save(photos, `${name}.csv`);
+$("save-checked").onclick = () => save(photos.filter((photo) => checked.has(photo.place)), `${name}-checked.csv`);
 $("tools").onsubmit = (event) => event.preventDefault();
 addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
 

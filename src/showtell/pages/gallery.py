@@ -1,4 +1,4 @@
-"""The page of `showtell gallery`: photos with their captions, to search, sort, correct and save as a table.
+"""The page of `showtell gallery`: photos with their captions, to search, sort, correct and save as a CSV table.
 
 The page grows in a file of its own as the captions come and takes its place when the last is there, so memory does not
 depend on the number of photos. It holds its style, pictures and script itself, lets no other script run, and makes no
@@ -33,11 +33,11 @@ TOOLS = """<form class="tools" id="tools" role="search" hidden>
 <select id="sort" aria-label="Sort" autocomplete="off">
 <option value="came">As they came</option>
 <option value="doubt">Doubtful first</option>
-<option value="edited">Edited first</option>
+<option value="checked">Checked first</option>
 </select>
 <div class="saves">
-<button type="button" id="save-edited">Save edited only</button>
-<button type="button" id="save">Save CSV</button>
+<button type="button" id="save-all">Save all</button>
+<button type="button" id="save-checked">Save checked</button>
 </div>
 <p id="told" role="status"></p>
 </form>
@@ -120,7 +120,7 @@ def article(photo: Photo, caption: Caption) -> str:
     return f"""<article class="photo" data-image="{escape(writable(photo.image))}"{sure}>
 {photo.thumbnail}
 <textarea rows="{rows}" dir="auto" enterkeyhint="next" aria-label="Caption of {name}">{said}</textarea>
-<p class="about">{badge}<span class="edited" hidden>edited <button type="button">undo</button></span></p>
+<p class="about">{badge}<span class="mark" hidden><b></b> <button type="button">undo</button></span></p>
 {people}<p class="name" title="{name}">{short}</p>
 </article>
 """
@@ -129,12 +129,12 @@ def article(photo: Photo, caption: Caption) -> str:
 def _begin(out: Path, model: str) -> str:
     """The page up to its first photo."""
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
-    command = escape(printable(f"showtell train {shlex.quote(f'{out.stem}.csv')}"))
+    command = escape(printable(f"showtell train {shlex.quote(f'{out.stem}-checked.csv')}"))
     begin = page_begin(
         printable(out.stem),
         escape(f"Captions by {model}"),
-        '<p class="lead">Correct what is wrong; Enter goes to the next caption. Then save the captions as CSV, '
-        f"and train on them: <code>{command}</code></p>",
+        '<p class="lead">Correct what is wrong; Enter says that a caption is right, and goes to the next. '
+        f"Then save those that you have checked, and train on them: <code>{command}</code></p>",
         style=_beside("gallery.css"),
         policy=f"{POLICY}; script-src 'sha256-{digest}'",
     )
