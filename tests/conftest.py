@@ -4,7 +4,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -41,3 +43,29 @@ def small_meteor(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delitem(sys.modules, "pycocoevalcap", raising=False)
         build_index(cache / FOLDER, lambda share: None)
     return cache
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests that use it are skipped where it, or Playwright, is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[[Any, str], None]:
+    """A function that keeps a screenshot of a page, in $SHOWTELL_SCREENSHOTS or else in a temporary folder."""
+    folder = Path(os.environ.get("SHOWTELL_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def screenshot(page: Any, name: str) -> None:
+        page.wait_for_timeout(500)  # what fades has faded
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    return screenshot

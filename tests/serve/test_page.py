@@ -1,27 +1,23 @@
 """The page in a browser: what people do on it, by mouse, by touch, by keyboard; how it looks, dark and narrow.
 
-Screenshots are kept in $SHOWTELL_SCREENSHOTS, or else in pytest's temporary folder.
+Screenshots are kept as `keep` in tests/conftest.py says.
 """
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from showtell.confidence import Confidence
+from showtell.data import load as load_data
 from showtell.serve.examples import Example
 from tests.fake_model import FakeEngine, picture
 from tests.serve.serving import GREEN, RED, GatedEngine, dreaming_captioner, encoded, fake_captioner, running, until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-
 PHOTO = {"name": "red.png", "mimeType": "image/png", "buffer": encoded(picture("red", 240))}
 OTHER = {"name": "green.jpg", "mimeType": "image/jpeg", "buffer": encoded(picture("lime", 240), "JPEG")}
+QUOTED = {**OTHER, "name": 'a "b", c.jpg'}
 NOTES = {"name": "notes.png", "mimeType": "image/png", "buffer": b"hello"}
 
 
@@ -30,14 +26,6 @@ class BlindEngine(FakeEngine):
 
     def start(self, memory, attention=False):
         return super().start(memory, False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +58,6 @@ def open_page(browser, port):
         context.close()
     assert not [text for text in complaints if "the server responded with a status of 4" not in text]
     assert all(re.match(r"(http://127\.0\.0\.1:\d+/|blob:http://127\.0\.0\.1)", url) for url in asked)
-
-
-@pytest.fixture
-def keep(tmp_path):
-    folder = Path(os.environ.get("SHOWTELL_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def screenshot(page, name: str) -> None:
-        page.wait_for_timeout(500)  # what fades has faded
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-    return screenshot
 
 
 def send(page, *files) -> None:
@@ -261,23 +237,109 @@ def test_copy_and_download(open_page):
     assert answer["model"] == "fake"
 
 
-@pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_photos_are_pasted_and_dropped(open_page, kind):
-    page = open_page()
-    data = list(PHOTO["buffer"])
+def bring(page, kind: str, *photos) -> None:
+    """Paste or drop photos."""
     page.evaluate(
-        """([kind, data]) => {
+        """([kind, photos]) => {
             const carried = new DataTransfer();
-            carried.items.add(new File([new Uint8Array(data)], "red.png", { type: "image/png" }));
+            for (const [name, type, data] of photos) {
+                carried.items.add(new File([new Uint8Array(data)], name, { type }));
+            }
             const about = { bubbles: true, cancelable: true };
             document.body.dispatchEvent(kind === "paste"
                 ? new ClipboardEvent("paste", { ...about, clipboardData: carried })
                 : new DragEvent("drop", { ...about, dataTransfer: carried }));
         }""",
-        [kind, data],
+        [kind, [[photo["name"], photo["mimeType"], list(photo["buffer"])] for photo in photos]],
     )
     page.wait_for_selector(".word")
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_photos_are_pasted_and_dropped(open_page, kind):
+    page = open_page()
+    bring(page, kind, PHOTO)
     assert said(page).lower() == RED
+
+
+def downloaded(page) -> str:
+    """What "Download all" saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all").click()
+    assert download.value.suggested_filename == "captions.csv"
+    return Path(download.value.path()).read_bytes().decode()
+
+
+def test_many_photos_are_corrected_and_downloaded_together(open_page, keep, tmp_path):
+    page = open_page()
+    bring(page, "drop", PHOTO)
+    assert not page.locator("#all").is_visible()
+    bring(page, "drop", OTHER, QUOTED, NOTES)
+    page.get_by_text("3 of 4 captioned").wait_for()
+    page.get_by_role("button", name="Gallery").click()
+    assert not page.locator("#stage").is_visible()
+    fields = page.locator(".card textarea:enabled")
+    assert fields.evaluate_all("(fields) => fields.map((field) => field.value)") == [RED, GREEN, GREEN]
+    assert "notes.png is not an image" in page.locator(".card .failed").inner_text()
+    keep(page, "serve-gallery")
+    page.get_by_label("Caption of green.jpg").fill('a "lime",\nall over')
+    page.get_by_label(f"Caption of {QUOTED['name']}").fill("a lawn")
+    page.locator(".card", has_text=QUOTED["name"]).get_by_role("button", name="undo").click()
+    text = downloaded(page)
+    assert text == (
+        "image,caption,confidence\r\n"
+        f'"red.png","{RED}",\r\n"green.jpg","a ""lime"", all over",\r\n"a ""b"", c.jpg","{GREEN}",\r\n'
+    )
+    (tmp_path / "captions.csv").write_text(text, newline="")
+    for photo in (PHOTO, OTHER, QUOTED):
+        (tmp_path / photo["name"]).write_bytes(photo["buffer"])
+    read = {example.path.name: example.captions for example in load_data(str(tmp_path / "captions.csv")).examples}
+    assert read == {"red.png": (RED,), "green.jpg": ('a "lime", all over',), QUOTED["name"]: (GREEN,)}
+    page.get_by_role("button", name="red.png: where the model looked").click()
+    assert said(page).lower() == RED
+    assert not page.locator("#gallery").is_visible()
+
+
+def test_the_gallery_follows_the_model_and_the_search(open_page):
+    page = open_page()
+    send(page, PHOTO, OTHER)
+    page.get_by_text("2 photos", exact=True).wait_for()
+    page.get_by_role("button", name="Gallery").click()
+    page.get_by_label("Caption of red.png").fill("mine")
+    page.select_option("#model-a", "dreams")
+    until(lambda: page.get_by_label("Caption of green.jpg").input_value() not in ("", GREEN))
+    assert page.get_by_label("Caption of red.png").input_value() == "mine"
+    page.select_option("#model-a", "fake")
+    page.get_by_text("More options").click()
+    page.fill("#banned-words", "green")
+    until(lambda: "green" not in page.get_by_label("Caption of green.jpg").input_value())
+
+
+def test_all_of_the_gallery_works_by_keyboard(open_page):
+    page = open_page()
+    send(page, PHOTO, OTHER)
+    page.get_by_text("2 photos", exact=True).wait_for()
+    page.locator("#grid").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Caption of red.png").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a lawn")
+    assert page.get_by_label("Caption of green.jpg").input_value() == "a lawn"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.get_by_label("Caption of green.jpg").input_value() == GREEN
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_gallery_fits_every_screen(open_page, keep, width, dark):
+    scheme = "dark" if dark else "light"
+    page = open_page(viewport={"width": width, "height": 800}, color_scheme=scheme, has_touch=width < 500)
+    send(page, PHOTO, OTHER, NOTES)
+    page.get_by_role("button", name="Gallery").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    keep(page, f"serve-gallery-{scheme}-{width}")
 
 
 def test_the_words_play(open_page):

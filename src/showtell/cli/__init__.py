@@ -25,6 +25,7 @@ from showtell.errors import Interrupted, ShowtellError, UsageError
 
 COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
+    "gallery": "A page of photos and captions, to correct and train on.",
     "train": "Train a captioner from a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
     "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",

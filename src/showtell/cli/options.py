@@ -1,4 +1,4 @@
-"""The options that `caption` and `evaluate` share: which model, and how to search."""
+"""The options that commands share: which photos, which model, and how to search."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -11,6 +11,23 @@ from showtell.captioner import EngineName
 from showtell.confidence import GUESS
 from showtell.search.options import Option, declared
 
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
+        "tar shards, Parquet tables, or - for one image from stdin.",
+        show_default=False,
+    ),
+]
+Listed = Annotated[
+    str | None,
+    typer.Option("--list", metavar="FILE", help="A file that names an input on each line; - is stdin."),
+]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="Of a Parquet table: the column that holds the images."),
+]
 Model = Annotated[
     list[str] | None,
     typer.Option(

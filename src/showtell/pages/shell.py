@@ -12,7 +12,9 @@ from showtell import __version__
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page_begin(name: str, kind: str, summary: str, *, heading: str = "", style: str = "", meta: str = "") -> str:
+def page_begin(
+    name: str, kind: str, summary: str, *, heading: str = "", style: str = "", meta: str = "", policy: str = POLICY
+) -> str:
     """A page up to what it shows.
 
     Args:
@@ -22,6 +24,7 @@ def page_begin(name: str, kind: str, summary: str, *, heading: str = "", style: 
         heading: HTML; the name by default.
         style: CSS beside that of all pages.
         meta: a line of the head.
+        policy: what the page may load and run, as a Content-Security-Policy.
     """
     css = resources.files("showtell.pages").joinpath("page.css").read_text("utf-8")
     return f"""<!doctype html>
@@ -29,7 +32,7 @@ def page_begin(name: str, kind: str, summary: str, *, heading: str = "", style: 
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-{meta}<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+{meta}<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="color-scheme" content="light dark">
 <title>{escape(name)}: {kind.lower()}</title>
 <style>

@@ -40,23 +40,9 @@ app = typer.Typer()
 @app.command(epilog="Exit codes: 0 all done, 1 some inputs failed (the rest are written), 2 wrong usage.")
 @shared.takes_search_options()
 def caption(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
-            "tar shards, Parquet tables, or - for one image from stdin.",
-            show_default=False,
-        ),
-    ] = None,
-    listed: Annotated[
-        str | None,
-        typer.Option("--list", metavar="FILE", help="A file that names an input on each line; - is stdin."),
-    ] = None,
-    column: Annotated[
-        str | None,
-        typer.Option("--column", metavar="NAME", help="Of a Parquet table: the column that holds the images."),
-    ] = None,
+    inputs: shared.Inputs = None,
+    listed: shared.Listed = None,
+    column: shared.Column = None,
     model: shared.Model = None,
     format: Annotated[
         Format | None,

@@ -101,25 +101,35 @@ function add(files) {
   stopPlaying();
   photos.push(...added);
   document.body.classList.add("started");
-  $("stage").hidden = $("search").hidden = false;
-  for (const photo of added) $("film").append(thumbnail(photo));
+  $("search").hidden = false;
+  $("stage").hidden = inGallery();
+  for (const photo of added) {
+    $("film").append(thumbnail(photo));
+    photo.card = new Card(photo);
+    $("gallery").append(photo.card.root);
+  }
   select(added[0]);
   for (const photo of added.slice(1)) for (const name of chosen) caption(photo, name);
   window.scrollTo({ top: 0, behavior: calm.matches ? "auto" : "smooth" });
 }
 
 function thumbnail(photo) {
-  const item = document.createElement("li"), button = document.createElement("button"), image = new Image();
+  const item = document.createElement("li"), button = document.createElement("button");
   button.type = "button";
   button.setAttribute("aria-label", photo.name);
-  image.src = photo.url;
-  image.alt = "";
-  image.onerror = () => image.replaceWith(element("span", "untitled", photo.name));
-  button.append(image);
+  button.append(small(photo));
   button.onclick = () => select(photo);
   photo.thumbnail = button;
   item.append(button);
   return item;
+}
+
+function small(photo) {
+  const image = new Image();
+  image.src = photo.url;
+  image.alt = "";
+  image.onerror = () => image.replaceWith(element("span", "untitled", photo.name));
+  return image;
 }
 
 function select(photo) {
@@ -160,8 +170,90 @@ async function caption(photo, model) {
 }
 
 function refresh(photo, model) {
+  if (model === chosen[0]) { photo.card.tell(); count(); }
   if (photo !== current) return;
   for (const view of views) if (view.model === model) view.tell();
+}
+
+// ---- All photos at once ----
+
+const inGallery = () => $("grid").getAttribute("aria-pressed") === "true";
+const onScreen = () => (inGallery() ? photos : [current].filter(Boolean));
+const askAll = () => { for (const photo of onScreen()) for (const name of chosen) caption(photo, name); };
+let unsaved = false; // edits
+
+class Card { // a photo of the gallery, with the first model's best caption to correct
+  constructor(photo) {
+    this.photo = photo;
+    this.root = $("card").content.firstElementChild.cloneNode(true);
+    const part = (selector) => this.root.querySelector(selector);
+    Object.assign(this, { field: part("textarea"), about: part(".about-caption"), edited: null });
+    part(".open").append(small(photo));
+    part(".open").setAttribute("aria-label", `${photo.name}: where the model looked`);
+    part(".open").onclick = () => { showGallery(false); select(photo); };
+    part(".name").textContent = photo.name;
+    this.field.setAttribute("aria-label", `Caption of ${photo.name}`);
+    this.field.oninput = () => { unsaved = true; this.edit(this.field.value); };
+    this.field.onkeydown = (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault(); // a caption is one line
+      const fields = [...document.querySelectorAll(".card textarea:enabled")];
+      fields[fields.indexOf(this.field) + (event.shiftKey ? -1 : 1)]?.focus();
+    };
+  }
+
+  get told() { return this.photo.told.get(chosen[0]); }
+  get best() { return this.told?.answer?.images[0].captions[0]; }
+  get words() { return (this.edited ?? this.best?.text ?? "").replace(/\s+/g, " ").trim(); }
+
+  edit(words) { // null: the model's own
+    this.edited = words === this.best?.text ? null : words;
+    this.tell();
+  }
+
+  tell() {
+    const { best, edited } = this, { problem, open } = this.told ?? {};
+    this.field.disabled = !best;
+    this.field.classList.toggle("stale", Boolean(open && best));
+    const text = edited ?? best?.text ?? "";
+    if (this.field.value !== text) this.field.value = text;
+    this.about.replaceChildren(problem ?? (best ? "" : "…"));
+    this.about.classList.toggle("failed", Boolean(problem));
+    if (best && edited === null && best.confidence !== null) this.about.append(badge(best.confidence));
+    if (edited !== null) {
+      const undo = element("button", "undo", "undo");
+      undo.type = "button";
+      undo.onclick = () => { this.edit(null); this.field.focus(); };
+      this.about.append(element("b", "", "edited"), " ", undo);
+    }
+  }
+}
+
+function count() {
+  const done = photos.filter(({ card }) => card.best && !card.told.open).length;
+  $("all").hidden = photos.length < 2;
+  $("counted").textContent = done < photos.length ? `${done} of ${photos.length} captioned` : `${done} photos`;
+}
+
+function showGallery(wanted) {
+  stopPlaying();
+  $("grid").setAttribute("aria-pressed", String(wanted));
+  $("gallery").hidden = !wanted;
+  $("stage").hidden = $("film").hidden = wanted;
+  askAll();
+}
+
+function downloadAll() { // as RFC 4180 has it; of what is edited the model's confidence says nothing
+  const cards = photos.map(({ card }) => card).filter((card) => card.words);
+  const cell = (text) => `"${text.replaceAll('"', '""')}"`;
+  const rows = cards.map(({ photo, words, edited, best }) => [
+    cell(photo.name), cell(words), edited === null ? best.confidence?.toFixed(3) ?? "" : "",
+  ]);
+  const lines = [["image", "caption", "confidence"], ...rows].map((row) => `${row.join(",")}\r\n`);
+  saveAs(new Blob(lines, { type: "text/csv" }), "captions.csv");
+  unsaved = false;
+  $("counted").textContent = `Saved ${rows.length} captions`;
+  announce($("counted").textContent);
 }
 
 // ---- One model's view of the current photo ----
@@ -499,8 +591,12 @@ async function copy(text, button) {
 }
 
 function save(value, name) {
+  saveAs(new Blob([JSON.stringify(value, null, 2)], { type: "application/json" }), name);
+}
+
+function saveAs(blob, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(value, null, 2)], { type: "application/json" }));
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -516,14 +612,16 @@ function showModels() {
   views = chosen.map((name) => new View(name));
   $("views").classList.toggle("two", two);
   $("views").replaceChildren(...views.map((view) => view.root));
+  for (const photo of photos) photo.card.tell();
   if (current) select(current);
+  askAll();
 }
 
 let later;
 function searchAgain() {
   showOptions();
   clearTimeout(later);
-  later = setTimeout(() => { stopPlaying(); if (current) for (const name of chosen) caption(current, name); }, 160);
+  later = setTimeout(() => { stopPlaying(); askAll(); }, 160);
 }
 
 function listen() {
@@ -537,6 +635,9 @@ function listen() {
     $("compare").setAttribute("aria-pressed", String(pressed));
     showModels();
   };
+  $("grid").onclick = () => showGallery(!inGallery());
+  $("download").onclick = downloadAll;
+  addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
   document.addEventListener("paste", (event) => add(event.clipboardData.files));
   let depth = 0; // dragenter and dragleave come for every element on the way
   const drags = (event) => event.dataTransfer?.types.includes("Files");
