@@ -141,7 +141,7 @@ def _article(contrast: Contrast, ranked_by: str) -> str:
     gain = metric.gain(contrast.first_score, contrast.second_score)
     photo = photo_of(contrast)
     image = f'<img src="{photo}" alt="Photo {escape(contrast.image_id)}" loading="lazy">' if photo else ""
-    references = "".join(f"<li>{escape(reference)}</li>" for reference in contrast.references)
+    references = "".join(f'<li dir="auto">{escape(reference)}</li>' for reference in contrast.references)
     return f"""<article class="sample told{"" if photo else " bare"}">{image}<div>
 <h3 class="image-id">{escape(contrast.image_id)}</h3>
 {_said("A", contrast.first, metric.printed(contrast.first_score), better=gain < 0)}
@@ -154,7 +154,7 @@ def _said(letter: str, caption: str, score: str, *, better: bool) -> str:
     shown = escape(caption) or "<i>nothing</i>"
     mark = " <b>better</b>" if better else ""
     return (
-        f'<div class="said {letter.lower()}"><p class="caption"><span>{letter}</span> {shown}</p>'
+        f'<div class="said {letter.lower()}"><p class="caption"><span>{letter}</span> <bdi>{shown}</bdi></p>'
         f'<p class="facts">{score}{mark}</p></div>'
     )
 

@@ -136,7 +136,7 @@ def panels_html(
     across = max(FEWEST_ACROSS, -(-len(words) // rows))  # rows of like length; narrow screens break earlier
     column = f"minmax(max({width // 2}px,(100% - {across - 1} * .75rem) / {across}),1fr)"
     layout = f"display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,{column})"
-    return f'<ol class="attention" style="list-style:none;margin:0;padding:0;{layout}">{"".join(items)}</ol>'
+    return f'<ol class="attention" dir="auto" style="list-style:none;margin:0;padding:0;{layout}">{"".join(items)}</ol>'
 
 
 def brightest(alpha: NDArray[np.floating]) -> str:

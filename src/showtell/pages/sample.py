@@ -46,11 +46,11 @@ def article(
         small.thumbnail((PHOTO_WIDTH, 2 * PHOTO_WIDTH), reducing_gap=3.0)
         size = f'width="{small.width}" height="{small.height}"'
         photo = f'<img src="{jpeg_uri(small)}" {size} alt="The photo that the model calls “{text}”">'
-    entries = "".join(f"<li>{item}</li>" for item in listed)
+    entries = "".join(f'<li dir="auto">{item}</li>' for item in listed)
     entries = f'<p class="label">{label}</p>\n<ul class="references">{entries}</ul>' if entries else ""
     return f"""<article class="sample">
 <div class="{"told" if photo else "told bare"}">{photo}<div>
-<{tag} class="caption">{text or "(no words)"}</{tag}>
+<{tag} class="caption" dir="auto">{text or "(no words)"}</{tag}>
 <p class="facts">{" · ".join(facts)}</p>
 {entries}</div></div>
 {below}

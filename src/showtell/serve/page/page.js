@@ -342,6 +342,7 @@ class View {
     this.others.querySelector("ol").replaceChildren(...this.captions.map((each, place) => {
       const item = document.createElement("li"), button = element("button", "", "");
       button.type = "button";
+      button.dir = "auto";
       button.textContent = sentence(each.text);
       mark(button, place === this.place);
       button.onclick = () => {
