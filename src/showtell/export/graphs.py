@@ -284,7 +284,25 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
                 "Caption with PyTorch: give the trained model.",
             ) from error
     assert program is not None
-    return with_columns(without_origins(program.model_proto))
+    return with_columns(without_origins(with_outputs(program.model_proto, outputs)))
+
+
+def with_outputs(model: Any, names: list[str]) -> Any:
+    """The same ONNX model, its outputs called so: PyTorch before 2.10 mixes up the names of those that are equal."""
+    from onnx import helper
+
+    graph = model.graph
+    if [value.name for value in graph.output] != names:
+        inner = {value.name: f"{value.name}.computed" for value in graph.output}
+        for node in graph.node:
+            node.input[:] = [inner.get(name, name) for name in node.input]
+            node.output[:] = [inner.get(name, name) for name in node.output]
+        for value in (*graph.initializer, *graph.value_info):
+            value.name = inner.get(value.name, value.name)
+        for value, name in zip(graph.output, names, strict=True):
+            graph.node.append(helper.make_node("Identity", [inner[value.name]], [name], name=name))
+            value.name = name
+    return model
 
 
 def without_origins(model: Any) -> Any:

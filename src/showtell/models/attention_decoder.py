@@ -14,7 +14,7 @@ from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
-from torch import Tensor, cat, float32, nn
+from torch import Tensor, cat, nn
 
 from showtell.models.decoder import Arrays, Decoder, DecoderConfig, Forced
 from showtell.models.dropout import Dropout
@@ -89,10 +89,8 @@ class AttentionDecoder(Decoder):
 
     def start(self, memory: Arrays) -> Arrays:
         """The state before the first word: h and c, zeros `[B, 1, H]`; some papers have another."""
-        keys = memory["keys"]
-        size = (keys.shape[0], 1, self.config.hidden_width)
-        # Two tensors: PyTorch before 2.10 exports one of them under a name of its own.
-        return {"h": keys.new_zeros(size), "c": keys.new_zeros(size, dtype=float32)}
+        zeros = memory["keys"].new_zeros(memory["keys"].shape[0], 1, self.config.hidden_width)
+        return {"h": zeros, "c": zeros.float()}
 
     @abstractmethod
     def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:

@@ -4,7 +4,7 @@ Tried with 20, 80 and 320 photos of daily life and a start that knows Flickr8k: 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,12 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     model = FROM_SCRATCH
     if start is not None:
         config = load_bundle(start).config
-        model = {"encoder": config.encoder, "decoder": config.decoder, "search": config.search, "start_from": start}
+        model = {
+            "encoder": config.encoder,
+            "decoder": config.decoder,
+            "search": asdict(config.search),
+            "start_from": start,
+        }
     stage: dict[str, Any] = {
         "kind": "cross_entropy",
         "epochs": epochs,
