@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "confidence": 0,
-    "scripts": 0,
+    "languages": 0,
     "images": 1,
     "tokenizer": 1,
     "search": 1,

@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from itertools import chain
 from unicodedata import category, name, normalize
 
-from showtell.errors import UsageError
-
 ENGLISH = "en"
 NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "da": "Danish", "de": "German",
@@ -75,13 +73,6 @@ def language_of(captions: Sequence[str]) -> str:
     likelihoods = {code: likelihood for code, likelihood in py3langid.rank(text) if code in NAMES}
     best = max(likelihoods, key=lambda code: likelihoods[code])
     return best if likelihoods[best] > likelihoods[ENGLISH] + MARGIN else ENGLISH
-
-
-def known_language(code: str | None) -> str | None:
-    """The code as it is, or None. Raises UsageError where no language has it."""
-    if code is not None and code not in NAMES:
-        raise UsageError(f"There is no language {code} here.", f"Choose from: {', '.join(NAMES)}.")
-    return code
 
 
 def lacks_spaces(captions: Sequence[str]) -> bool:

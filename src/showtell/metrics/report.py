@@ -6,10 +6,10 @@ from itertools import islice
 
 from showtell import __version__
 from showtell.errors import DataError, ShowtellError
-from showtell.languages import ENGLISH, NAMES, known_language, language_of
+from showtell.languages import ENGLISH, NAMES, language_of
 from showtell.metrics.metric import Floats, FractionDone
 from showtell.metrics.table import METRICS, find_metrics
-from showtell.metrics.tokens import tokens_name, tokens_of
+from showtell.metrics.tokens import known_language, tokens_name, tokens_of
 
 
 @dataclass(frozen=True)

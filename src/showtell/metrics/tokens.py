@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from showtell.errors import needs
-from showtell.languages import ENGLISH, NAMES, known_language, language_of, lowered, words_of
+from showtell.errors import UsageError, needs
+from showtell.languages import ENGLISH, NAMES, language_of, lowered, words_of
 from showtell.metrics.official.ptb import tokenise
 
 BY_LETTER = frozenset({"th", "lo", "km", "my"})  # written without spaces, and sacrebleu has no tokenizer for them
@@ -38,6 +38,13 @@ def tokens_of(captions: Sequence[str], language: str | None = None, *, order_ind
         " ".join(token for token in cut(lowered(caption, language)).split() if any(map(str.isalnum, token)))
         for caption in captions
     ]
+
+
+def known_language(code: str | None) -> str | None:
+    """The code as it is, or None. Raises UsageError where no language has it."""
+    if code is not None and code not in NAMES:
+        raise UsageError(f"There is no language {code} here.", f"Choose from: {', '.join(NAMES)}.")
+    return code
 
 
 def tokens_name(language: str, *, order_independent: bool = False) -> str:
