@@ -57,8 +57,6 @@ class Run:
     """Where a stage needs it."""
     accelerator: Accelerator
     state: TrainerState
-    begun: Mapping[str, Tensor]
-    """The weights before the first step, where a stage pulls towards them."""
     tell: Callable[[Event], None]
 
     @property
@@ -144,7 +142,6 @@ def set_up(
         for kind, examples in (("training", train_examples), ("validation", dev_examples))
     )
     train_examples = [copy for example in train_examples for copy in copies(example)]
-    keeps = any(stage.keep for stage in recipe.stages)
     captions = [tokenizer.encode_batch(example.captions, recipe.max_words) for example in train_examples]
     if recipe.start_from is not None:
         tell(Note(words_note(captions, tokenizer, known, recipe.start_from)))
@@ -159,7 +156,6 @@ def set_up(
         cache=features,
         accelerator=accelerator,
         state=state,
-        begun={name: weight.detach().clone() for name, weight in model.named_parameters()} if keeps else {},
         tell=tell,
     )
 

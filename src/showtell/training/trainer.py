@@ -31,7 +31,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
@@ -188,8 +187,6 @@ def train_epoch(
         processes.own_random_numbers(*seed, state.batch)
         images, batch, done = images.to(device), batch.to(device), state.step / steps
         seen = step(run.accelerator, stage, objective, learner.trained, learner.optimizer, images, batch, done)
-        if stage.keep:
-            pull(learner.optimizer, learner.model, run.begun, stage.keep)
         if learner.average is not None:
             learner.average.update_parameters(learner.model)
         state.count(seen, time.perf_counter() - begin)
@@ -204,15 +201,6 @@ def train_epoch(
                 Interrupted(f"Stopped in epoch {state.epoch + 1}; the run is saved.", "Add --resume to go on.")
             )
         begin = time.perf_counter()
-
-
-@torch.no_grad()
-def pull(optimizer: torch.optim.Optimizer, model: CaptioningModel, begun: Mapping[str, Tensor], keep: float) -> None:
-    """Move what learns a step back towards the weights that training began with: L2-SP (Li et al. 2018), decoupled."""
-    name_of = {parameter: name for name, parameter in model.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.lerp_(begun[name_of[parameter]], min(1.0, group["lr"] * keep))
 
 
 def is_over(run: Run) -> bool:

@@ -60,9 +60,6 @@ class Stage(BaseModel, ABC):
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
-    keep: float = Field(
-        0.0, ge=0, description="pull towards the weights that training starts from, on all that learn (L2-SP)"
-    )
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
     patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
