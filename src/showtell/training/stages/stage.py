@@ -51,6 +51,11 @@ class Stage(BaseModel, ABC):
         5, gt=0, description="K at most; a random choice of an image's captions if it has more"
     )
     learning_rate: float = Field(1e-3, gt=0, description="of the decoder, at its highest")
+    words_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="of the decoder's tables with a row for each word, at its highest; by default as all of it",
+    )
     encoder_stages: int = Field(
         0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
     )
@@ -118,24 +123,25 @@ class Stage(BaseModel, ABC):
 
 
 def parameter_groups(model: CaptioningModel, stage: Stage, vocabulary: int) -> list[dict[str, object]]:
-    """AdamW's groups: decoder and encoder with a learning rate each, matrices with weight decay and the rest without.
+    """AdamW's groups: word tables, the rest of the decoder, and the encoder, each with a learning rate of its own.
 
-    Tables with a row for each word have none: what a model knew of words that its new captions don't use would fade.
+    Matrices have weight decay, biases and gains none. Tables with a row for each word have none either: what a model knew
+    of words that its new captions don't use would fade.
 
     Sets which of the encoder's parameters learn.
     """
     model.encoder.train_last(stage.encoder_stages)
+    tables = [p for p in model.decoder.parameters() if p.shape[:1] == (vocabulary,)]
+    others = [p for p in model.decoder.parameters() if p.shape[:1] != (vocabulary,)]
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
     groups: list[dict[str, object]] = []
-    for module, learning_rate in (
-        (model.decoder, stage.learning_rate),
-        (model.encoder, stage.encoder_learning_rate),
+    for parameters, rate, decay in (
+        (tables, stage.words_learning_rate or stage.learning_rate, 0.0),
+        ([p for p in others if p.ndim > 1], stage.learning_rate, stage.weight_decay),
+        ([p for p in others if p.ndim <= 1], stage.learning_rate, 0.0),
+        ([p for p in encoder if p.ndim > 1], stage.encoder_learning_rate, stage.weight_decay),
+        ([p for p in encoder if p.ndim <= 1], stage.encoder_learning_rate, 0.0),
     ):
-        learning = [p for p in module.parameters() if p.requires_grad]
-        decaying = [p for p in learning if p.ndim > 1 and len(p) != vocabulary]
-        for decay, chosen in (
-            (stage.weight_decay, decaying),
-            (0.0, [p for p in learning if all(p is not other for other in decaying)]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": learning_rate, "highest": learning_rate, "weight_decay": decay})
+        if parameters:
+            groups.append({"params": parameters, "lr": rate, "highest": rate, "weight_decay": decay})
     return groups
