@@ -1,6 +1,7 @@
 """`showtell train PHOTOS`: what is found, what is planned, and that it is never worse than what it starts from."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from showtell.cli.commands.train import planned, recipes
 from showtell.data import load
 from showtell.data.dataset import OWN_SHARES, without_test
 from showtell.errors import UsageError
+from showtell.metrics.tokens import _tokenizer
 from showtell.training.own import FEWEST_FOR_ENCODER, plan_for
 from tests.tiny_model import save_tiny_model
 
@@ -56,7 +58,8 @@ def test_one_command_trains_and_says_what_it_does(capsys: pytest.CaptureFixture[
 
 def test_what_training_starts_from_is_kept_where_nothing_is_better(capsys: pytest.CaptureFixture[str]) -> None:
     table, start = photos(24), save_tiny_model(Path("start"))
-    settings = ["--set", "stages.0.learning_rate=1e-12", "--set", "stages.0.epochs=2"]
+    rates = ["--set", "stages.0.learning_rate=1e-12", "--set", "stages.0.words_learning_rate=1e-12"]
+    settings = [*rates, "--set", "stages.0.epochs=2"]
     assert main(["train", str(table), "--from", str(start), *settings]) == 0
     assert "No epoch was better than the model that training started from, which is kept." in capsys.readouterr().err
     log = [json.loads(line) for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
@@ -75,6 +78,44 @@ def test_a_split_of_ones_own_stays(tmp_path: Path) -> None:
     assert without_test(asked) is asked
 
 
+def test_a_model_learns_another_language(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is written without spaces, after English; and the recipe says what was found, or told."""
+    table, start = photos(24), save_tiny_model(Path("start"))
+    text = table.read_text()
+    for english, chinese in (("a red wall of bricks", "一面红色的砖墙"), ("a green wall of bricks", "一面绿色的砖墙")):
+        text = text.replace(english, chinese)
+    table.write_text(text.replace("a blue wall of bricks", "一面蓝色的砖墙"), encoding="utf-8")
+    pytest.importorskip("sacrebleu")
+    rates = ["--set", "stages.0.learning_rate=5e-3", "--set", "stages.0.words_learning_rate=2e-2"]
+    settings = ["--language", "zh", "--set", "stages.0.epochs=20", *rates]
+    assert main(["train", str(table), "--from", str(start), *settings]) == 0
+    bundle = load_bundle("runs/mine")
+    assert bundle.tokenizer.words("一面红色的砖墙") == list("一面红色的砖墙")
+    capsys.readouterr()
+    assert main(["caption", "im/0.png", "--model", "runs/mine", "--format", "txt"]) == 0
+    assert set(Path("im/0.txt").read_text("utf-8").strip()) <= set("一面红绿蓝色的砖墙")
+    assert main(["train", str(table), "--language", "xx"]) == 2
+    assert "there is no language xx; choose from ar, bg" in capsys.readouterr().err
+
+
+def test_a_language_that_cannot_be_scored_is_told_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, start = photos(24), save_tiny_model(Path("start"))
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
+    _tokenizer.cache_clear()
+    assert main(["train", str(table), "--from", str(start), "--language", "de"]) == 2
+    assert "Scoring captions in German needs" in capsys.readouterr().err
+
+
+def test_captions_may_be_as_long_as_those_to_learn_from() -> None:
+    table = photos(24)
+    table.write_text(table.read_text().replace("of bricks", "of bricks " + "and more bricks " * 9))
+    recipe = plan_for(without_test(load(f"table:{table}")), None, "own").recipe
+    assert recipe.search.max_words == 32
+    assert recipe.max_words == 40
+
+
 @pytest.mark.skipif("flickr8k" not in shipped_models(), reason="this checkout has no shipped model")
 def test_the_plan_follows_from_how_many_photos_there_are() -> None:
     few, many = (plan_for(load(f"shapes:{count}"), "flickr8k", "own") for count in (30, 2 * FEWEST_FOR_ENCODER))
@@ -84,6 +125,9 @@ def test_the_plan_follows_from_how_many_photos_there_are() -> None:
     assert [stage.encoder_stages for stage in many.recipe.stages] == [0, 9]
     assert few.recipe.stages[0].epochs > many.recipe.stages[0].epochs
     assert few.recipe.decoder.name == "adaptive_attention"
+    assert few.recipe.stages[0].patience is None, "the scores of few photos are no reason to stop"
+    assert many.recipe.stages[0].patience
+    assert few.recipe.stages[0].words_learning_rate > few.recipe.stages[0].learning_rate
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 30])

@@ -125,8 +125,8 @@ class Stage(BaseModel, ABC):
 def parameter_groups(model: CaptioningModel, stage: Stage, vocabulary: int) -> list[dict[str, object]]:
     """AdamW's groups: word tables, the rest of the decoder, and the encoder, each with a learning rate of its own.
 
-    Matrices have weight decay, biases and gains none. Tables with a row for each word have none either: what a model knew
-    of words that its new captions don't use would fade.
+    Matrices have weight decay, biases and gains none. Tables with a row for each word have none either: what a model
+    knew of words that its new captions don't use would fade.
 
     Sets which of the encoder's parameters learn.
     """
