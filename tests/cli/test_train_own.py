@@ -126,7 +126,6 @@ def test_the_plan_follows_from_how_many_photos_there_are() -> None:
     assert few.recipe.stages[0].epochs > many.recipe.stages[0].epochs
     assert few.recipe.decoder.name == "adaptive_attention"
     assert few.recipe.stages[0].patience is None, "the scores of few photos are no reason to stop"
-    assert many.recipe.stages[0].patience
     assert few.recipe.stages[0].words_learning_rate > few.recipe.stages[0].learning_rate
 
 

@@ -21,6 +21,7 @@ from showtell.bundle import load_bundle
 from showtell.data import joined, load
 from showtell.data.dataset import Dataset
 from showtell.errors import BundleError, DataError, UsageError
+from showtell.metrics.table import rank_of
 from showtell.models.encoders import build_encoder
 from showtell.tokenizer import TokenizerConfig
 from showtell.training.checkpoint import read_state
@@ -136,7 +137,8 @@ def test_a_stage_ends_with_the_mean_of_its_best_epochs(recipe: Path, tmp_path: P
     recipe.write_text(TINY.replace(TINY_SECOND_STAGE, ""))
     run(load_recipe(recipe, settings), folder)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    best = sorted(sorted(lines[:3], key=lambda line: -line["scores"]["CIDEr"])[:2], key=lambda line: line["epoch"])
+    best = sorted(lines[:3], key=lambda line: rank_of(line["scores"]), reverse=True)[:2]
+    best.sort(key=lambda line: line["epoch"])
     assert lines[3]["mean_of"] == [line["epoch"] for line in best]
     first, second = (load_file(folder / f"checkpoint/epoch_{line['epoch']}.safetensors") for line in best)
     assert len(list((folder / "checkpoint").glob("epoch_*"))) == 2
@@ -441,3 +443,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> Non
     assert "the run is saved. Add --resume to go on." in errors
     assert "Traceback" not in errors
     assert (tmp_path / "run" / "checkpoint" / "checkpoint.safetensors").exists()
+
+
+def test_where_cider_says_nothing_other_scores_choose() -> None:
+    """All references alike: CIDEr is 0 whatever is said."""
+    assert rank_of({"CIDEr": 0.0, "BLEU-4": 0.4, "ROUGE_L": 0.8}) > rank_of(
+        {"CIDEr": 0.0, "BLEU-4": 0.1, "ROUGE_L": 0.2}
+    )
+    assert rank_of({"CIDEr": 0.1, "BLEU-4": 0.1}) > rank_of({"CIDEr": 0.0, "BLEU-4": 0.9})

@@ -1,6 +1,6 @@
 """The metrics that showtell has. To add one, write its file and put its object here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from showtell.errors import UsageError
 from showtell.languages import ENGLISH
@@ -18,6 +18,14 @@ RANKING = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """Images are ranked by the first of these scores that was computed, or else by any other."""
 RANKED_BY = RANKING[0]
 """What the epochs of a training are ranked by, and its captions."""
+
+
+def rank_of(scores: Mapping[str, float]) -> tuple[float, ...]:
+    """What sets of captions of the same images are ranked by: their scores in the order of `RANKING`.
+
+    Only the first counts, unless it is the same: CIDEr is 0 where all references are alike.
+    """
+    return tuple(scores.get(name, 0.0) for name in RANKING)
 
 
 def find_metrics(names: Iterable[str] | None = None, language: str = ENGLISH) -> list[Metric]:

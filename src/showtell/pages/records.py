@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from showtell.metrics.table import METRICS, RANKED_BY
+from showtell.metrics.table import METRICS, RANKED_BY, RANKING
 
 Record = dict[str, Any]
 
@@ -24,8 +24,8 @@ def read_records(path: Path) -> tuple[list[Record], str]:
 
 def best_of(log: Sequence[Record]) -> Record | None:
     """The validation with the highest score of those that epochs are ranked by."""
-    scored = [(value, record) for record in log if (value := score(record, RANKED_BY)) is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+    scored = [record for record in log if score(record, RANKED_BY) is not None]
+    return max(scored, key=lambda record: [score(record, name) or 0.0 for name in RANKING], default=None)
 
 
 def column(log: Sequence[Record], name: str) -> list[float]:

@@ -5,7 +5,7 @@ import time
 from showtell.captioner import Captioner
 from showtell.confidence import rarity_of
 from showtell.engines.torch import TorchEngine
-from showtell.metrics.table import RANKED_BY
+from showtell.metrics.table import rank_of
 from showtell.models.captioning_model import CaptioningModel
 from showtell.training import checkpoint, processes
 from showtell.training.events import Note
@@ -45,7 +45,7 @@ def end_with_mean(run: Run, model: CaptioningModel, inputs: Inputs) -> Json:
 def best_epochs(run: Run) -> list[int]:
     """The epochs of the stage that scored best, at most its `best_epochs`, by their numbers in the log."""
     of_stage = [line for line in run.state.log if line["stage"] == run.state.stage and "loss" in line]
-    best = sorted(of_stage, key=lambda line: line["scores"][RANKED_BY], reverse=True)[: run.stage.best_epochs]
+    best = sorted(of_stage, key=lambda line: rank_of(line["scores"]), reverse=True)[: run.stage.best_epochs]
     return sorted(line["epoch"] for line in best)
 
 
@@ -70,7 +70,7 @@ def add_validation(run: Run, model: CaptioningModel, inputs: Inputs, facts: Json
     }
     if validation.scores_of:
         line["scores_of"] = validation.scores_of
-    best = state.add_line(line, line["scores"][RANKED_BY])
+    best = state.add_line(line)
     if processes.is_main():
         if best:
             save_model(run, model, validation)

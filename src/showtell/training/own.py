@@ -29,7 +29,6 @@ FROM_SCRATCH: dict[str, Any] = {
 LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of those to learn from; the server allows no more
 STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
 NEW_WORDS = 5  # times as fast as the rest: words that the start lacks stand in a few captions only
-FEWEST_TO_STOP = 50  # photos to choose by
 FEWEST_FOR_ENCODER = 1_000  # photos; with fewer the encoder stays as it is (a guess: no data set has tried it)
 # Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
 ENCODED, STEPPED, LIVE, VALIDATED = 0.02, 0.05, 0.1, 0.02
@@ -89,8 +88,6 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
         "words_learning_rate": NEW_WORDS * 5e-4 if start else None,
         "weight_decay": 0.05,
         "augmentation": {"flip": 0.5},
-        # The scores of few photos go up and down by chance: no reason to stop.
-        "patience": max(3, epochs // 3) if len(dev) >= FEWEST_TO_STOP else None,
     }
     stages = [stage]
     live = photos * LIVE + len(dev) * (ENCODED + VALIDATED)

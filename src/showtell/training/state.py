@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from showtell.metrics.table import rank_of
 from showtell.training.recipe import Json
 from showtell.training.step import Seen
 
@@ -20,7 +21,6 @@ class TrainerState:
     """Complete optimiser steps of the stage."""
     log: list[Json] = field(default_factory=list)
     """The lines of log.jsonl."""
-    best_score: float | None = None
     epochs_since_best: int = 0
     averaged: bool = False
     """The stage has ended with the mean of its best epochs."""
@@ -53,11 +53,10 @@ class TrainerState:
         self.loss = self.seconds = 0.0
         self.measures = {}
 
-    def add_line(self, line: Json, score: float) -> bool:
-        """Log a validation; returns whether its score is the best so far."""
+    def add_line(self, line: Json) -> bool:
+        """Log a validation; returns whether its scores are the best so far."""
+        best = all(rank_of(line["scores"]) > rank_of(other["scores"]) for other in self.log)
         self.log.append(line)
-        best = self.best_score is None or score > self.best_score
-        self.best_score = score if best else self.best_score
         self.epochs_since_best = 0 if best else self.epochs_since_best + 1
         return best
 

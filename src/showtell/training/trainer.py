@@ -39,7 +39,7 @@ from showtell.captioner import load
 from showtell.data.dataset import Dataset
 from showtell.engines.torch import weights_of
 from showtell.errors import Interrupted
-from showtell.metrics.table import RANKED_BY
+from showtell.metrics.table import RANKED_BY, rank_of
 from showtell.models.captioning_model import CaptioningModel
 from showtell.pages.training import write_report
 from showtell.training import checkpoint, processes
@@ -90,7 +90,7 @@ def train(
         processes.wait()  # for what the main one has written
         fit(run, restore=restore)
         restore = False
-    if recipe.start_counts and max(run.state.log, key=lambda line: line["scores"][RANKED_BY]).get("start"):
+    if recipe.start_counts and max(run.state.log, key=lambda line: rank_of(line["scores"])).get("start"):
         run.tell(Note("No epoch was better than the model that training started from, which is kept."))
     if processes.is_main():
         captioner = load(folder / "model")
