@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 from pydantic import ValidationError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -139,6 +140,8 @@ async def _form(request: Request, stream: AsyncGenerator[bytes, None], settings:
         if error.message.startswith("Too many files"):
             raise ProblemError(413, f"The request has over {settings.max_images} images, which is the limit.") from None
         raise ProblemError(400, f"The form can't be read: {error.message}") from None
+    except FormParserError as error:  # Starlette before 1.0 lets it pass
+        raise ProblemError(400, f"The form can't be read: {error}".rstrip(".") + ".") from None
 
 
 def _of_form(form: FormData) -> tuple[Asked, list[Sent]]:
