@@ -27,7 +27,7 @@ def written(examples: Sequence[Example], table: Path) -> Path:
     with table.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "caption"])
-        rows.writerows((example.path, caption) for example in examples for caption in example.captions)
+        rows.writerows((Path(e.path).resolve(), caption) for e in examples if e.path for caption in e.captions)
     return table
 
 
@@ -46,7 +46,7 @@ def measured(spec: str, start: str, counts: Sequence[int], folder: Path) -> tupl
     found = []
     for count in counts:
         table = written(others[:count], folder / f"own{count}.csv")
-        runs = [folder / f"{begun}-{count}" for begun in (start, "none")]
+        runs = [folder / f"{name}-{count}" for name in ("tuned", "fresh")]
         for run, begun in zip(runs, (start, "none"), strict=True):
             if command_line(["train", str(table), "--from", begun, "--out", str(run)]):
                 raise SystemExit(f"{run} failed.")

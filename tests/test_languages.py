@@ -1,14 +1,16 @@
 """Languages: found from captions, cut into their own words, scored by their own tokens."""
 
 import random
+import sys
 from itertools import chain, pairwise
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 
 from showtell.data import load
 from showtell.data.scenes_abroad import LANGUAGES, random_captions, true_captions
-from showtell.errors import UsageError
+from showtell.errors import MissingExtraError, UsageError
 from showtell.languages import language_of
 from showtell.metrics import score
 from showtell.metrics.tokens import tokens_of
@@ -133,7 +135,57 @@ def test_what_is_left_is_right_in_a_mirror(language: str) -> None:
             scene.pixels,
         )
         for caption in random_captions(scene, random.Random(0), 4, language):
-            assert mirrored(caption) in true_captions(seen, language)
+            assert mirrored(caption, language) in true_captions(seen, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "caption", "other"),
+    [
+        ("en", "sausage links on the Left", "sausage links on the Right"),
+        ("de", "Links ein Hund", "Rechts ein Hund"),
+        ("tr", "masanın SAĞINDA sağinda", "masanın SOLUNDA sağinda"),
+        ("pt", "um homem solda uma peça", "um homem solda uma peça"),
+        ("zh", "左右两边，左边", "左右两边，右边"),
+        ("th", "ขวานทางขวา", "ขวานทางซ้าย"),
+        ("fi", "left", "left"),
+    ],
+)
+def test_only_sides_change_places(language: str, caption: str, other: str) -> None:
+    assert mirrored(caption, language) == other
+
+
+@pytest.mark.parametrize(("language", "text"), [("hi", "लड़का घोड़ा"), ("vi", "một con chó chạy"), ("ja", "ガラスの犬")])
+def test_the_same_text_in_another_unicode_form_is_the_same(language: str, text: str) -> None:
+    pytest.importorskip("sacrebleu")
+    forms = [normalize("NFD", text), normalize("NFC", text), text]
+    report = score({"1": forms[0], "2": forms[1]}, {"1": [forms[1]], "2": [forms[0]]}, language=language)
+    assert report.scores["BLEU-1"] == pytest.approx(1)
+    assert report.scores["chrF"] == pytest.approx(1)
+
+
+def test_persian_joiners_part_no_words() -> None:
+    tokenizer = Tokenizer.train(["سگ می\u200cدود"], TokenizerConfig(min_count=1, language="fa"))
+    assert tokenizer.words("سگ می\u200cدود") == ["سگ", "می\u200cدود"]
+
+
+def test_a_letter_of_another_script_changes_no_language() -> None:
+    assert language_of(["一只猫在喝牛奶"] * 60 + ["一杯鲜の牛奶"]) == "zh"
+    assert language_of(["pasta carbonara", "chicken tikka masala", "margherita pizza"]) == "en"
+
+
+def test_what_is_told_counts_for_a_model_of_another_language() -> None:
+    german = Tokenizer.train(CAPTIONS["de"], TokenizerConfig(min_count=1))
+    assert german.grown(["In a park"], TokenizerConfig(min_count=1, language="en")).words("In a Park") == [
+        "in",
+        "a",
+        "park",
+    ]
+
+
+def test_japanese_needs_its_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    with pytest.raises(MissingExtraError, match=r"Scoring captions in Japanese needs .*languages"):
+        tokens_of(["犬"], "ja")
 
 
 def test_a_language_without_a_grammar_is_a_sentence() -> None:

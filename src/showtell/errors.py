@@ -67,7 +67,7 @@ def needs(extra: str, feature: str) -> Iterator[None]:
     """Around imports of packages that the core install leaves out. Raises MissingExtraError where one is missing."""
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         if (error.name or "").startswith("showtell"):  # that one is never missing: it is a defect
             raise
         raise MissingExtraError(feature, extra) from None

@@ -29,10 +29,11 @@ OF_SCRIPT = {
 }  # fmt: skip
 """The language of a script: the only one that is told, or else the likeliest."""
 KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
+KANA_SHARE = 0.05  # of the letters: a Chinese caption may name a shop with one
 SHARED_SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "DEVANAGARI")
 ENGLISH_WORDS, ENGLISH_SHARE = frozenset({"the", "with", "and"}), 0.02  # 5 % of the words of English captions
 SAMPLE = 300  # captions that are enough to tell
-MARGIN = 20.0  # by so much another language's log-likelihood must be above that of English
+MARGIN, SHARE = 20.0, 0.1  # so much, and so much of it, another language must be likelier than English, in nats
 CASE_MATTERS = frozenset({"de"})  # nouns begin with a capital letter
 DOTLESS = frozenset({"tr"})  # I is the capital of ı, and İ of i
 DOTTED = (("İ", "i"), ("I", "ı"))
@@ -63,7 +64,7 @@ def language_of(captions: Sequence[str]) -> str:
     if sum(word in ENGLISH_WORDS for word in words) > ENGLISH_SHARE * len(words):
         return ENGLISH
     scripts = Counter(name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
-    if lacks_spaces(sample) and any(kana in scripts for kana in KANA):
+    if lacks_spaces(sample) and sum(scripts[kana] for kana in KANA) > KANA_SHARE * scripts.total():
         return "ja"
     script = max(scripts, key=lambda each: scripts[each], default="LATIN")
     if script not in SHARED_SCRIPTS or find_spec("py3langid") is None:
@@ -72,7 +73,8 @@ def language_of(captions: Sequence[str]) -> str:
 
     likelihoods = {code: likelihood for code, likelihood in py3langid.rank(text) if code in NAMES}
     best = max(likelihoods, key=lambda code: likelihoods[code])
-    return best if likelihoods[best] > likelihoods[ENGLISH] + MARGIN else ENGLISH
+    margin = max(MARGIN, SHARE * abs(likelihoods[ENGLISH]))
+    return best if likelihoods[best] > likelihoods[ENGLISH] + margin else ENGLISH
 
 
 def lacks_spaces(captions: Sequence[str]) -> bool:

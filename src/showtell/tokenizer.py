@@ -34,9 +34,10 @@ from showtell.languages import (
 )
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
-WORD = r"[\p{L}\p{M}\p{N}]+(?:['\-][\p{L}\p{M}\p{N}]+)*"
+JOINS = r"['\-\u200c\u200d]"  # Persian and Indian words have joiners that part no words
+WORD = rf"[\p{{L}}\p{{M}}\p{{N}}]+(?:{JOINS}[\p{{L}}\p{{M}}\p{{N}}]+)*"
 OTHER = rf"(?:(?![{LETTERS}])[\p{{L}}\p{{M}}\p{{N}}])+"
-LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:['\-]{OTHER})*"
+LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:{JOINS}{OTHER})*"
 LEAST_COUNTS = ((1_000, 1), (5_000, 2), (20_000, 3))
 """Up to so many captions, words seen so often are kept; with more captions, those seen 5 times."""
 WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
@@ -121,13 +122,14 @@ class Tokenizer:
     def grown(self, captions: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
         """The table with further words behind its own: those of the captions that it lacks, if frequent enough.
 
-        What a word is follows the captions where they are in another language than English. With BPE it is the table
-        itself, which spells every word of its letters.
+        What a word is follows the captions where they are in another language than English, or the config says it.
+        With BPE it is the table itself, whose pieces spell what they can.
         """
         if self._mark:
             return self
         words = self
-        if (config.language or language_of(captions)) != ENGLISH:
+        told = config.language is not None or config.lowercase is not None
+        if told or language_of(captions) != ENGLISH:
             table = tokenizers.Tokenizer.from_str(self.to_json())
             letters = _set_words(table, captions, config)
             words = Tokenizer(_without_added_tokens(table, letters=letters))

@@ -41,7 +41,7 @@ Spice = Annotated[bool, typer.Option("--spice", help="SPICE too, by pycocoevalca
 Language = Annotated[
     str | None,
     typer.Option(
-        "--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from REF by default."
+        "--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from the references."
     ),
 ]
 OrderIndependent = Annotated[

@@ -293,14 +293,15 @@ def with_outputs(model: Any, names: list[str]) -> Any:
 
     graph = model.graph
     if [value.name for value in graph.output] != names:
-        inner = {value.name: f"{value.name}.computed" for value in graph.output}
+        given = {value.name for value in graph.input}
+        inner = {value.name: f"{value.name}.computed" for value in graph.output if value.name not in given}
         for node in graph.node:
             node.input[:] = [inner.get(name, name) for name in node.input]
             node.output[:] = [inner.get(name, name) for name in node.output]
         for value in (*graph.initializer, *graph.value_info):
             value.name = inner.get(value.name, value.name)
         for value, name in zip(graph.output, names, strict=True):
-            graph.node.append(helper.make_node("Identity", [inner[value.name]], [name], name=name))
+            graph.node.append(helper.make_node("Identity", [inner.get(value.name, value.name)], [name], name=name))
             value.name = name
     return model
 

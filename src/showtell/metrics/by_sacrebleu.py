@@ -5,6 +5,7 @@ Both are scores of captions as people write them, in small letters: sacrebleu cu
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -40,8 +41,10 @@ def chrf() -> "SacrebleuMetric":
 def statistics(metric: Any, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
     """What the metric counts, `[B, F]`, of B captions and one or more references of each."""
     most = max(map(len, references))
-    streams = [[texts[n] if n < len(texts) else None for texts in references] for n in range(most)]
-    return np.array(metric._extract_corpus_statistics(candidates, streams), dtype=np.float64)
+    said = [normalize("NFC", caption) for caption in candidates]  # the form that models write
+    people = [[normalize("NFC", caption) for caption in of_image] for of_image in references]
+    streams = [[texts[n] if n < len(texts) else None for texts in people] for n in range(most)]
+    return np.array(metric._extract_corpus_statistics(said, streams), dtype=np.float64)
 
 
 def from_sums(metric: Any, sums: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 
 from showtell import __version__
@@ -9,7 +10,7 @@ from showtell.errors import DataError, ShowtellError
 from showtell.languages import ENGLISH, NAMES, language_of
 from showtell.metrics.metric import Floats, FractionDone
 from showtell.metrics.table import METRICS, find_metrics
-from showtell.metrics.tokens import known_language, tokens_name, tokens_of
+from showtell.metrics.tokens import known_language, sacrebleu_tokens, tokens_name, tokens_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def score(
     missing: dict[str, str] = {}
     doubts: list[str] = []
     if metrics is None and language != ENGLISH:
-        doubts.append(f"The references are in {NAMES[language]}, and METEOR is for English: it is left out.")
+        doubts.append(
+            f"The references are in {NAMES[language]}, and METEOR is for English: it is left out. If they are English, "
+            "say --language en."
+        )
     for metric in wanted:
         try:
             metric.prepare(progress)
@@ -141,7 +145,15 @@ def signature(report: Report, decoding: str | None = None) -> str:
         "lang": report.language,
         "tok": tokens_name(report.language, order_independent=report.order_independent),
         "case": "lower",
+        **sacrebleu_used(report),
         "decode": (decoding or "unknown").replace(" ", "_").replace("|", "/"),
         "version": f"showtell-{__version__}",
     }
     return "|".join(f"{key}:{value}" for key, value in parts.items())
+
+
+def sacrebleu_used(report: Report) -> dict[str, str]:
+    """The version of sacrebleu, and its tokenizer, where one of its metrics was computed."""
+    if not any(METRICS[name].as_written for name in report.statistics):
+        return {}
+    return {"sacrebleu": f"{version('sacrebleu')},{sacrebleu_tokens(report.language)}"}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from unicodedata import normalize
 
 from showtell.errors import UsageError, needs
 from showtell.languages import ENGLISH, NAMES, language_of, lowered, words_of
@@ -33,10 +34,13 @@ def tokens_of(captions: Sequence[str], language: str | None = None, *, order_ind
     if language in BY_LETTER:
         return [" ".join(words_of(caption)) for caption in captions]
     with needs("languages", f"Scoring captions in {NAMES[language]}"):
+        if language == "ja":
+            import ipadic  # noqa: F401  # sacrebleu says less clearly that they are missing
+            import MeCab  # noqa: F401
         cut = _tokenizer(sacrebleu_tokens(language))
     return [
-        " ".join(token for token in cut(lowered(caption, language)).split() if any(map(str.isalnum, token)))
-        for caption in captions
+        " ".join(token for token in cut(lowered(text, language)).split() if any(map(str.isalnum, token)))
+        for text in (normalize("NFC", caption) for caption in captions)
     ]
 
 

@@ -28,7 +28,7 @@ FROM_SCRATCH: dict[str, Any] = {
 }
 LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of those to learn from; the server allows no more
 STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
-NEW_WORDS = 5  # times as fast as the rest: words that the start lacks stand in a few captions only
+NEW_WORDS = 5  # times as fast as the rest all words' rows learn: those that the start lacks stand in few captions
 FEWEST_FOR_ENCODER = 3_000  # photos: with 850 nothing was won, with 7,500 seven points
 # Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
 ENCODED, STEPPED, LIVE, VALIDATED = 0.02, 0.05, 0.1, 0.02
@@ -106,6 +106,6 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     about = max(1, round(seconds / 60))
     said = (
         f"{photos:,} photos with {captions:,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
-        f"learns for up to {epochs} passes{then}: about {about} minute{'s' * (about > 1)} on two cores."
+        f"learns for {epochs} passes{then}: about {about} minute{'s' * (about > 1)} on two cores."
     )
     return Plan(recipe, seconds / 60, said)

@@ -52,6 +52,8 @@ class Run:
     tokenizer: Tokenizer
     captions: Sequence[Sequence[Ids]]
     """Token ids of each training image's captions."""
+    language: str
+    """Of those captions."""
     model: CaptioningModel
     cache: FeatureCache | None
     """Where a stage needs it."""
@@ -99,11 +101,12 @@ def set_up(
             for _, of_dataset in groupby(dataset.split("dev"), attrgetter("dataset"))
             for example in islice(of_dataset, recipe.validation_images)
         ]
-        said = [caption for example in dev_examples for caption in example.captions]
-        tokens_of([], recipe.tokenizer.language or language_of(said))  # before hours of work: can they be scored?
+        for _, of_dataset in groupby(dev_examples, attrgetter("dataset")):  # before hours of work: can they be scored?
+            tokens_of([], recipe.tokenizer.language or language_of(captions_of(of_dataset)))
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
-        tokenizer, model, known = starting_point(recipe, train_examples)
+        language = recipe.tokenizer.language or language_of(captions_of(train_examples))
+        tokenizer, model, known = starting_point(recipe, train_examples, language)
         made_of = {
             "version": __version__,
             "words": digest_of([tokenizer.to_json()]),
@@ -152,6 +155,7 @@ def set_up(
         dev_examples=dev_examples,
         tokenizer=tokenizer,
         captions=captions,
+        language=language,
         model=model,
         cache=features,
         accelerator=accelerator,
@@ -235,16 +239,22 @@ def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: i
     return note
 
 
-def starting_point(recipe: Recipe, examples: Sequence[Example]) -> tuple[Tokenizer, CaptioningModel, int]:
+def captions_of(examples: Iterable[Example]) -> list[str]:
+    return [caption for example in examples for caption in example.captions]
+
+
+def starting_point(
+    recipe: Recipe, examples: Sequence[Example], language: str
+) -> tuple[Tokenizer, CaptioningModel, int]:
     """The tokenizer, the model as it is before the first step, and how many words it knew.
 
     Raises:
         BundleError: there is no model in `start_from`.
         UsageError: it is of another architecture than the recipe's.
     """
-    texts = [caption for example in examples for caption in example.captions]
+    texts = captions_of(examples)
     if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
-        texts += [other for text in texts if (other := mirrored(text)) != text]
+        texts += [other for text in texts if (other := mirrored(text, language)) != text]
     if recipe.start_from is None:
         tokenizer = Tokenizer.train(texts, recipe.tokenizer)
         return tokenizer, build_model(recipe.encoder, recipe.decoder, len(tokenizer)), 0

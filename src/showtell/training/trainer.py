@@ -169,7 +169,7 @@ def train_epoch(
     state, stage, device = run.state, run.stage, run.accelerator.device
     seed = (run.recipe.seed, state.stage, state.epoch)
     encode = partial(run.tokenizer.encode_batch, max_words=run.recipe.max_words)
-    captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed)
+    captions = stage.augmentation.captions(run.captions, run.train_examples, encode, seed, run.language)
     batches = epoch_of_batches(
         captions,
         stage.batch_images,

@@ -21,7 +21,7 @@ from showtell.data import load as load_data
 from showtell.data.features.cache import FeatureCache
 from showtell.errors import DataError, ImageError, ShowtellError, UsageError
 from showtell.files import check_writable, write_file
-from showtell.languages import ENGLISH
+from showtell.languages import ENGLISH, language_of
 from showtell.metrics.calibration import Calibration, calibration
 from showtell.metrics.diversity import Diversity, diversity
 from showtell.metrics.objects import Invented, invented
@@ -63,6 +63,9 @@ def evaluate(
     dataset = load_data(data)
     tell(*dataset.notes)
     examples = dataset.split(split)
+    references = {example.image_id: example.captions for example in examples}
+    language = language or language_of([caption for said in references.values() for caption in said])
+    tokens_of([], language)  # before hours of work: can they be scored?
     if features is None:
         outcomes = from_files(captioner, examples, batch_size, search_options)
     else:
@@ -70,7 +73,6 @@ def evaluate(
     captions, bad = caption_examples(examples, outcomes)
     if not captions:
         raise DataError(f"No image of {data} could be captioned.")
-    references = {example.image_id: example.captions for example in examples}
     with meteor_progress() as progress:
         said = {i: caption.text for i, caption in captions.items()}
         scored = score(said, references, language=language, progress=progress)

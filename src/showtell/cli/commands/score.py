@@ -58,6 +58,7 @@ def score(
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
     tell(*references.notes, *predictions.notes)
+    copied = training_captions(train) if train else None
     with meteor_progress() as progress:
         report = score_captions(
             predictions.captions,
@@ -69,7 +70,7 @@ def score(
             progress=progress,
         )
     tell(*report.doubts)
-    training = training_tokens(train, report.language) if train else None
+    training = None if copied is None else frozenset(tokens_of(copied, report.language))
     people = diversity([of_image[0] for of_image in report.references], training)
     system = diversity(report.candidates, training)
     mark = signature(report, predictions.decoding)
@@ -84,8 +85,8 @@ def score(
         raise typer.Exit(1)
 
 
-def training_tokens(spec: str, language: str) -> frozenset[str]:
-    """The tokens of the captions that a system was trained on: the train split where there are splits.
+def training_captions(spec: str) -> list[str]:
+    """The captions that a system was trained on: the train split where there are splits.
 
     Raises:
         DataError: there are none.
@@ -94,8 +95,7 @@ def training_tokens(spec: str, language: str) -> frozenset[str]:
         training = read_references(spec, "train")
     except UsageError:
         training = read_references(spec)
-    captions = [caption for of_image in training.captions.values() for caption in of_image]
-    return frozenset(tokens_of(captions, language))
+    return [caption for of_image in training.captions.values() for caption in of_image]
 
 
 def print_report(report: Report, system: Diversity, people: Diversity, mark: str) -> None:

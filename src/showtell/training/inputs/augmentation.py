@@ -8,7 +8,7 @@ who reads the photo ask the same generator, each for itself.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import cache
 from math import ceil, exp, log, sqrt
 
 import numpy as np
@@ -17,25 +17,33 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from showtell.data.dataset import Example
 from showtell.images.decode import RESAMPLING, Pixels, Preprocessing, resize
+from showtell.languages import ENGLISH, lowered
 from showtell.training.inputs.batches import Ids
 
 STRETCH = 4 / 3
 """A crop is at most so many times wider or higher than the encoder's usual part of the photo."""
 GREY = np.array([0.299, 0.587, 0.114])
 """Shares of red, green and blue in how bright a pixel looks (ITU-R BT.601)."""
-LEFT_AND_RIGHT = (
-    ("left", "right"), ("links", "rechts"), ("linke", "rechte"), ("linken", "rechten"), ("linker", "rechter"),
-    ("linkes", "rechtes"), ("gauche", "droite"), ("izquierda", "derecha"), ("izquierdo", "derecho"),
-    ("sinistra", "destra"), ("esquerda", "direita"), ("solunda", "sağında"), ("solda", "sağda"),
-    ("soldaki", "sağdaki"), ("слева", "справа"), ("левее", "правее"), ("левой", "правой"), ("левом", "правом"),
-    ("बाएँ", "दाएँ"), ("बाईं", "दाईं"), ("يسار", "يمين"), ("اليسار", "اليمين"),
-)  # fmt: skip
-"""Words for the sides in several languages; none of them means something else in another one."""
-WITHOUT_SPACES = (("左", "右"), ("ซ้าย", "ขวา"))  # wherever they stand in a caption
-SIDES = {side: other for pair in LEFT_AND_RIGHT + WITHOUT_SPACES for side, other in (pair, pair[::-1])}
-SIDE = re.compile(
-    rf"(?<!\w)(?:{'|'.join(chain(*LEFT_AND_RIGHT))})(?!\w)|{'|'.join(chain(*WITHOUT_SPACES))}", re.IGNORECASE
-)
+LEFT_AND_RIGHT = {
+    "en": (("left", "right"),),
+    "de": (
+        ("links", "rechts"), ("linke", "rechte"), ("linken", "rechten"), ("linker", "rechter"), ("linkes", "rechtes"),
+    ),
+    "nl": (("links", "rechts"), ("linker", "rechter")),
+    "fr": (("gauche", "droite"),),
+    "es": (("izquierda", "derecha"), ("izquierdo", "derecho")),
+    "it": (("sinistra", "destra"),),
+    "pt": (("esquerda", "direita"), ("esquerdo", "direito")),
+    "tr": (("sol", "sağ"), ("solunda", "sağında"), ("solda", "sağda"), ("soldaki", "sağdaki")),
+    "ru": (("слева", "справа"), ("левее", "правее"), ("левой", "правой"), ("левом", "правом")),
+    "hi": (("बाएँ", "दाएँ"), ("बाईं", "दाईं")),
+    "ar": (("يسار", "يمين"), ("اليسار", "اليمين")),
+    "zh": (("左", "右"),),
+    "ja": (("左", "右"),),
+    "th": (("ซ้าย", "ขวา"),),
+}  # fmt: skip
+"""The words for the sides in each language. Where letters are words, 左右 (about) and ขวาน (an axe) are others."""
+LETTERS_FOR_SIDES = re.compile("(?<!左)右|左(?!右)|ซ้าย|ขวา(?!น)")
 
 
 class Augmentation(BaseModel):
@@ -93,6 +101,7 @@ class Augmentation(BaseModel):
         examples: Sequence[Example],
         encode: Callable[[Sequence[str]], Sequence[Ids]],
         seed: Sequence[int],
+        language: str = ENGLISH,
     ) -> Sequence[Sequence[Ids]]:
         """The captions of all images as they are true in one epoch: those of mirrored images name the other side.
 
@@ -101,13 +110,15 @@ class Augmentation(BaseModel):
             examples: the images, in the order of their rows.
             encode: makes captions into token ids.
             seed: of the epoch, as in `random_of`.
+            language: of the captions.
         """
         if not self.flip:
             return captions
         true_captions = list(captions)
         for row, example in enumerate(examples):
-            if any(map(SIDE.search, example.captions)) and self.mirrors(random_of(seed, row)):
-                true_captions[row] = encode([mirrored(caption) for caption in example.captions])
+            others = [mirrored(caption, language) for caption in example.captions]
+            if others != list(example.captions) and self.mirrors(random_of(seed, row)):
+                true_captions[row] = encode(others)
         return true_captions
 
 
@@ -127,14 +138,28 @@ def mirror_image(example: Example) -> Example:
     return replace(example, image_id=f"{example.image_id}, mirrored", mirrored=True)
 
 
-def mirrored(caption: str) -> str:
-    """The caption with left and right in each other's place, as is true of the mirrored photo."""
+def mirrored(caption: str, language: str = ENGLISH) -> str:
+    """The caption with left and right in each other's place, as is true of the mirrored photo.
 
-    def other(side: re.Match[str]) -> str:
-        word = SIDES[side[0].lower()]
-        return word.upper() if side[0].isupper() else word.capitalize() if side[0][0].isupper() else word
+    In a language that `LEFT_AND_RIGHT` lacks it stays as it is.
+    """
+    side, others = _sides(language)
 
-    return SIDE.sub(other, caption)
+    def other(found: re.Match[str]) -> str:
+        word = others.get(lowered(found[0], language), found[0])
+        return word.upper() if found[0].isupper() else word.capitalize() if found[0][0].isupper() else word
+
+    return side.sub(other, caption) if others else caption
+
+
+@cache
+def _sides(language: str) -> tuple[re.Pattern[str], dict[str, str]]:
+    """What finds a side in a caption, and the other one of each."""
+    pairs = LEFT_AND_RIGHT.get(language, ())
+    others = {side: other for pair in pairs for side, other in (pair, pair[::-1])}
+    if language in ("zh", "ja", "th"):
+        return LETTERS_FOR_SIDES, others
+    return re.compile(rf"(?<!\w)(?:{'|'.join(others)})(?!\w)", re.IGNORECASE), others
 
 
 def random_crop(image: Pixels, least: float, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
