@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from showtell.errors import UsageError
 
+MOST = 10_000  # captions followed at a time: with millions there would be no memory for them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
@@ -91,10 +93,13 @@ class SearchOptions:
         "K",
         mode="beam",
         ge=1,
+        le=MOST,
         served=(1, 20),
         slider=tuple(map(str, range(1, 11))),
     )
-    groups: int = option(1, "Groups of the beam that say different things.", "G", mode="beam", ge=1, served=(1, 20))
+    groups: int = option(
+        1, "Groups of the beam that say different things.", "G", mode="beam", ge=1, le=MOST, served=(1, 20)
+    )
     diversity: float = option(
         0.5,
         "How much groups avoid each other's words; 0.2 to 0.8 is usual.",
@@ -104,7 +109,9 @@ class SearchOptions:
         served=(0, 10),
     )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
-    num: int = option(1, "Captions for each image, best first.", "N", flags=("--num", "-n"), ge=1, served=(1, 20))
+    num: int = option(
+        1, "Captions for each image, best first.", "N", flags=("--num", "-n"), ge=1, le=MOST, served=(1, 20)
+    )
     temperature: float = option(
         1.0,
         "Below 1 draws safer words, above 1 bolder ones.",
