@@ -6,7 +6,7 @@ the first stands to the second; there are few enough to write all of them down.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations, product
 
 from showtell.data.scenes import Scene, Thing
@@ -58,6 +58,14 @@ def turkish(things: Sequence[Thing], sized: Sequence[bool], relation: str, lead:
     return f"{'İşte ' * lead}{' ve '.join(said)}"
 
 
+def _unspaced(things: Sequence[Thing], sized: Sequence[bool], words: Mapping[str, str]) -> list[str]:
+    """Each thing's size, if it is said, colour and shape, without spaces."""
+    return [
+        "".join(words[word] for word in [thing.size] * with_size + [thing.colour, thing.shape])
+        for thing, with_size in zip(things, sized, strict=True)
+    ]
+
+
 CHINESE_WORDS = {
     "circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "星形", "cross": "十字形", "big": "大的",
     "small": "小的", "red": "红色", "green": "绿色", "blue": "蓝色", "yellow": "黄色", "purple": "紫色",
@@ -67,10 +75,7 @@ CHINESE_WORDS = {
 
 def chinese(things: Sequence[Thing], sized: Sequence[bool], relation: str, lead: bool) -> str:
     """ "一个大的红色圆形在一个蓝色正方形的左边"."""
-    said = [
-        "一个" + "".join(CHINESE_WORDS[word] for word in [thing.size] * sized[n] + [thing.colour, thing.shape])
-        for n, thing in enumerate(things)
-    ]
+    said = ["一个" + mention for mention in _unspaced(things, sized, CHINESE_WORDS)]
     return "图中有" * lead + (f"{said[0]}在{said[1]}的{CHINESE_WORDS[relation]}" if relation else "和".join(said))
 
 
@@ -83,10 +88,7 @@ JAPANESE_WORDS = {
 
 def japanese(things: Sequence[Thing], sized: Sequence[bool], relation: str, lead: bool) -> str:
     """ "大きい赤い丸は青い四角の左にある"."""
-    said = [
-        "".join(JAPANESE_WORDS[word] for word in [thing.size] * sized[n] + [thing.colour, thing.shape])
-        for n, thing in enumerate(things)
-    ]
+    said = _unspaced(things, sized, JAPANESE_WORDS)
     begin = "ここに" * lead
     return f"{begin}{said[0]}は{said[1]}の{JAPANESE_WORDS[relation]}にある" if relation else f"{begin}{'と'.join(said)}"
 
