@@ -13,7 +13,8 @@ An exported model has, in place of model.safetensors, what ONNX Runtime reads (s
     weights.bin         the weights of the three
     trainable.safetensors  what PyTorch needs beside weights.bin (see `exported_weights.py`); not with int8 arithmetic
 
-Models that come with the package stand in the folder `shipped`, and are found by their names.
+Models that come with the package stand in the folder `shipped`, and are found by their names. A captioner of
+`transformers` (`models/pretrained`) is read as such a folder: its config and words are made up, its weights are its own.
 
 The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
 a mixture.
@@ -21,7 +22,7 @@ a mixture.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ class Bundle:
     path: Path
     config: BundleConfig
     tokenizer: Tokenizer
+    converted: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    """The weights of a captioner of transformers; None of a model of showtell, whose weights are on the disk."""
 
     @property
     def is_exported(self) -> bool:
@@ -85,6 +88,8 @@ class Bundle:
             BundleError: a file is missing or damaged, or the model is exported without them.
             MissingExtraError: `safetensors` is not installed.
         """
+        if self.converted is not None:
+            return dict(self.converted)
         if self.is_exported and not (self.path / TRAINABLE).is_file():
             raise BundleError(
                 f"{self.path} is exported, and holds no weights for PyTorch.",
@@ -132,15 +137,17 @@ def default_model() -> Path:
 def load_bundle(where: str | Path) -> Bundle:
     """Read a model folder, the ``model`` folder of a training run, a shipped model by its name, or ``hub:org/name``.
 
-    A model of the Hub says in `training` which commit it is.
+    A folder and a repository of the Hub may also hold a captioner of transformers. ``hf:org/name`` is the same as
+    ``hub:org/name``. A model of the Hub says in `training` which commit it is.
 
     Raises:
         BundleError: there is no such model, or a file is damaged or of a newer showtell.
         MissingExtraError: it is on the Hub, and `huggingface_hub` is not installed.
     """
-    if isinstance(where, str) and where.startswith(hub.PREFIX):
-        folder, commit = hub.fetch_model(where, FILES)
-        bundle = load_bundle(folder)
+    if isinstance(where, str) and where.startswith(hub.PREFIXES):
+        folder, commit = hub.fetch_model(where, (*FILES, *hub.TRANSFORMERS_FILES))
+        bundle = _bundle_in(folder, where)
+        assert bundle is not None  # `fetch_model` found a config.json
         training = {**bundle.config.training, "hub": commit}
         return replace(bundle, config=bundle.config.model_copy(update={"training": training}))
     path = Path(where)
@@ -149,17 +156,23 @@ def load_bundle(where: str | Path) -> Bundle:
     if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
         folders.append(shipped[where])
     for folder in folders:
-        if found := read_folder(folder, partial(_bundle_in, folder)):
+        if found := read_folder(folder, partial(_bundle_in, folder, str(folder))):
             return found
     problem = f"{path} is not a model: it holds no {CONFIG}." if path.is_dir() else f"There is no model folder {path}."
     names = f", or a model that comes with showtell: {', '.join(shipped)}" if shipped else ""
     raise BundleError(problem, f"Give the folder that 'showtell train' wrote{names}.")
 
 
-def _bundle_in(folder: Path) -> Bundle | None:
+def _bundle_in(folder: Path, name: str) -> Bundle | None:
     if not (folder / CONFIG).is_file():
         return None
-    return Bundle(folder, _read_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
+    values = _read_json(folder / CONFIG)
+    if "model_type" in values and "format_version" not in values:
+        with needs("train,encoders", f"The captioner {name}"):
+            from showtell.models.pretrained.reading import read_captioner
+        read = read_captioner(folder, name)
+        return Bundle(folder, BundleConfig(**read.config), read.tokenizer, read.weights)
+    return Bundle(folder, _read_config(folder / CONFIG, values), Tokenizer.load(folder / TOKENIZER))
 
 
 def check_replaceable(path: Path, *, means: bool = False) -> None:
@@ -241,13 +254,17 @@ def _save_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
         save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, aside)
 
 
-def _read_config(path: Path) -> BundleConfig:
-    """Read config.json; the version first, because a newer file may hold anything."""
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = read_json(path)
     except DataError as error:
         raise BundleError(error.problem, "Copy the model folder again.") from None
-    version = values.get("format_version") if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def _read_config(path: Path, values: Mapping[str, Any]) -> BundleConfig:
+    """Read what config.json holds; the version first, because a newer file may hold anything."""
+    version = values.get("format_version")
     if not isinstance(version, int):
         raise BundleError(f"{path} is not the config of a showtell model: it names no format_version.")
     if version > FORMAT_VERSION:

@@ -1,5 +1,7 @@
 """Models on the Hugging Face Hub: `hub:org/name`, or `hub:org/name@revision`; a repository is a model folder.
 
+`hf:` is the same as `hub:`; people write it of captioners that were published for `transformers`.
+
 `huggingface_hub` fetches into its own cache and holds the tokens. Only files that a model folder has are asked for,
 so nothing that runs code arrives.
 """
@@ -15,6 +17,21 @@ from typing import Any
 from showtell.errors import BundleError, ShowtellError, UsageError, needs
 
 PREFIX = "hub:"
+PREFIXES = (PREFIX, "hf:")
+TRANSFORMERS_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+)
+"""What a captioner of transformers may hold beside the files that models of showtell have, too; none runs code."""
 LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN."
 TIMEOUT = 10.0  # seconds for the hub to say which commit a revision is
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -28,17 +45,19 @@ class HubName:
 
     repo: str
     revision: str | None = None
+    prefix: str = PREFIX
 
     @classmethod
     def parse(cls, text: str) -> "HubName":
         """Read it. Raises UsageError."""
-        repo, at, revision = text.removeprefix(PREFIX).partition("@")
-        if not text.startswith(PREFIX) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or bool(at) != bool(revision):
+        prefix = next((each for each in PREFIXES if text.startswith(each)), "")
+        repo, at, revision = text.removeprefix(prefix).partition("@")
+        if not prefix or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or bool(at) != bool(revision):
             raise UsageError(f"'{text}' is not a model on the Hub.", "Write hub:org/name, or hub:org/name@revision.")
-        return cls(repo, revision or None)
+        return cls(repo, revision or None, prefix)
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.repo}" + (f"@{self.revision}" if self.revision else "")
+        return f"{self.prefix}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
 def fetch_model(where: str, files: Sequence[str]) -> tuple[Path, str]:
@@ -171,8 +190,8 @@ def _model_in(folder: str, name: HubName) -> tuple[Path, str]:
     """A folder of the cache, which is named after the commit. Raises BundleError when it holds no model."""
     path = Path(folder)
     if not (path / "config.json").is_file():
-        raise BundleError(f"{name} is not a showtell model: it holds no config.json.")
-    return path, f"{PREFIX}{name.repo}@{path.name}"
+        raise BundleError(f"{name} is no model that showtell reads: it holds no config.json.")
+    return path, f"{name.prefix}{name.repo}@{path.name}"
 
 
 def _problem(error: Exception, name: HubName, endpoint: str, errors: Any) -> ShowtellError | None:

@@ -14,6 +14,8 @@ SIZES = {
     "feed_forward_width": 12,
     "encoder_layers": 1,
     "decoder_layers": 2,
+    "layers": 2,
+    "max_positions": 32,
 }
 
 
@@ -37,5 +39,19 @@ def small_decoders(side: int) -> dict[str, DecoderConfig]:
         "transformer, modern": small(
             "transformer", encode_size=side, norm="pre", activation="gelu", positions="rotary"
         ),
-        "transformer, learned positions": small("transformer", encode_size=side, positions="learned", max_positions=32),
+        "transformer, learned positions": small("transformer", encode_size=side, positions="learned"),
+        "pretrained, GPT-2": small("pretrained", norm="pre", activation="gelu_tanh", projection="linear", last_norm=True),
+        "pretrained, GIT": small(
+            "pretrained", image="prefix", projection="linear_norm", embedding_norm=True, tied=False
+        ),
+        "pretrained, BLIP-2": small(
+            "pretrained",
+            image="prefix",
+            norm="pre",
+            prefix_causal=True,
+            prefix_positions=side**2,
+            projection="linear",
+            last_norm=True,
+            before_grid=None,
+        ),
     }

@@ -57,7 +57,7 @@ def model_and_graphs(request, encoder):
             weight.mul_(factor)
         if name in ("output.bias", "output_bias"):
             weight[WORDS.end] += louder_end
-    return model, decoder_graphs(model.decoder, model.encoder.grid, model.encoder.width)
+    return model, decoder_graphs(model.decoder, model.encoder.cells, model.encoder.width)
 
 
 def onnx_runtime(folder) -> ExportedEngine:

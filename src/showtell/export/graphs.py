@@ -204,7 +204,7 @@ def graphs_of(model: CaptioningModel) -> dict[str, Any]:
         MissingExtraError: onnx or onnxscript is not installed.
     """
     encoder = model.encoder
-    return {ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.grid, encoder.width)}
+    return {ENCODER: encoder_graph(encoder), **decoder_graphs(model.decoder, encoder.cells, encoder.width)}
 
 
 def encoder_graph(encoder: Encoder) -> Any:
@@ -213,9 +213,9 @@ def encoder_graph(encoder: Encoder) -> Any:
     return onnx_model(encoder, {"images": torch.randn(EXAMPLE_IMAGES, 3, size, size)}, ({0: "batch"},), ["grid"])
 
 
-def decoder_graphs(decoder: Decoder, cells: tuple[int, int], feature_width: int) -> dict[str, Any]:
-    """The ONNX models of a decoder, by file name, for grids of so many rows and columns of features."""
-    grid = torch.randn(EXAMPLE_IMAGES, cells[0] * cells[1], feature_width)
+def decoder_graphs(decoder: Decoder, cells: int, feature_width: int) -> dict[str, Any]:
+    """The ONNX models of a decoder, by file name, for grids `[B, N, D]` of so many cells and features."""
+    grid = torch.randn(EXAMPLE_IMAGES, cells, feature_width)
     with torch.no_grad():
         memory = decoder.memory(grid)
         first = decoder.start(memory)

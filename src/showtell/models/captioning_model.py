@@ -30,6 +30,7 @@ DECODERS = {
     "adaptive_attention": "showtell.models.adaptive_attention:AdaptiveAttention",
     "up_down": "showtell.models.up_down:UpDown",
     "transformer": "showtell.models.transformer:Transformer",
+    "pretrained": "showtell.models.pretrained.decoder:PretrainedDecoder",
 }
 """A decoder's name, and where its class stands. One from elsewhere is named by that: `my_module:MyDecoder`."""
 

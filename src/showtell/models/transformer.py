@@ -34,26 +34,32 @@ from showtell.models.packing import Packing
 attend = F.scaled_dot_product_attention  # equation 1, fused
 
 
-class TransformerConfig(DecoderConfig):
-    """Sizes and options of the encoder layers and the decoder."""
+class LayerConfig(DecoderConfig):
+    """Sizes and options of a layer."""
 
-    name: Literal["transformer"] = "transformer"
     width: int = Field(512, gt=0, description="E, width of every layer and of a word's embedding")
     heads: int = Field(8, gt=0, description="attention heads; they divide the width")
     feed_forward_width: int = Field(2048, gt=0, description="hidden width of the feed-forward networks")
+    norm: Literal["post", "pre"] = Field("post", description="layer norm after each sub-layer, as the paper, or before")
+    norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in layer norms")
+    activation: Literal["relu", "gelu", "gelu_tanh"] = Field("relu", description="of the feed-forward networks")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of embeddings and of sub-layers' units dropped")
+
+
+class TransformerConfig(LayerConfig):
+    """Sizes and options of the encoder layers and the decoder."""
+
+    name: Literal["transformer"] = "transformer"
     encoder_layers: int = Field(3, ge=0, description="layers over the image's cells")
     decoder_layers: int = Field(3, gt=0, description="layers over the words")
     encode_size: int = Field(
         16, gt=0, description="the grid is resized to so many cells a side; its own number leaves it as it is"
     )
     kernel: int = Field(1, gt=0, description="cells that the convolutions of the encoder's feed-forward see; odd")
-    norm: Literal["post", "pre"] = Field("post", description="layer norm after each sub-layer, as the paper, or before")
-    activation: Literal["relu", "gelu"] = Field("relu", description="of the feed-forward networks")
     positions: Literal["sinusoidal", "learned", "rotary"] = Field(
         "sinusoidal", description="how the decoder knows the order of words"
     )
     max_positions: int = Field(64, gt=0, description="how many words learned positions are for; others have no end")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of embeddings and of sub-layers' units dropped")
 
     @model_validator(mode="after")
     def _widths_fit(self) -> Self:
@@ -67,10 +73,10 @@ class TransformerConfig(DecoderConfig):
 class SubLayer(nn.Module):
     """What stands around attention and feed-forward networks: residual, dropout, and layer norm (section 5.4)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         self.pre = config.norm == "pre"
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, config.norm_epsilon)
         self.dropout = Dropout(config.dropout)
 
     def before(self, x: Tensor) -> Tensor:
@@ -110,18 +116,24 @@ class DecoderLayer(nn.Module):
     """Attention to the words so far, attention to the image, feed-forward (section 3.1), for rows `[B, R, E]`.
 
     R rows are the P positions of teacher forcing or the K hypotheses of search. Which words a row may look back at
-    is all that differs, so it stands outside, between `ask` and `look`.
+    is all that differs, so it stands outside, between `ask` and `hear`.
+
+    Args:
+        config: sizes and options.
+        image_width: of the image's cells; None leaves out the attention to the image.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: LayerConfig, image_width: int | None) -> None:
         super().__init__()
         self.heads = config.heads
-        self.around_words, self.around_image, self.around_feed_forward = (SubLayer(config) for _ in range(3))
+        self.around_words, self.around_feed_forward = SubLayer(config), SubLayer(config)
         self.query_key_value = nn.Linear(config.width, 3 * config.width)
         self.words_output = nn.Linear(config.width, config.width)
-        self.image_query = nn.Linear(config.width, config.width)
-        self.image_key_value = nn.Linear(config.width, 2 * config.width)
-        self.image_output = nn.Linear(config.width, config.width)
+        if image_width is not None:
+            self.around_image = SubLayer(config)
+            self.image_query = nn.Linear(config.width, config.width)
+            self.image_key_value = nn.Linear(image_width, 2 * config.width)
+            self.image_output = nn.Linear(config.width, config.width)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.width, config.feed_forward_width),
             activation(config),
@@ -130,7 +142,7 @@ class DecoderLayer(nn.Module):
         )
 
     def remember(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image's keys and values, each `[B, heads, M, d]`, from its cells `[B, M, E]`."""
+        """The image's keys and values, each `[B, heads, M, d]`, from its cells `[B, M, image_width]`."""
         key, value = in_heads(self.image_key_value(image), 2, self.heads)
         return key, value
 
@@ -138,16 +150,18 @@ class DecoderLayer(nn.Module):
         """The rows' queries, keys and values of the self-attention, each `[B, heads, R, d]`."""
         return in_heads(self.query_key_value(self.around_words.before(x)), 3, self.heads)
 
-    def look(self, x: Tensor, words: Tensor, image_key: Tensor, image_value: Tensor) -> tuple[Tensor, Tensor]:
-        """The rest of the layer, once the self-attention has found `words` `[B, heads, R, d]`.
+    def hear(self, x: Tensor, words: Tensor) -> Tensor:
+        """The rows `[B, R, E]`, once the self-attention has found `words` `[B, heads, R, d]`."""
+        return self.around_words.after(x, self.words_output(merged(words)))
 
-        Returns:
-            The rows `[B, R, E]`, and what they asked of the image, `[B, heads, R, d]`.
-        """
-        x = self.around_words.after(x, self.words_output(merged(words)))
+    def look(self, x: Tensor, image_key: Tensor, image_value: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows after the attention to the image, and what they asked of it, `[B, heads, R, d]`."""
         (query,) = in_heads(self.image_query(self.around_image.before(x)), 1, self.heads)
-        x = self.around_image.after(x, self.image_output(merged(attend(query, image_key, image_value))))
-        return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x))), query
+        return self.around_image.after(x, self.image_output(merged(attend(query, image_key, image_value)))), query
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The rows after the feed-forward network."""
+        return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
 
 
 class Transformer(Decoder):
@@ -174,7 +188,7 @@ class Transformer(Decoder):
         self.embedding = nn.Embedding(vocabulary, config.width)
         if config.positions == "learned":
             self.word_positions = nn.Embedding(config.max_positions, config.width)
-        decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        decoder_layers = nn.ModuleList(DecoderLayer(config, config.width) for _ in range(config.decoder_layers))
         self.decoder_layers = cast(list[DecoderLayer], decoder_layers)
         self.decoder_norm = self.last_norm()
         self.output_bias = nn.Parameter(torch.zeros(vocabulary))  # the weight is the embedding's (section 3.4)
@@ -183,7 +197,7 @@ class Transformer(Decoder):
 
     def last_norm(self) -> nn.Module:
         """With norms before the sub-layers, the last sum has had none."""
-        return nn.LayerNorm(self.config.width) if self.config.norm == "pre" else nn.Identity()
+        return nn.LayerNorm(self.config.width, self.config.norm_epsilon) if self.config.norm == "pre" else nn.Identity()
 
     def reset_parameters(self) -> None:
         """Glorot's weights; words that are of unit size once they are multiplied by the root of E."""
@@ -274,7 +288,8 @@ class Transformer(Decoder):
                 longer[f"{n}.value"].flatten(0, 1),
             ).view(batch, hypotheses, self.config.heads, -1)
             image_key = memory[f"{n}.image_key"]
-            x, query = layer.look(x, words.transpose(1, 2), image_key, memory[f"{n}.image_value"])
+            x, query = layer.look(layer.hear(x, words.transpose(1, 2)), image_key, memory[f"{n}.image_value"])
+            x = layer.feed(x)
         # The last layer's weights once more, unfused. [B, heads, K, M] -> [B, K, M]
         alpha = (query @ image_key.mT / math.sqrt(query.shape[-1])).float().softmax(-1).mean(1)
         # A resized cell is the mean of cells of the grid, which share its weight.
@@ -289,7 +304,8 @@ class Transformer(Decoder):
             query, key, value = layer.ask(x)  # [B, heads, P, d]
             query, key = self.turned(query, key, steps)
             words = attend(query, key, value, attn_mask=visible)
-            x, _ = layer.look(x, words, memory[f"{n}.image_key"], memory[f"{n}.image_value"])
+            x, _ = layer.look(layer.hear(x, words), memory[f"{n}.image_key"], memory[f"{n}.image_value"])
+            x = layer.feed(x)
         return Forced(self.logits(x))
 
     def logits(self, x: Tensor) -> Tensor:
@@ -297,9 +313,11 @@ class Transformer(Decoder):
         return F.linear(self.decoder_norm(x), self.embedding.weight, self.output_bias)
 
 
-def activation(config: TransformerConfig) -> nn.Module:
+def activation(config: LayerConfig) -> nn.Module:
     """The feed-forward networks' non-linearity."""
-    return nn.GELU() if config.activation == "gelu" else nn.ReLU()
+    if config.activation == "relu":
+        return nn.ReLU()
+    return nn.GELU("tanh" if config.activation == "gelu_tanh" else "none")
 
 
 def in_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:

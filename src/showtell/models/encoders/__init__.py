@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from showtell.errors import UsageError
+from showtell.models.encoders.captioner_vision import PREFIX, CaptionerVisionConfig, build_captioner_vision
 from showtell.models.encoders.efficientnet_lite import SCALES, EfficientNetLiteConfig, build_efficientnet_lite
 from showtell.models.encoders.encoder import Encoder, EncoderConfigBase, folded
 from showtell.models.encoders.timm_backbone import TimmConfig, build_timm
@@ -14,17 +15,20 @@ __all__ = ["Encoder", "EncoderConfig", "build_encoder", "encoder_config", "folde
 
 
 def _family(value: Any) -> str:
-    """Which of the three kinds of encoder a name means."""
+    """Which of the four kinds of encoder a name means."""
     name = str(value.get("name", "") if isinstance(value, dict) else getattr(value, "name", ""))
     if name in SCALES or not name:
         return "efficientnet_lite"
+    if name.startswith(PREFIX):
+        return "captioner"
     return "timm" if name.startswith("timm:") else "transformers"
 
 
 EncoderConfig = Annotated[
     Annotated[EfficientNetLiteConfig, Tag("efficientnet_lite")]
     | Annotated[TransformersConfig, Tag("transformers")]
-    | Annotated[TimmConfig, Tag("timm")],
+    | Annotated[TimmConfig, Tag("timm")]
+    | Annotated[CaptionerVisionConfig, Tag("captioner")],
     Discriminator(_family),
 ]
 
@@ -64,6 +68,8 @@ def build_encoder(settings: str | dict[str, Any] | EncoderConfigBase, *, pretrai
     encoder: Encoder
     if isinstance(config, EfficientNetLiteConfig):
         encoder = build_efficientnet_lite(config, pretrained)
+    elif isinstance(config, CaptionerVisionConfig):
+        encoder = build_captioner_vision(config, pretrained)
     elif isinstance(config, TimmConfig):
         encoder = build_timm(config, pretrained)
     else:

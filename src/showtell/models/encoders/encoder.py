@@ -49,13 +49,15 @@ class Encoder(nn.Module, ABC):
         config: what it was built from; `build_encoder(config, pretrained=False)` gives the same network.
         preprocessing: how photos must be resized and normalised before they come here.
         width: D, the length of one cell's feature.
-        grid: the grid's rows and columns, N = rows x columns; cells run along the rows.
+        grid: the grid's rows and columns; cells run along the rows.
+        cells: N, rows x columns; more where the network adds cells of its own before them (a class token).
     """
 
     config: EncoderConfigBase
     preprocessing: Preprocessing
     width: int
     grid: tuple[int, int]
+    cells: int
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ def measure(encoder: Encoder) -> None:
     side = encoder.config.grid
     encoder.width = width
     encoder.grid = (rows, columns) if side is None else (side, side)
+    encoder.cells = encoder.grid[0] * encoder.grid[1]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

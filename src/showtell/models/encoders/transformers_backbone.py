@@ -76,15 +76,20 @@ class TransformersEncoder(Encoder):
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, D, rows, columns]."""
         hidden: Tensor = self.network(pixel_values=images).last_hidden_state
-        if hidden.ndim == 4:
-            return hidden
-        patch = getattr(self.network.config, "patch_size", None)
-        cells = (images.shape[-1] // patch) ** 2 if isinstance(patch, int) else hidden.shape[1]
-        if cells > hidden.shape[1]:  # Swin: the patches were merged on the way, and no other token was added
-            cells = hidden.shape[1]
-        side = isqrt(cells)
-        grid = hidden[:, hidden.shape[1] - cells :]  # [B, N, D]
-        return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
+        return grid_of(hidden, images.shape[-1], self.network.config)
+
+
+def grid_of(hidden: Tensor, size: int, settings: Any) -> Tensor:
+    """A backbone's last hidden state of photos of `size` pixels -> [B, D, rows, columns]."""
+    if hidden.ndim == 4:
+        return hidden
+    patch = getattr(settings, "patch_size", None)
+    cells = (size // patch) ** 2 if isinstance(patch, int) else hidden.shape[1]
+    if cells > hidden.shape[1]:  # Swin: the patches were merged on the way, and no other token was added
+        cells = hidden.shape[1]
+    side = isqrt(cells)
+    grid = hidden[:, hidden.shape[1] - cells :]  # [B, N, D]
+    return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
 
 
 def build_transformers(config: TransformersConfig, pretrained: bool) -> TransformersEncoder:
@@ -101,7 +106,7 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
     settings = _settings_of(config)
     published = pretrained and config.weights == "pretrained"
     auto: Any = transformers.AutoModel
-    with _quiet():
+    with quiet():
         if published:
             network = _from_hub(
                 config.name,
@@ -220,7 +225,7 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No report of the classifier's and the text half's weights, which are left out on purpose."""
     from transformers.utils import logging as untyped
 

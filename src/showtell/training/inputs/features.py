@@ -87,9 +87,8 @@ def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part
     Raises:
         DataError: as `cached_features`.
     """
-    rows, columns = encoder.grid
     stamps = {example.image_id: example.stamp for example in examples}
-    return CacheWriter(folder, fingerprint(encoder), rows * columns, encoder.width, stamps, part)
+    return CacheWriter(folder, fingerprint(encoder), encoder.cells, encoder.width, stamps, part)
 
 
 def examples_of_part(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
