@@ -11,6 +11,8 @@ from showtell.search import Hypothesis, Proposals, SearchOptions, search
 from tests.search import textbook
 from tests.search.scripted import END, PAD, START, UNK, ScriptedEngine, ScriptedVocabulary
 
+BANNED = ("w5", "w6", "w99", "w5+4", "w4+5", "w4+4+5", "w4+4+4|5+6")
+
 
 class WholeVocabularyEngine(ScriptedEngine):
     """Proposes every word, however few it is asked for."""
@@ -55,9 +57,9 @@ def beam_options(draw: st.DrawFn, most_words: int = 8) -> SearchOptions:
         min_words=draw(st.integers(0, min(4, max_words))),
         max_words=max_words,
         no_repeat_ngram=draw(st.integers(0, 3)),
-        banned_words=tuple(draw(st.lists(st.sampled_from(["w5", "w6", "w99"]), max_size=2))),
+        banned_words=tuple(draw(st.lists(st.sampled_from(BANNED), max_size=3))),
         allow_unknown=draw(st.booleans()),
-        prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4")][: 2 + min(2, max_words)])),
+        prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4"), ("w4+4",)][: [0, 3, 5][min(2, max_words)]])),
     )
 
 
@@ -204,6 +206,8 @@ def test_a_sure_model_is_not_cut_short_by_its_improbable_ends() -> None:
         (SearchOptions(beam=5, min_words=0), [6 + 3]),
         (SearchOptions(beam=5, allow_unknown=True), [6 + 3, 6 + 2]),
         (SearchOptions(beam=5, banned_words=("w7", "w8", "w8")), [6 + 6, 6 + 5]),
+        (SearchOptions(beam=5, banned_words=("w7+8", "w7+9", "w7+9", "w8+7+9")), [6 + 4, 6 + 5, 6 + 5]),
+        (SearchOptions(beam=5, banned_words=("w7+8", "w9+7+4", "w9+4", "w9|9+7+8")), [6 + 5, 6 + 5, 6 + 6, 6 + 6]),
         (SearchOptions(beam=5, no_repeat_ngram=2), [6 + 4, 6 + 3, 6 + 3 + 1, 6 + 3 + 2]),
         (SearchOptions(beam=60), [50, 50]),
         (SearchOptions(beam=6, groups=3), [3 + 4 + 4, 3 + 4 + 3]),

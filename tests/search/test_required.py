@@ -9,19 +9,30 @@ from hypothesis import strategies as st
 
 from showtell.errors import UsageError
 from showtell.search import SearchOptions, search
+from showtell.search.rules import rules_for
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.search import textbook
 from tests.search.scripted import END, ScriptedEngine, ScriptedVocabulary
 from tests.search.test_beam import SureEngine, as_captions, beam_options, engines, found
 
+REQUIRED = ("w4", "w5", "w6", "w5+6", "w5+5|4", "w4+5+6", "w6+4+6|5+4", "w4+4+5")
+
 
 @st.composite
 def required_options(draw: st.DrawFn) -> SearchOptions:
-    """With each of the other rules, but the contradictions: w5 and w6 may be banned, w4 begins the prefixes."""
+    """With each of the other rules, but the contradictions."""
     plain = draw(beam_options())
-    words = [word for word in ("w4", "w5", "w6") if word not in plain.banned_words]
+
+    def fits(word: str) -> bool:
+        try:
+            rules_for(dataclasses.replace(plain, require=(word,)), ScriptedVocabulary(7))
+        except UsageError:
+            return False
+        return True
+
+    words = [word for word in REQUIRED if fits(word)]
     room = plain.max_words - len(plain.prefix)
-    require = draw(st.lists(st.sampled_from(words), max_size=min(3, room), unique=True))
+    require = draw(st.lists(st.sampled_from(words), max_size=min(3, room), unique=True)) if words else []
     return dataclasses.replace(plain, require=tuple(require))
 
 
@@ -38,7 +49,7 @@ def test_a_batch_finds_what_the_textbook_finds(engine, options, images) -> None:
 def test_captions_say_the_words(engine, options, images) -> None:
     """All of them if finished; of those that were cut off, none stands before one that says more."""
     for hypotheses in found(engine, images, options):
-        lacking = [textbook.lacking(each.tokens, options) for each in hypotheses]
+        lacking = [len(textbook.missing(each.tokens, options)) for each in hypotheses]
         finished = [each.finished for each in hypotheses]
         assert lacking == sorted(lacking)
         assert finished == sorted(finished, reverse=True)
@@ -47,7 +58,9 @@ def test_captions_say_the_words(engine, options, images) -> None:
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7])
 @pytest.mark.parametrize("image", range(4))
-@pytest.mark.parametrize("require", [("w4",), ("w5", "w6"), ("w6", "w5", "w4"), ("w4", "w4")])
+@pytest.mark.parametrize(
+    "require", [("w4",), ("w5", "w6"), ("w6", "w5", "w4"), ("w4", "w4"), ("w6+5",), ("w5+4|4+6", "w6+5")]
+)
 @pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 1}, {"min_words": 3}, {"prefix": ("w6",)}])
 def test_a_wide_enough_beam_finds_the_best_captions_there_are(length_penalty, image, require, rules) -> None:
     """3 words and `<end>`, up to 4 words: 121 captions, and the beam is wider than that."""
