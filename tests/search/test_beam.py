@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from showtell.search import Hypothesis, Proposals, SearchOptions, search
+from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.search import textbook
 from tests.search.scripted import END, PAD, START, UNK, ScriptedEngine, ScriptedVocabulary
 
@@ -237,6 +238,28 @@ def test_several_likely_words_blocked_at_once() -> None:
     options = SearchOptions(beam=2, max_words=3, banned_words=("w4", "w5"))
     [[best]] = found(OneBadStepEngine(size=12), [0], options)
     assert best.tokens[0] == 11
+
+
+@pytest.mark.parametrize("options", [{"beam": 3, "num": 3}, {"sample": True, "num": 3, "top_k": 2}])
+def test_words_of_several_pieces_are_banned_and_begin_captions(options: dict) -> None:
+    """BPE knows "giraffe" piece by piece; here all else is unlikely."""
+    tokenizer = Tokenizer.train(["a giraffe"] + ["a dog runs"] * 9, TokenizerConfig(kind="bpe", min_count=5))
+    script = tokenizer.encode("a giraffe giraffe runs")[1:]
+
+    class Sure(ScriptedEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            log_probs = super().log_probs(image, words) - 20
+            log_probs[script[min(len(words), len(script) - 1)]] = -0.01
+            return log_probs
+
+    def texts(**more: object) -> list[str]:
+        engine = Sure(len(tokenizer))
+        [hypotheses] = search(engine, engine.encode(np.arange(1)), SearchOptions(**options, **more), tokenizer)
+        return [tokenizer.decode(each.tokens) for each in hypotheses]
+
+    assert "a giraffe giraffe runs" in texts()
+    assert not any("giraffe" in text for text in texts(banned_words=("giraffe",)))
+    assert all(text.startswith("gig a") for text in texts(prefix=("gig", "a")))
 
 
 def test_an_image_whose_beams_never_end_returns_its_best_unfinished_captions() -> None:

@@ -86,8 +86,9 @@ class BannedRuns:
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
         if not self.most_lowered(past.length):
             return log_probs
+        words = past.words()
         for begun, forbidden in self._lasts.items():
-            here = _says(past.words(), begun)[..., -1]  # [B, K]
+            here = _says(words, begun)[..., -1]  # [B, K]
             if here.any():
                 log_probs = np.where(here[..., None] & np.isin(ids, forbidden), -np.inf, log_probs)
         return log_probs
