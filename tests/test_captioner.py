@@ -310,7 +310,7 @@ def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
         ({"banned_words": ["hot dog"]}, "banned_words: 'hot dog' is not one word. Give words one by one: hot, dog."),
         ({"require": ["hot dog"]}, "require: 'hot dog' is not one word. Give words one by one: hot, dog."),
-        ({"require": ["zebra"]}, "require has the word 'zebra', which this model does not say as one token."),
+        ({"require": ["zebra"]}, "require has the word 'zebra', which this model never says."),
         ({"prefix": "a zebra"}, "prefix has the word 'zebra', which this model never says."),
         ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple"),
     ],
@@ -330,6 +330,34 @@ def test_required_words_are_spelled_as_the_vocabulary_does(captioner):
     assert "green" in captioner(picture("red"), require=["Green"])[0].words
 
 
+def test_words_of_a_script_without_spaces_have_several_letters():
+    tokenizer = Tokenizer.train(["桌上有红色的 t恤"], TokenizerConfig(min_count=1))
+    captioner = Captioner(FakeEngine(tokenizer), tokenizer, fake_config())
+    options = captioner.options(banned_words=["红色", "T恤", "绿色"], require=["桌上"], prefix="桌上")
+    assert (options.banned_words, options.require) == (("红色", "t恤", "绿色"), ("桌上",))
+    assert options.prefix == ("桌", "上")
+    caption = captioner(picture("red"), require=["桌上", "t恤"], banned_words=["上有"])[0]
+    assert "桌上" in caption.text
+    assert "t恤" in caption.text.replace(" ", "")
+    assert "上有" not in caption.text
+    for several in ("红色，t恤", "红 色"):
+        with pytest.raises(
+            UsageError, match=f"banned_words: '{several}' is not one word. Give words one by one: 红, 色"
+        ):
+            captioner.options(banned_words=[several])
+
+
+def test_words_of_several_pieces():
+    """BPE: banned, required and forced."""
+    captioner = make_captioner("bpe")
+    tokenizer = captioner.tokenizer
+    word = "nothingred"
+    assert len(tokenizer.spell(word)) > 1
+    assert word in captioner(picture("red"), require=[word])[0].text
+    assert captioner(picture("red"), prefix=word)[0].text.startswith(word)
+    assert captioner.options(banned_words=[word]).banned_words == (word,)
+
+
 @pytest.mark.parametrize("prefix", ["Nothing of", ["nothing", "of"], ("nothing of",)])
 def test_a_prefix_is_text(captioner, prefix):
     assert captioner(picture("red"), prefix=prefix)[0].words[:2] == ("nothing", "of")
@@ -347,6 +375,13 @@ def test_a_vocabulary_may_be_another_librarys():
 
         def id_of(self, word):
             return self.listed.index(word) if word in self.listed else None
+
+        def spell(self, text):
+            ids = tuple(map(self.id_of, self.words(text)))
+            return None if None in ids else ids
+
+        def spellings(self, word):
+            return tuple((id,) for id in (self.id_of(word),) if id is not None)
 
         def words(self, caption):
             return caption.lower().split()

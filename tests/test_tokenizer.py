@@ -138,6 +138,23 @@ def test_bpe_spells_an_unseen_word(either: Tokenizer) -> None:
     assert bpe.word_of(bpe.id_of("dog") or 0) == "dog"
 
 
+def test_words_are_spelled_as_captions_have_them(either: Tokenizer) -> None:
+    """In one piece or in several, the same at the beginning of a caption and inside."""
+    for text in ("a", "Dog", "two dogs", "the grass"):
+        assert either.spell(text) == tuple(either.encode(text)[1:-1])
+        assert either.spellings(text) == (either.spell(text),)
+    [inside] = either.spellings("dog")
+    assert either.encode("a dog dog")[-1 - 2 * len(inside) : -1] == [*inside, *inside]
+
+
+def test_words_that_ids_can_not_spell(either: Tokenizer) -> None:
+    for text in ("a zqx", "ξ", "<unk>"):
+        assert either.spell(text) is None
+        assert either.spellings(text) == ()
+    assert either.spell("...") == ()
+    assert either.spellings("...") == ()
+
+
 def test_id_and_word_of_what_is_not_there(tokenizer: Tokenizer) -> None:
     assert tokenizer.id_of("zebra") is None
     with pytest.raises(IndexError, match=r"id 99 is not in 0\.\."):
@@ -199,6 +216,7 @@ def test_letters_are_words_where_a_script_has_no_spaces(kind):
         assert len(ids) == len(words) + 2 or kind == "bpe"
         assert tokenizer.decode(ids).replace(" ", "") == caption.lower().replace(" ", "").removesuffix("。")
     assert tokenizer.decode(tokenizer.encode("红色的 t-shirt 球")) == "红色的 t-shirt 球"
+    assert tokenizer.spellings("红色") == (tokenizer.spell("红 色"),) == (tuple(tokenizer.encode("红色")[1:-1]),)
     assert tokenizer.word_of(tokenizer.id_of("红")) == "红"
 
 

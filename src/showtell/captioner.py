@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, overload
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -266,12 +267,16 @@ class Captioner:
             )
 
     def _as_vocabulary_writes(self, option: str, word: str) -> str:
-        """A word as captions spell it: without capitals, where the vocabulary has none."""
+        """A word as captions spell it: without capitals, where the vocabulary has none.
+
+        In a script without spaces it may be cut into several, if nothing stands between them.
+        """
         words = self.tokenizer.words(word)
-        if len(words) != 1:
+        together = "".join(words)
+        if not words or (len(words) > 1 and together.casefold() not in normalize("NFC", word).casefold()):
             way_out = f"Give words one by one: {', '.join(words)}." if words else "Give words one by one."
             raise UsageError(f"{option}: '{word}' is not one word.", way_out)
-        return words[0]
+        return together
 
     def _stream(
         self,

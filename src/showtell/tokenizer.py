@@ -172,6 +172,19 @@ class Tokenizer:
         found = self._table.token_to_id(self._mark + word)
         return self._table.token_to_id(word) if found is None else found
 
+    def spell(self, text: str) -> tuple[int, ...] | None:
+        """The ids of a text, no special ones; None where the table can't spell all of it."""
+        ids = tuple(self.encode(text)[1:-1])
+        return None if self.unk in ids else ids
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The one way to spell a word, at the beginning of a caption and inside; none where the table can't.
+
+        That is its id, the ids of its pieces (BPE), or those of its letters where each letter is a word.
+        """
+        ids = self.spell(word)
+        return (ids,) if ids else ()
+
     def word_of(self, id: int) -> str:
         """The word of an id (with BPE: the piece, without its mark); IndexError when there is none."""
         word = self._table.id_to_token(id) if id >= 0 else None

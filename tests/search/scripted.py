@@ -20,10 +20,15 @@ class ScriptedVocabulary:
     def __len__(self) -> int:
         return self.size
 
-    def id_of(self, word: str) -> int | None:
-        """Words are "w4", "w5", ..."""
-        number = int(word[1:])
-        return number if number < self.size else None
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """Words are "w4", "w5", ...; "w4+5" has two ids, and "w4+5|6" is also spelled as 6."""
+        ways = [tuple(int(id) for id in way.split("+")) for way in word[1:].split("|")]
+        return tuple(way for way in ways if max(way) < self.size)
+
+    def spell(self, text: str) -> tuple[int, ...] | None:
+        """In the first spelling of each word."""
+        ways = [self.spellings(word)[:1] for word in text.split()]
+        return tuple(id for [way] in ways for id in way) if all(ways) else None
 
 
 class ScriptedEngine:

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from showtell.search import Hypothesis, Proposals, SearchOptions, search
+from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.search import textbook
 from tests.search.scripted import END, PAD, START, UNK, ScriptedEngine, ScriptedVocabulary
+
+BANNED = ("w5", "w6", "w99", "w5+4", "w4+5", "w4+4+5", "w4+4+4|5+6")
 
 
 class WholeVocabularyEngine(ScriptedEngine):
@@ -55,9 +58,9 @@ def beam_options(draw: st.DrawFn, most_words: int = 8) -> SearchOptions:
         min_words=draw(st.integers(0, min(4, max_words))),
         max_words=max_words,
         no_repeat_ngram=draw(st.integers(0, 3)),
-        banned_words=tuple(draw(st.lists(st.sampled_from(["w5", "w6", "w99"]), max_size=2))),
+        banned_words=tuple(draw(st.lists(st.sampled_from(BANNED), max_size=3))),
         allow_unknown=draw(st.booleans()),
-        prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4")][: 2 + min(2, max_words)])),
+        prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4"), ("w4+4",)][: [0, 3, 5][min(2, max_words)]])),
     )
 
 
@@ -204,6 +207,8 @@ def test_a_sure_model_is_not_cut_short_by_its_improbable_ends() -> None:
         (SearchOptions(beam=5, min_words=0), [6 + 3]),
         (SearchOptions(beam=5, allow_unknown=True), [6 + 3, 6 + 2]),
         (SearchOptions(beam=5, banned_words=("w7", "w8", "w8")), [6 + 6, 6 + 5]),
+        (SearchOptions(beam=5, banned_words=("w7+8", "w7+9", "w7+9", "w8+7+9")), [6 + 4, 6 + 5, 6 + 5]),
+        (SearchOptions(beam=5, banned_words=("w7+8", "w9+7+4", "w9+4", "w9|9+7+8")), [6 + 5, 6 + 5, 6 + 6, 6 + 6]),
         (SearchOptions(beam=5, no_repeat_ngram=2), [6 + 4, 6 + 3, 6 + 3 + 1, 6 + 3 + 2]),
         (SearchOptions(beam=60), [50, 50]),
         (SearchOptions(beam=6, groups=3), [3 + 4 + 4, 3 + 4 + 3]),
@@ -233,6 +238,28 @@ def test_several_likely_words_blocked_at_once() -> None:
     options = SearchOptions(beam=2, max_words=3, banned_words=("w4", "w5"))
     [[best]] = found(OneBadStepEngine(size=12), [0], options)
     assert best.tokens[0] == 11
+
+
+@pytest.mark.parametrize("options", [{"beam": 3, "num": 3}, {"sample": True, "num": 3, "top_k": 2}])
+def test_words_of_several_pieces_are_banned_and_begin_captions(options: dict) -> None:
+    """BPE knows "giraffe" piece by piece; here all else is unlikely."""
+    tokenizer = Tokenizer.train(["a giraffe"] + ["a dog runs"] * 9, TokenizerConfig(kind="bpe", min_count=5))
+    script = tokenizer.encode("a giraffe giraffe runs")[1:]
+
+    class Sure(ScriptedEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            log_probs = super().log_probs(image, words) - 20
+            log_probs[script[min(len(words), len(script) - 1)]] = -0.01
+            return log_probs
+
+    def texts(**more: object) -> list[str]:
+        engine = Sure(len(tokenizer))
+        [hypotheses] = search(engine, engine.encode(np.arange(1)), SearchOptions(**options, **more), tokenizer)
+        return [tokenizer.decode(each.tokens) for each in hypotheses]
+
+    assert "a giraffe giraffe runs" in texts()
+    assert not any("giraffe" in text for text in texts(banned_words=("giraffe",)))
+    assert all(text.startswith("gig a") for text in texts(prefix=("gig", "a")))
 
 
 def test_an_image_whose_beams_never_end_returns_its_best_unfinished_captions() -> None:

@@ -113,7 +113,22 @@ def test_image_numbers_must_fit_the_images() -> None:
         search(engine, memory, SearchOptions(), ScriptedVocabulary(), image_numbers=[4, 5])
 
 
-def test_a_prefix_must_be_of_words_that_the_model_knows() -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefix": ("w4", "w99")}, "prefix has the word 'w99', which this model never says. Choose another word."),
+        (
+            {"prefix": ("w4", "w5"), "banned_words": ("w4+5",)},
+            "prefix has 'w4 w5', which banned_words leaves no way to say. Keep one of them.",
+        ),
+        (
+            {"prefix": ("w4+5", "w6"), "max_words": 2},
+            "prefix has 'w4+5 w6', which takes 3 tokens, over max_words (2). Raise max_words or leave it out.",
+        ),
+    ],
+)
+def test_a_prefix_must_be_one_that_captions_can_begin_with(options: dict, message: str) -> None:
     engine = ScriptedEngine()
-    with pytest.raises(UsageError, match=r"prefix has the word 'w99', which this model never says. Choose another"):
-        search(engine, engine.encode(np.arange(1)), SearchOptions(prefix=("w99",)), ScriptedVocabulary())
+    with pytest.raises(UsageError) as error:
+        search(engine, engine.encode(np.arange(1)), SearchOptions(**options), ScriptedVocabulary())
+    assert str(error.value) == message

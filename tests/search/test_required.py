@@ -9,19 +9,30 @@ from hypothesis import strategies as st
 
 from showtell.errors import UsageError
 from showtell.search import SearchOptions, search
+from showtell.search.rules import rules_for
 from showtell.tokenizer import Tokenizer, TokenizerConfig
 from tests.search import textbook
 from tests.search.scripted import END, ScriptedEngine, ScriptedVocabulary
 from tests.search.test_beam import SureEngine, as_captions, beam_options, engines, found
 
+REQUIRED = ("w4", "w5", "w6", "w5+6", "w5+5|4", "w4+5+6", "w6+4+6|5+4", "w4+4+5")
+
 
 @st.composite
 def required_options(draw: st.DrawFn) -> SearchOptions:
-    """With each of the other rules, but the contradictions: w5 and w6 may be banned, w4 begins the prefixes."""
+    """With each of the other rules, but the contradictions."""
     plain = draw(beam_options())
-    words = [word for word in ("w4", "w5", "w6") if word not in plain.banned_words]
+
+    def fits(word: str) -> bool:
+        try:
+            rules_for(dataclasses.replace(plain, require=(word,)), ScriptedVocabulary(7))
+        except UsageError:
+            return False
+        return True
+
+    words = [word for word in REQUIRED if fits(word)]
     room = plain.max_words - len(plain.prefix)
-    require = draw(st.lists(st.sampled_from(words), max_size=min(3, room), unique=True))
+    require = draw(st.lists(st.sampled_from(words), max_size=min(3, room), unique=True)) if words else []
     return dataclasses.replace(plain, require=tuple(require))
 
 
@@ -38,7 +49,7 @@ def test_a_batch_finds_what_the_textbook_finds(engine, options, images) -> None:
 def test_captions_say_the_words(engine, options, images) -> None:
     """All of them if finished; of those that were cut off, none stands before one that says more."""
     for hypotheses in found(engine, images, options):
-        lacking = [textbook.lacking(each.tokens, options) for each in hypotheses]
+        lacking = [len(textbook.missing(each.tokens, options)) for each in hypotheses]
         finished = [each.finished for each in hypotheses]
         assert lacking == sorted(lacking)
         assert finished == sorted(finished, reverse=True)
@@ -47,7 +58,9 @@ def test_captions_say_the_words(engine, options, images) -> None:
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7])
 @pytest.mark.parametrize("image", range(4))
-@pytest.mark.parametrize("require", [("w4",), ("w5", "w6"), ("w6", "w5", "w4"), ("w4", "w4")])
+@pytest.mark.parametrize(
+    "require", [("w4",), ("w5", "w6"), ("w6", "w5", "w4"), ("w4", "w4"), ("w6+5",), ("w5+4|4+6", "w6+5")]
+)
 @pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram": 1}, {"min_words": 3}, {"prefix": ("w6",)}])
 def test_a_wide_enough_beam_finds_the_best_captions_there_are(length_penalty, image, require, rules) -> None:
     """3 words and `<end>`, up to 4 words: 121 captions, and the beam is wider than that."""
@@ -138,27 +151,90 @@ def test_all_words_are_asked_for_only_where_words_are_required() -> None:
     assert max(rows for _, rows, _ in engine.asked) == 4
 
 
-@pytest.mark.parametrize("word", ["w99", "<end>", "<unk>"])
-def test_words_that_the_model_never_says_are_refused(word: str) -> None:
-    class Vocabulary(ScriptedVocabulary):
-        def id_of(self, word: str) -> int | None:
-            return {"<end>": self.end, "<unk>": self.unk}.get(word) or super().id_of(word)
-
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"require": ("w4", "w99")}, "require has the word 'w99', which this model never says. Choose another word."),
+        (
+            {"require": ("w4+5|5+4",), "banned_words": ("w6", "w5")},
+            "require has 'w4+5|5+4', which banned_words leaves no way to say. Keep one of them.",
+        ),
+        (
+            {"require": ("w6+4+5",), "banned_words": ("w4+5",)},
+            "require has 'w6+4+5', which banned_words leaves no way to say. Keep one of them.",
+        ),
+        (
+            {"require": ("w4+5+6|4+5+6+7",), "max_words": 2},
+            "require has 'w4+5+6|4+5+6+7', which takes 3 tokens, over max_words (2). Raise max_words or leave it out.",
+        ),
+    ],
+)
+def test_words_that_captions_can_not_say_are_refused(options: dict, message: str) -> None:
     engine = ScriptedEngine()
     with pytest.raises(UsageError) as error:
-        search(engine, engine.encode(np.arange(1)), SearchOptions(require=("w4", word)), Vocabulary())
-    assert str(error.value) == (
-        f"require has the word {word!r}, which this model does not say as one token. Choose another word."
-    )
+        search(engine, engine.encode(np.arange(1)), SearchOptions(**options), ScriptedVocabulary())
+    assert str(error.value) == message
 
 
-def test_words_of_several_pieces_are_refused() -> None:
-    """BPE knows "giraffe" piece by piece; search seeks single tokens."""
+def test_a_spelling_that_is_banned_is_no_way_to_say_a_word() -> None:
+    options = SearchOptions(require=("w4+5|6",), banned_words=("w6",), beam=1)
+    [[best]] = found(ScriptedEngine(end_bonus=1.0), [0], options)
+    assert best.finished
+    assert (4, 5) in textbook.runs(best.tokens, 2)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("ways", [[(37, 41, 37)], [(37, 41, 37, 41), (37, 37, 41)], [(37, 38, 39, 40, 41)]])
+def test_the_least_likely_pieces_are_said_in_a_row(beam: int, ways: list[tuple[int, ...]]) -> None:
+    """Whoever has begun a word is far less likely than all others, and is kept until it has said the rest."""
+
+    class Rare(ScriptedEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            log_probs = super().log_probs(image, words)
+            log_probs[37:42] = -60.0
+            return log_probs
+
+    word = "w" + "|".join("+".join(map(str, way)) for way in ways)
+    [hypotheses] = found(Rare(size=50, end_bonus=2.0), [3], SearchOptions(beam=beam, num=beam, require=(word, "w7")))
+    for each in hypotheses:
+        assert each.finished
+        assert 7 in each.tokens
+        assert any(way in textbook.runs(each.tokens, len(way)) for way in ways)
+
+
+def test_a_word_in_another_is_said_with_it() -> None:
+    """4+5 and 5 take one 5, after which nothing is lacking."""
+
+    class Short(SureEngine):
+        def log_probs(self, image: int, words: list[int]) -> np.ndarray:
+            return super().log_probs(image, [4] * 4 if 5 in words else words)
+
+    [[best]] = found(Short(), [0], SearchOptions(beam=1, require=("w5", "w4+5")))
+    assert best.tokens == (4, 4, 4, 4, 5, END)
+
+
+def test_words_of_several_pieces_are_said() -> None:
+    """BPE knows "giraffe" piece by piece."""
     captions = ["a dog sees a giraffe"] + ["a dog runs"] * 9
     tokenizer = Tokenizer.train(captions, TokenizerConfig(kind="bpe", min_count=5))
-    engine = ScriptedEngine(size=len(tokenizer))
-    memory = engine.encode(np.arange(1))
-    [[best]] = search(engine, memory, SearchOptions(require=("dog",)), tokenizer)
-    assert "dog" in tokenizer.decode(best.tokens)
-    with pytest.raises(UsageError, match=r"require has the word 'giraffe', which this model does not say as one token"):
-        search(engine, memory, SearchOptions(require=("dog", "giraffe")), tokenizer)
+    engine = ScriptedEngine(size=len(tokenizer), end_bonus=1.0)
+    options = SearchOptions(beam=2, num=2, require=("dog", "giraffe"))
+    [hypotheses] = search(engine, engine.encode(np.arange(1)), options, tokenizer)
+    for each in hypotheses:
+        text = tokenizer.decode(each.tokens)
+        assert each.finished
+        assert "dog" in text
+        assert "giraffe" in text
+
+
+def test_letters_of_a_word_are_said_in_a_row() -> None:
+    """Where each letter is a word."""
+    tokenizer = Tokenizer.train(["天空中有一个红色的球"], TokenizerConfig(min_count=1))
+    engine = ScriptedEngine(size=len(tokenizer), end_bonus=1.0)
+    options = SearchOptions(require=("红色", "天空"), banned_words=("一个",), prefix=("有", "一"))
+    [[best]] = search(engine, engine.encode(np.arange(1)), options, tokenizer)
+    text = tokenizer.decode(best.tokens)
+    assert text.startswith("有一")
+    assert "红色" in text
+    assert "天空" in text
+    assert "一个" not in text

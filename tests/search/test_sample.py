@@ -128,12 +128,24 @@ def test_seeds_and_images_differ() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 1000), st.integers(0, 3), st.integers(1, 4), st.sampled_from([None, 1, 3]))
-def test_samples_keep_the_rules(image, no_repeat_ngram, min_words, top_k) -> None:
+@given(
+    st.integers(0, 1000),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.sampled_from([None, 1, 3]),
+    st.lists(st.sampled_from(["w4", "w4+5", "w6+5", "w4+6+5|7+7"]), max_size=3),
+)
+def test_samples_keep_the_rules(image, no_repeat_ngram, min_words, top_k, banned) -> None:
     """Also guards that enough is proposed: a sample is cut short only where the rules leave no word."""
     engine = ScriptedEngine(size=8)
     options = SearchOptions(
-        sample=True, num=4, max_words=7, min_words=min_words, no_repeat_ngram=no_repeat_ngram, top_k=top_k
+        sample=True,
+        num=4,
+        max_words=7,
+        min_words=min_words,
+        no_repeat_ngram=no_repeat_ngram,
+        top_k=top_k,
+        banned_words=tuple(banned),
     )
     for each in found(engine, [image], options)[0]:
         for t, word in enumerate(each.tokens):

@@ -13,23 +13,45 @@ Caption = tuple[tuple[int, ...], float, bool]  # tokens, score, finished
 def allowed_words(engine: ScriptedEngine, options: SearchOptions, words: tuple[int, ...]) -> set[int]:
     """Which words (and `<end>`) the rules leave after these."""
     vocabulary = ScriptedVocabulary(engine.size)
-    allowed = set(range(engine.size)) - {PAD, START} - {vocabulary.id_of(word) for word in options.banned_words}
+    allowed = set(range(engine.size)) - {PAD, START}
+    for run in (spelling for word in options.banned_words for spelling in vocabulary.spellings(word)):
+        allowed = {word for word in allowed if (*words, word)[-len(run) :] != run}
     if not options.allow_unknown:
         allowed.discard(UNK)
     if len(words) < options.min_words or lacking(words, options):
         allowed.discard(END)
     n = options.no_repeat_ngram
     if n:
-        said = {words[i : i + n] for i in range(len(words) - n + 1)}
-        allowed = {word for word in allowed if len(words) < n or (*words, word)[-n:] not in said}
-    if len(words) < len(options.prefix):
-        allowed &= {vocabulary.id_of(options.prefix[len(words)])}
+        allowed = {word for word in allowed if len(words) < n or (*words, word)[-n:] not in runs(words, n)}
+    prefix = vocabulary.spell(" ".join(options.prefix)) or ()
+    if len(words) < len(prefix):
+        allowed &= {prefix[len(words)]}
     return allowed
 
 
+def missing(words: tuple[int, ...], options: SearchOptions) -> list[tuple[tuple[int, ...], ...]]:
+    """The spellings, of those that may be said, of each required word that is not among these."""
+    spellings = ScriptedVocabulary(1000).spellings
+    banned = [run for word in options.banned_words for run in spellings(word)]
+
+    def may_be_said(way: tuple[int, ...]) -> bool:
+        return len(way) <= options.max_words and not any(run in runs(way, len(run)) for run in banned)
+
+    required = {tuple(filter(may_be_said, spellings(word))) for word in options.require}
+    return [ways for ways in required if not any(run in runs(words, len(run)) for run in ways)]
+
+
+def runs(words: tuple[int, ...], length: int) -> list[tuple[int, ...]]:
+    return [words[place : place + length] for place in range(len(words) - length + 1)]
+
+
 def lacking(words: tuple[int, ...], options: SearchOptions) -> int:
-    """How many required words are not among these."""
-    return len({int(word[1:]) for word in options.require} - set(words))
+    """How many further ids the required words take at least, where the last of these may have begun one."""
+    ends = [words[len(words) - length :] for length in range(len(words) + 1)]
+    return sum(
+        min(len(run) - begun for run in ways for begun in range(len(run)) if run[:begun] in ends)
+        for ways in missing(words, options)
+    )
 
 
 def score(total: float, tokens: int, options: SearchOptions) -> float:
@@ -43,7 +65,7 @@ def ranked(captions: list[Caption]) -> list[Caption]:
 def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:
     """Beam search that stops when K have finished and none that lives stands better; nothing cleverer.
 
-    K live for each number of required words that are lacking.
+    K live for each number of ids that required words lack.
     """
     banks = range(lacking((), options), -1, -1)
     live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
@@ -79,7 +101,7 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
             finished += cut
             break
         live = going_on
-    return sorted(ranked(finished), key=lambda caption: lacking(caption[0], options))[: options.num]
+    return sorted(ranked(finished), key=lambda caption: len(missing(caption[0], options)))[: options.num]
 
 
 def diverse_beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Caption]:

@@ -49,8 +49,7 @@ def search(
             place in the batch by default. With its number an image keeps its captions in any batch.
 
     Raises:
-        UsageError: `image_numbers` does not fit the images, or the vocabulary lacks a word of the prefix or
-            a required one.
+        UsageError: `image_numbers` does not fit the images, or captions can't say the prefix or a required word.
     """
     batch = engine.batch_size(memory)
     numbers = range(batch) if image_numbers is None else image_numbers

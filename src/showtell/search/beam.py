@@ -14,10 +14,10 @@ they choose in turn, and a word counts as less likely by `diversity` for each hy
 that has just said it (their Hamming diversity). That decides which candidates are taken and nothing else:
 totals and scores stay the model's. `<end>` is no word, and nobody is kept from ending because others do.
 
-Required words: whoever says one is less likely than those who don't, so each number of them said has a beam
-of its own (grid beam search, Hokamp & Liu 2017): a bank of K, filled from itself and by those of the bank
-before that say one more. Only the last bank can end; every bank counts among the living, for its hypotheses
-may yet reach the last.
+Required words: whoever says one is less likely than those who don't, so each number of their ids that are lacking
+has a beam of its own (grid beam search, Hokamp & Liu 2017): a bank of K, filled from itself, by those that say one
+more, and by those that have begun a word of several ids and leave it. Only the last bank can end; every bank counts
+among the living, for its hypotheses may yet reach the last.
 
 Truncated proposals give exactly the full-vocabulary beam: of one hypothesis at most K words live, and an
 `<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough. Among
@@ -61,7 +61,7 @@ def beam_search(
     required = next((rule for rule in rules if isinstance(rule, Required)), None)
     paths = Paths(batch)
     finished = [Best(batch, beam) for _ in range(options.groups)]
-    most_cut = beam if required is None else beam * (len(required.ids) + 1)  # of a group
+    most_cut = beam if required is None else beam * (required.most_lacking + 1)  # of a group
     unfinished = [Best(batch, most_cut) for _ in range(options.groups)]
     images = np.arange(batch)  # those that are still searched
     state = engine.start(memory, attention)
@@ -78,9 +78,8 @@ def beam_search(
         past = Past(length, cache(partial(paths.words, images, tokens.shape[1])))
         log_probs = lowered(rules, past, proposals)
         if required is not None:
-            chosen = [
-                _choose_in_banks(totals, proposals.ids, log_probs, required.ids, required.missing(past), beam, end)
-            ]
+            lacking = required.lacking(past, proposals.ids)
+            chosen = [_choose_in_banks(totals, proposals.ids, log_probs, lacking, required.most_lacking, beam, end)]
         else:
             chosen = _choose_in_turn(
                 totals, proposals.ids, log_probs, rows, beam, end, options.diversity, vocabulary_size
@@ -115,9 +114,8 @@ def beam_search(
             parents = None if parents is None else parents[staying]
             paths.select(images)
     if required is not None:
-        words = set(required.ids.tolist())
         every = captions(paths, finished[0], unfinished[0], beam + most_cut)
-        return [sorted(each, key=lambda found: len(words - set(found.tokens)))[:num] for each in every]
+        return [sorted(each, key=lambda found: required.missing(np.array(found.tokens)).sum())[:num] for each in every]
     found = [captions(paths, *bests, num) for bests in zip(finished, unfinished, strict=True)]
     if options.groups == 1:
         return found[0]
@@ -182,24 +180,24 @@ def _choose_in_banks(
     totals: FloatArray,
     ids: IntArray,
     log_probs: FloatArray,
-    required: IntArray,
-    missing: BoolArray,
+    lacking: IntArray,
+    most_lacking: int,
     beam: int,
     end: int,
 ) -> _Chosen:
-    """Return up to `beam` hypotheses for each number of required words said, 0 to C, side by side.
+    """Return up to `beam` hypotheses for each number of required ids lacking, the most to 0, side by side.
 
-    Takes the required words `[C]`, which of them each row lacks `[B, R, C]`, and the rest as `_choose`.
+    Takes how many are lacking after each proposal `[B, R, top]`, of all words of the vocabulary; the rest as `_choose`.
     """
-    of_rows = np.moveaxis(np.where(missing, required, -1), 2, 0)  # [C, B, R]
-    wanted = (ids == of_rows[..., None]).any(axis=0)  # [B, R, top]
-    # Of a row K + C candidates matter: its missing words and K others; or, where none is missing, K and <end>.
-    order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., : len(required) + beam]
-    ids, log_probs, wanted = (np.take_along_axis(each, order, axis=2) for each in (ids, log_probs, wanted))
-    lacking = missing.sum(axis=2, keepdims=True) - wanted  # [B, R, top]: after the word
+    wanted = lacking < lacking.max(axis=2, keepdims=True)  # all else leaves a row as far from the words, or further
+    # Of a row its wanted words and K others matter; or, where none is wanted, K and <end>.
+    most = beam + max(1, int(wanted.sum(axis=2).max()))
+    order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., :most]
+    ids, lacking = np.take_along_axis(ids, order, axis=2), np.take_along_axis(lacking, order, axis=2)
+    log_probs = np.take_along_axis(log_probs, order, axis=2)
     banks = [
         _choose(totals, ids, np.where(lacking == count, log_probs, -np.inf), None, 0, beam, end)
-        for count in range(len(required), -1, -1)
+        for count in range(most_lacking, -1, -1)
     ]
     return replace(
         banks[-1],

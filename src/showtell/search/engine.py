@@ -117,11 +117,19 @@ class Vocabulary(Protocol):
     def __len__(self) -> int: ...
 
     def id_of(self, word: str) -> int | None:
-        """Return the id of a word, or None where the vocabulary lacks it."""
+        """Return the id of a word, or None where it has none of its own."""
         ...
 
     def words(self, caption: str) -> list[str]:
         """Return the words of a text as captions spell them, known or not."""
+        ...
+
+    def spell(self, text: str) -> tuple[int, ...] | None:
+        """Return the ids of a caption that begins with this text, no special ones; None where they can't spell it."""
+        ...
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """Return the ways in which captions spell a word, at their beginning and inside; none where ids can't."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -78,8 +78,10 @@ class SearchOptions:
     Groups make the search a diverse beam search: a word counts as less likely, by `diversity` in log-probability, for
     each hypothesis of an earlier group that says it at the same place.
 
-    With required words, the beam follows `beam` hypotheses for each number of them said, which takes several times as
-    long. Each must be one token of the vocabulary. A banned word need not be in it.
+    With required words, the beam follows `beam` hypotheses for each number of them said (of their tokens, where words
+    are several), which takes several times as long. The vocabulary must be able to spell them; a banned word need not
+    be in it. Where a longer word begins with a word's tokens ("dog" + "##gy"), it is said, too: banned with it, or all
+    that is required.
 
     Raises:
         UsageError: a value is out of its range, or two options contradict each other.

@@ -3,9 +3,14 @@
 A rule says beforehand how many words it can lower for one hypothesis, so that search asks the engine for
 enough proposals: with `needed + most_lowered`, at least `needed` proposals are left as they were, and
 whatever the cut hid ranks below them.
+
+A vocabulary may spell a word in several ids, pieces of it or letters, and in several ways: "dog" where a caption
+begins, " dog" inside. A word counts as said where one of its spellings stands in a row, also where a longer word begins
+with it: "dog" in "dog" + "##gy".
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +19,10 @@ import numpy as np
 from showtell.errors import UsageError
 from showtell.search.engine import BoolArray, FloatArray, IntArray, Proposals, Vocabulary
 from showtell.search.options import SearchOptions
+
+Spelling = tuple[int, ...]
+Spellings = tuple[Spelling, ...]
+"""The ways in which captions spell a word."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Rule(Protocol):
 
 
 class Banned:
-    """Some words are never said."""
+    """Some ids are never said: not as words, nor as pieces that longer words begin with."""
 
     def __init__(self, ids: set[int], vocabulary_size: int) -> None:
         self._banned: BoolArray = np.zeros(vocabulary_size, dtype=bool)  # [V]
@@ -54,6 +63,35 @@ class Banned:
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
         return np.where(self._banned[ids], -np.inf, log_probs)
+
+
+class BannedRuns:
+    """Some runs of two ids or more are never said: where all but the last were just said, that one is forbidden."""
+
+    def __init__(self, runs: Iterable[Spelling]) -> None:
+        lasts: dict[Spelling, set[int]] = defaultdict(set)
+        for *begun, last in runs:
+            lasts[tuple(begun)].add(last)
+        self._lasts = {begun: sorted(forbidden) for begun, forbidden in lasts.items()}
+        # Who has just said one beginning has also just said those that it ends with.
+        self._counts = [
+            (len(begun), len(set().union(*(lasts.get(begun[n:], set()) for n in range(len(begun))))))
+            for begun in self._lasts
+        ]
+
+    def most_lowered(self, length: int) -> int:
+        """See `Rule`: few, since few of the runs can have begun at a time."""
+        return max((count for begun, count in self._counts if begun <= length), default=0)
+
+    def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
+        if not self.most_lowered(past.length):
+            return log_probs
+        words = past.words()
+        for begun, forbidden in self._lasts.items():
+            here = _says(words, begun)[..., -1]  # [B, K]
+            if here.any():
+                log_probs = np.where(here[..., None] & np.isin(ids, forbidden), -np.inf, log_probs)
+        return log_probs
 
 
 @dataclass(frozen=True)
@@ -97,7 +135,7 @@ class NoRepeatedNgram:
 
 @dataclass(frozen=True)
 class ForcedPrefix:
-    """Every caption begins with these words."""
+    """Every caption begins with these ids."""
 
     ids: tuple[int, ...]
     vocabulary_size: int
@@ -113,65 +151,110 @@ class ForcedPrefix:
 
 
 class Required:
-    """No caption ends before it has said these words. Beam search makes room for those that say them."""
+    """No caption ends before it has said C words. Beam search makes room for those that say them.
 
-    def __init__(self, ids: set[int], end: int, vocabulary_size: int) -> None:
-        self.ids: IntArray = np.array(sorted(ids), dtype=np.int64)  # [C]
+    Attributes:
+        most_lacking: how many ids the words take, each in its shortest spelling.
+    """
+
+    def __init__(self, words: Sequence[Spellings], end: int, vocabulary_size: int) -> None:
+        """Take the spellings of each word."""
+        self._words = words
+        self._least = np.array([min(map(len, spellings)) for spellings in words])  # [C]
+        self.most_lacking = int(self._least.sum())
+        # Of each word, what an id brings: of whoever has just said `begun`, so many fewer ids are lacking.
+        self._brings: dict[tuple[int, int], list[tuple[Spelling, int]]] = defaultdict(list)
+        for word, spellings in enumerate(words):
+            for spelling in spellings:
+                for place, id in enumerate(spelling):
+                    fewer = int(self._least[word]) - len(spelling) + place + 1
+                    if fewer > 0:
+                        self._brings[word, id].append((spelling[:place], fewer))
         self._end = end
         self._vocabulary_size = vocabulary_size
 
-    def missing(self, past: Past) -> BoolArray:
-        """Return which of the words each hypothesis has not said yet, `[B, K, C]`."""
-        said: BoolArray = (past.words()[..., None] == self.ids).any(axis=2)  # over [B, K, t, C]
-        return ~said
+    def missing(self, words: IntArray) -> BoolArray:
+        """Return which of the C words are not yet among those that were said `[B, K, t]`: `[B, K, C]`."""
+        said = [[_says(words, spelling).any(axis=-1) for spelling in spellings] for spellings in self._words]
+        return ~np.stack([np.any(each, axis=0) for each in said], axis=-1)
+
+    def lacking(self, past: Past, ids: IntArray) -> IntArray:
+        """Return how many ids are lacking, at least, once a hypothesis has said one of `ids`: `[B, K, top]`.
+
+        Of a word that has been begun just now, only the rest is lacking; whoever says something else loses what was
+        begun (Hokamp & Liu 2017).
+        """
+        words = past.words()
+        missing = self.missing(words)
+        lacking = np.repeat((missing * self._least).sum(axis=2, keepdims=True), self._vocabulary_size, axis=2)
+        for (word, id), brings in self._brings.items():
+            fewer = np.max([_says(words, begun)[..., -1] * count for begun, count in brings], axis=0)  # [B, K]
+            lacking[..., id] -= missing[..., word] * fewer
+        return np.take_along_axis(lacking, ids, axis=2)
 
     def most_lowered(self, length: int) -> int:
         """See `Rule`: only `<end>`, but all words are asked for, since a missing one may be the least likely."""
         return self._vocabulary_size
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
-        incomplete = self.missing(past).any(axis=2, keepdims=True)  # [B, K, 1]
+        incomplete = self.missing(past.words()).any(axis=2, keepdims=True)  # [B, K, 1]
         return np.where(incomplete & (ids == self._end), -np.inf, log_probs)
+
+
+def _says(words: IntArray, run: Spelling) -> BoolArray:
+    """Return where n ids stand in a row among words `[..., t]`: `[..., t - n + 1]`, or `[..., 1]` if t < n."""
+    if words.shape[-1] < len(run):
+        return np.zeros((*words.shape[:-1], 1), dtype=bool)
+    found: BoolArray = (np.lib.stride_tricks.sliding_window_view(words, len(run), axis=-1) == run).all(axis=-1)
+    return found
 
 
 def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
     """Return the rules that the options ask for; `<pad>` and `<start>` are never said.
 
     Raises:
-        UsageError: the vocabulary lacks a word of the prefix or a required one.
+        UsageError: the vocabulary can't spell the prefix or a required word, or not within `max_words` ids or
+            without a banned one.
     """
-    banned = {vocabulary.pad, vocabulary.start}
+    banned: set[Spelling] = {(vocabulary.pad,), (vocabulary.start,)}
     if not options.allow_unknown:
-        banned.add(vocabulary.unk)
-    banned.update(id for word in options.banned_words if (id := vocabulary.id_of(word)) is not None)
-    rules: list[Rule] = [Banned(banned, len(vocabulary))]
+        banned.add((vocabulary.unk,))
+    banned.update(spelling for word in options.banned_words for spelling in vocabulary.spellings(word))
+    rules: list[Rule] = [Banned({run[0] for run in banned if len(run) == 1}, len(vocabulary))]
+    if runs := [run for run in banned if len(run) > 1]:
+        rules.append(BannedRuns(runs))
     if options.min_words:
         rules.append(MinimumLength(options.min_words, vocabulary.end))
     if options.no_repeat_ngram:
         rules.append(NoRepeatedNgram(options.no_repeat_ngram, len(vocabulary)))
     if options.prefix:
-        rules.append(ForcedPrefix(tuple(_id(word, vocabulary) for word in options.prefix), len(vocabulary)))
+        text = " ".join(options.prefix)
+        spelled = vocabulary.spell(text)
+        if spelled is None:
+            text = next((word for word in options.prefix if vocabulary.spell(word) is None), text)
+        [prefix] = _sayable("prefix", text, () if spelled is None else (spelled,), banned, options)
+        rules.append(ForcedPrefix(prefix, len(vocabulary)))
     if options.require:
-        never = banned | {vocabulary.end}
-        required = {_id_of_required(word, vocabulary, never) for word in options.require}
-        rules.append(Required(required, vocabulary.end, len(vocabulary)))
+        required = [_sayable("require", word, vocabulary.spellings(word), banned, options) for word in options.require]
+        rules.append(Required(list(dict.fromkeys(required)), vocabulary.end, len(vocabulary)))
     return rules
 
 
-def _id(word: str, vocabulary: Vocabulary) -> int:
-    found = vocabulary.id_of(word)
-    if found is None:
-        raise UsageError(f"prefix has the word {word!r}, which this model never says.", "Choose another word.")
-    return found
-
-
-def _id_of_required(word: str, vocabulary: Vocabulary, never: set[int]) -> int:
-    found = vocabulary.id_of(word)
-    if found is None or found in never:
+def _sayable(option: str, text: str, spellings: Spellings, banned: set[Spelling], options: SearchOptions) -> Spellings:
+    """Return those of the spellings that hold no banned run and fit into a caption; UsageError where none is left."""
+    if not spellings:
+        raise UsageError(f"{option} has the word {text!r}, which this model never says.", "Choose another word.")
+    allowed = [each for each in spellings if not any(_says(np.array(each), run).any() for run in banned)]
+    if not allowed:
+        raise UsageError(f"{option} has {text!r}, which banned_words leaves no way to say.", "Keep one of them.")
+    short = tuple(each for each in allowed if len(each) <= options.max_words)
+    if not short:
         raise UsageError(
-            f"require has the word {word!r}, which this model does not say as one token.", "Choose another word."
+            f"{option} has {text!r}, which takes {min(map(len, allowed))} tokens, "
+            f"over max_words ({options.max_words}).",
+            "Raise max_words or leave it out.",
         )
-    return found
+    return short
 
 
 def most_lowered(rules: Sequence[Rule], length: int) -> int:
