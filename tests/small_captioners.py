@@ -11,6 +11,7 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 SIZE = 32
+SHARPER = 3.0
 WORDS = """a an the red green blue yellow square circle triangle dog cat ball man woman of on in at is and left right
 above below big small run play ##s ##ing ##ed t shirt - ' . , picture photo gi ##raf ##fe""".split()
 CAPTIONS = [
@@ -172,6 +173,18 @@ def teach(name: str, model: Any, words: Any, steps: int) -> None:
         optimiser.step()
 
 
+def last_parts(name: str, model: Any) -> list[Any]:
+    """What scales all scores of words: the last layer norm, or an output that is no embedding."""
+    if name == "git":
+        return [model.output]
+    if name == "vit_gpt2":
+        return [model.decoder.transformer.ln_f]
+    if name == "blip2":
+        return [model.language_model.model.decoder.final_layer_norm]
+    head = (model.text_decoder if name == "blip" else model.decoder).cls.predictions
+    return [head.transform.LayerNorm]
+
+
 def write(name: str, folder: Path, steps: int = 80) -> Any:
     """Write a captioner that has learnt for so many steps, and return it."""
     torch.manual_seed(sum(map(ord, name)))
@@ -182,6 +195,10 @@ def write(name: str, folder: Path, steps: int = 80) -> Any:
             if key.endswith("bias"):  # zero in a fresh model, where a mistake would not show
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
     teach(name, model, words, steps)
+    with torch.no_grad():  # sharper: no tie decides
+        for part in last_parts(name, model):
+            part.weight *= SHARPER
+            part.bias *= SHARPER
     model.eval()
     model.save_pretrained(folder)
     words.save_pretrained(folder)

@@ -41,6 +41,7 @@ LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:{JOINS}{OTHER})*"
 LEAST_COUNTS = ((1_000, 1), (5_000, 2), (20_000, 3))
 """Up to so many captions, words seen so often are kept; with more captions, those seen 5 times."""
 WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
+SPACE = "Ġ"  # how a table of bytes (GPT-2) writes the space before a word, which belongs to its first piece
 
 
 class TokenizerConfig(BaseModel):
@@ -98,6 +99,10 @@ class Tokenizer:
     def __init__(self, table: tokenizers.Tokenizer) -> None:
         self._table = table
         self._mark = WORD_MARK if isinstance(table.model, models.BPE) else ""
+        self._of_bytes = isinstance(table.decoder, decoders.ByteLevel)
+        if self._of_bytes:
+            self._mark = SPACE
+        self._borrowed = self._of_bytes or isinstance(table.model, models.WordPiece)  # from a model trained elsewhere
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TokenizerConfig | None = None) -> "Tokenizer":
@@ -163,8 +168,12 @@ class Tokenizer:
         return self._table.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False)
 
     def words(self, caption: str) -> list[str]:
-        """The words that the caption is cut into, known or not."""
-        normal = self._table.normalizer.normalize_str(_valid_unicode(caption))
+        """The words that the caption is cut into, known or not; with pieces from elsewhere, what spaces separate."""
+        normal = _valid_unicode(caption)
+        if self._table.normalizer is not None:
+            normal = self._table.normalizer.normalize_str(normal)
+        if self._borrowed:
+            return normal.split()
         return [word.removeprefix(self._mark) for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)]
 
     def id_of(self, word: str) -> int | None:
@@ -178,12 +187,13 @@ class Tokenizer:
         return None if self.unk in ids else ids
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The one way to spell a word, at the beginning of a caption and inside; none where the table can't.
+        """The ways to spell a word, at the beginning of a caption and inside; none where the table can't.
 
-        That is its id, the ids of its pieces (BPE), or those of its letters where each letter is a word.
+        That is its id, the ids of its pieces (BPE), or those of its letters where each letter is a word. Only a table
+        of bytes has two ways.
         """
-        ids = self.spell(word)
-        return (ids,) if ids else ()
+        written = (word, f" {word}") if self._of_bytes else (word,)
+        return tuple(ids for each in written if (ids := self.spell(each)))
 
     def word_of(self, id: int) -> str:
         """The word of an id (with BPE: the piece, without its mark); IndexError when there is none."""

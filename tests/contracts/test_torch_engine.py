@@ -24,7 +24,7 @@ LOUDER = {
     "adaptive_attention": ("", 6, 1),
     "up_down": ("", 6, 1),
     "transformer": ("", 3, 3),
-    "pretrained": ("", 12, 2),
+    "pretrained": ("", 20, 1),
 }
 OTHERS = ("", 6, 1)
 

@@ -60,6 +60,7 @@ def beam_options(draw: st.DrawFn, most_words: int = 8) -> SearchOptions:
         no_repeat_ngram=draw(st.integers(0, 3)),
         banned_words=tuple(draw(st.lists(st.sampled_from(BANNED), max_size=3))),
         allow_unknown=draw(st.booleans()),
+        like_generate=draw(st.booleans()),
         prefix=draw(st.sampled_from([(), (), ("w4",), ("w4", "w4"), ("w4+4",)][: [0, 3, 5][min(2, max_words)]])),
     )
 

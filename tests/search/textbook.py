@@ -82,19 +82,20 @@ def beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> list[Cap
         ended = set()
         for bank in banks:
             places = options.beam
-            for tokens, total in candidates:
+            for rank, (tokens, total) in enumerate(each for each in candidates if lacking(each[0], options) == bank):
                 if not places:
                     break
-                if lacking(tokens, options) != bank:
-                    continue
                 if tokens[-1] == END:
+                    if options.like_generate and rank >= options.beam:
+                        continue
                     finished.append((tokens, score(total, length + 1, options), True))
                     ended.add(tokens[:-1])
                 else:
                     going_on.append((tokens, total))
                     places -= 1
         best = max((score(total, length + 1, options) for _, total in going_on), default=-np.inf)
-        if len(finished) >= options.beam and ranked(finished)[options.num - 1][1] >= best:
+        counted = options.beam if options.like_generate else options.num
+        if len(finished) >= options.beam and ranked(finished)[counted - 1][1] >= best:
             break
         if length == options.max_words or not going_on:
             cut = [(words, score(total, length, options), False) for words, total in live if words not in ended]
@@ -127,17 +128,20 @@ def diverse_beam(engine: ScriptedEngine, image: int, options: SearchOptions) -> 
             candidates.sort(key=lambda candidate: -candidate[0])
             going_on: list[tuple[tuple[int, ...], float]] = []
             ended = set()
-            for _, tokens, total in candidates:
+            for rank, (_, tokens, total) in enumerate(candidates):
                 if len(going_on) == width:
                     break
                 if tokens[-1] == END:
+                    if options.like_generate and rank >= width:
+                        continue
                     finished[group].append((tokens, score(total, length + 1, options), True))
                     ended.add(tokens[:-1])
                 else:
                     going_on.append((tokens, total))
             said += [tokens[-1] for tokens, _ in going_on]
             best = max((score(total, length + 1, options) for _, total in going_on), default=-np.inf)
-            if len(finished[group]) >= width and ranked(finished[group])[num - 1][1] >= best:
+            counted = width if options.like_generate else num
+            if len(finished[group]) >= width and ranked(finished[group])[counted - 1][1] >= best:
                 over[group] = True
             elif length == options.max_words or not going_on:
                 cut = [each for each in live[group] if each[0] not in ended]

@@ -9,6 +9,10 @@ Call for Clarity in Beam Search") a sure model returns broken-off captions: one 
 enough to fill the K. An image is also done when no living hypothesis can still change what is returned:
 totals only fall, so one with total s ends with `s / (max_words + 1) ** length_penalty` at most.
 
+With `like_generate`, captions are those of transformers' `generate` (early_stopping=False), word for word: an `<end>`
+counts only among the K likeliest candidates, and the best living hypothesis is compared with the last of the K that
+have finished, not with the last of those to be returned.
+
 Diverse beam search (Vijayakumar et al. 2016) splits the K among groups, each a beam of its own. At each step
 they choose in turn, and a word counts as less likely by `diversity` for each hypothesis of an earlier group
 that has just said it (their Hamming diversity). That decides which candidates are taken and nothing else:
@@ -58,6 +62,7 @@ def beam_search(
     batch = engine.batch_size(memory)
     beam = options.beam // options.groups  # K of a group
     num = min(options.num, beam)  # that a group can contribute
+    counted = beam if options.like_generate else num  # best captions that must be sure
     required = next((rule for rule in rules if isinstance(rule, Required)), None)
     paths = Paths(batch)
     finished = [Best(batch, beam) for _ in range(options.groups)]
@@ -79,10 +84,10 @@ def beam_search(
         log_probs = lowered(rules, past, proposals)
         if required is not None:
             lacking = required.lacking(past, proposals.ids)
-            chosen = [_choose_in_banks(totals, proposals.ids, log_probs, lacking, required.most_lacking, beam, end)]
+            chosen = [_choose_in_banks(totals, proposals.ids, log_probs, lacking, required.most_lacking, options, end)]
         else:
             chosen = _choose_in_turn(
-                totals, proposals.ids, log_probs, rows, beam, end, options.diversity, vocabulary_size
+                totals, proposals.ids, log_probs, rows, options, end, vocabulary_size
             )
         paths.add(*_layer(chosen, rows, end), proposals.attention if attention else None)
         _add_ended(finished, chosen, images, length, options)
@@ -91,7 +96,9 @@ def beam_search(
         settled = np.empty_like(over)  # groups that may choose more, but not what is returned
         for group, each in enumerate(chosen):
             scores = finished[group].scores[images]
-            over[:, group], settled[:, group] = _over_or_settled(scores, each.totals.max(axis=1), num, length, options)
+            over[:, group], settled[:, group] = _over_or_settled(
+                scores, each.totals.max(axis=1), counted, length, options
+            )
             short = over[:, group] & (scores[:, num - 1] == -np.inf)  # cut off before enough finished
             if short.any():
                 left = np.where(each.end_totals > -np.inf, -np.inf, totals[:, rows[group]])[short]
@@ -125,14 +132,14 @@ def beam_search(
 def _over_or_settled(
     finished: FloatArray, best_total: FloatArray, num: int, length: int, options: SearchOptions
 ) -> tuple[BoolArray, BoolArray]:
-    """Return in which images `[B]` a group stops, and in which its `num` best captions are sure.
+    """Return in which images `[B]` a group stops, and in which its `num` best finished captions are sure.
 
     Takes the scores of the finished hypotheses `[B, K]`, best first, the best total of a living one `[B]`,
     of `length + 1` words; both are minus infinity where there is none.
     """
     if length == options.max_words:
         return np.ones(len(finished), dtype=bool), np.ones(len(finished), dtype=bool)
-    worst = finished[:, num - 1]  # of those to be returned
+    worst = finished[:, num - 1]
     settled: BoolArray = worst >= best_total / (options.max_words + 1) ** options.length_penalty
     beaten: BoolArray = worst >= best_total / (length + 1) ** options.length_penalty
     full: BoolArray = finished[:, -1] > -np.inf
@@ -157,9 +164,8 @@ def _choose_in_turn(
     ids: IntArray,
     log_probs: FloatArray,
     rows: Sequence[slice],
-    beam: int,
+    options: SearchOptions,
     end: int,
-    diversity: float,
     vocabulary_size: int,
 ) -> list[_Chosen]:
     """Return what each group chooses, the later ones lowering words `[B, K, top]` of the earlier ones."""
@@ -167,10 +173,10 @@ def _choose_in_turn(
     chosen: list[_Chosen] = []
     for of_group in rows:
         group_ids, group_log_probs = ids[:, of_group], log_probs[:, of_group]
-        less = None if said is None else diversity * said[np.arange(len(ids))[:, None, None], group_ids]
-        each = _choose(totals[:, of_group], group_ids, group_log_probs, less, of_group.start, beam, end)
+        less = None if said is None else options.diversity * said[np.arange(len(ids))[:, None, None], group_ids]
+        each = _choose(totals[:, of_group], group_ids, group_log_probs, less, of_group.start, options, end)
         chosen.append(each)
-        if diversity and len(chosen) < len(rows):
+        if options.diversity and len(chosen) < len(rows):
             said = np.zeros((len(ids), vocabulary_size)) if said is None else said
             np.add.at(said, (np.arange(len(ids))[:, None], each.tokens), each.totals > -np.inf)
     return chosen
@@ -182,21 +188,21 @@ def _choose_in_banks(
     log_probs: FloatArray,
     lacking: IntArray,
     most_lacking: int,
-    beam: int,
+    options: SearchOptions,
     end: int,
 ) -> _Chosen:
-    """Return up to `beam` hypotheses for each number of required ids lacking, the most to 0, side by side.
+    """Return up to K hypotheses for each number of required ids lacking, the most to 0, side by side.
 
     Takes how many are lacking after each proposal `[B, R, top]`, of all words of the vocabulary; the rest as `_choose`.
     """
     wanted = lacking < lacking.max(axis=2, keepdims=True)  # all else leaves a row as far from the words, or further
     # Of a row its wanted words and K others matter; or, where none is wanted, K and <end>.
-    most = beam + max(1, int(wanted.sum(axis=2).max()))
+    most = options.beam + max(1, int(wanted.sum(axis=2).max()))
     order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., :most]
     ids, lacking = np.take_along_axis(ids, order, axis=2), np.take_along_axis(lacking, order, axis=2)
     log_probs = np.take_along_axis(log_probs, order, axis=2)
     banks = [
-        _choose(totals, ids, np.where(lacking == count, log_probs, -np.inf), None, 0, beam, end)
+        _choose(totals, ids, np.where(lacking == count, log_probs, -np.inf), None, 0, options, end)
         for count in range(most_lacking, -1, -1)
     ]
     return replace(
@@ -214,15 +220,16 @@ def _choose(
     log_probs: FloatArray,
     less: FloatArray | None,
     first_row: int,
-    beam: int,
+    options: SearchOptions,
     end: int,
 ) -> _Chosen:
-    """Walk down each image's candidates until `beam` of them live.
+    """Walk down each image's candidates until K of them live.
 
     Takes totals `[B, R]`, of rows `first_row` and up; ids and log-probabilities `[B, R, top]` after the rules;
     and how much less than that a word counts because of other groups, or None.
     """
     batch, rows, top = ids.shape
+    beam = options.beam // options.groups
     log_probs = log_probs.reshape(batch, rows * top)
     candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, R * top]
     ranks = candidates if less is None else candidates - less.reshape(batch, rows * top)
@@ -244,6 +251,8 @@ def _choose(
     live_totals[in_batch, place] = candidates[in_batch, picked]
 
     ends = possible & is_end & (lives_so_far < beam)
+    if options.like_generate:
+        ends[:, beam:] = False
     end_log_probs = np.full((batch, rows), -np.inf)
     any_end = bool(ends.any())
     if any_end:

@@ -110,6 +110,9 @@ class SearchOptions:
         hint="Useful values are 0.2 to 0.8.",
         served=(0, 10),
     )
+    like_generate: bool = option(
+        False, "Let the beam's captions end as the generate of transformers does; slower, and seldom better.", mode="beam"
+    )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
     num: int = option(
         1, "Captions for each image, best first.", "N", flags=("--num", "-n"), ge=1, le=MOST, served=(1, 20)

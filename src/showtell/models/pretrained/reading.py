@@ -129,6 +129,7 @@ def search_options(generation: Any, positions: int) -> SearchOptions:
         beam=min(beam, MOST) if beam > 1 else SearchOptions.beam,
         length_penalty=1.0 if penalty is None or not 0 <= penalty <= 10 else float(penalty),
         max_words=min(MAX_WORDS, positions - 1),
+        like_generate=True,
         no_repeat_ngram=getattr(generation, "no_repeat_ngram_size", None) or 0,
     )
 
