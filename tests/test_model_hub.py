@@ -140,7 +140,7 @@ def test_no_such_model_and_no_such_revision(server):
 
 def test_a_repository_of_something_else(server):
     server.commits["museum/captions"] = [{"README.md": b"#", "pytorch_model.bin": b""}]
-    with pytest.raises(BundleError, match="hub:museum/captions is not a showtell model: it holds no config"):
+    with pytest.raises(BundleError, match="hub:museum/captions is no model that showtell reads: it holds no config"):
         load_bundle(WHERE)
 
 

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from showtell import model_hub as hub
 from showtell.confidence import Confidence
 from showtell.errors import BundleError, DataError, UsageError, needs
-from showtell.files import new_file, new_folder, read_folder, read_json, write_file
+from showtell.files import new_file, new_folder, read_folder, read_json, read_text, write_file
 from showtell.images.decode import Preprocessing
 from showtell.search.options import SearchOptions
 from showtell.tokenizer import Tokenizer
@@ -80,6 +80,15 @@ class Bundle:
     def is_exported(self) -> bool:
         """Whether ONNX Runtime can run it, without PyTorch."""
         return (self.path / ENCODER).is_file()
+
+    def card(self) -> str:
+        """The model card; of a captioner of transformers that has none, its name."""
+        try:
+            return read_text(self.path / CARD)
+        except DataError:
+            if self.converted is None:
+                raise
+            return f"# {self.config.name}\n\n{self.config.about}\n"
 
     def weights(self) -> dict[str, np.ndarray]:
         """The weights by name; of an exported model as they are stored, which may be rounded.

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from showtell.bundle import (
-    CARD,
     DECODER_START,
     DECODER_STEP,
     ENCODER,
@@ -43,7 +42,6 @@ from showtell.export.int8 import int8_graphs
 from showtell.export.trainable import trainable_file
 from showtell.export.weights import Weights, files_of
 from showtell.export.weights import replace as replace_all
-from showtell.files import read_text
 from showtell.models.captioning_model import CaptioningModel
 from showtell.models.decoder import Arrays, Decoder
 from showtell.models.encoders import Encoder
@@ -152,7 +150,7 @@ def export(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
             "nothing is written."
         )
-    card = read_text(bundle.path / CARD)
+    card = bundle.card()
     if calibration is not None:
         with quiet():
             files = files_of(int8_graphs(graphs, calibration), weights)
