@@ -2,11 +2,12 @@
 
 `resnet50` and `resnet101` are `microsoft/resnet-50` and `-101`. A network that answers with a map (ResNet,
 ConvNeXt) gives it; one that answers with tokens (ViT, DINOv2, CLIP, SigLIP, Swin) gives them laid out as the
-map that they are, without the class and register tokens that stand before them.
+map that they are, without the class and register tokens that stand before them. Where a network has learnt
+positions and photos are of another size, transformers interpolates them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from inspect import signature
 from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,6 +32,7 @@ from showtell.models.encoders.torchvision_resnet import (
     depth_of,
     transformers_names,
 )
+from showtell.models.encoders.transformers_names import float32, own_names, quiet
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -62,10 +64,22 @@ class TransformersEncoder(Encoder):
         self.config = config
         self.preprocessing = config.preprocessing
         self.network = network
+        self.register_load_state_dict_pre_hook(_under_own_names)
+        size, settings = self.preprocessing.size, network.config
+        patch = getattr(settings, "patch_size", None)
+        if isinstance(patch, int) and not hasattr(settings, "depths") and size % patch:  # Swin and the like pad
+            fitting = " or ".join(str(each) for each in (size // patch * patch, -(-size // patch) * patch) if each)
+            raise UsageError(
+                f"{config.name} can't see photos of {size} pixels: its patches are {patch} pixels a side.",
+                f"Set encoder.size to {fitting}.",
+            )
+        trained = getattr(settings, "image_size", size)
+        flexible = "interpolate_pos_encoding" in signature(network.forward).parameters
+        self.how = {"interpolate_pos_encoding": True} if flexible and trained not in (size, [size, size]) else {}
         try:
             measure(self)
-        except ValueError as error:  # a ViT has one position embedding for each cell that it was trained with
-            raise UsageError(f"{config.name} can't see photos of {self.preprocessing.size} pixels: {error}") from error
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(f"{config.name} can't see photos of {size} pixels: {error}") from error
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -75,7 +89,7 @@ class TransformersEncoder(Encoder):
 
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, D, rows, columns]."""
-        hidden: Tensor = self.network(pixel_values=images).last_hidden_state
+        hidden: Tensor = self.network(pixel_values=images, **self.how).last_hidden_state
         if hidden.ndim == 4:
             return hidden
         patch = getattr(self.network.config, "patch_size", None)
@@ -101,22 +115,36 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
     settings = _settings_of(config)
     published = pretrained and config.weights == "pretrained"
     auto: Any = transformers.AutoModel
-    with _quiet():
+    with quiet():
         if published:
-            network = _from_hub(
+            network, read = _from_hub(
                 config.name,
-                lambda where, **how: auto.from_pretrained(where, config=settings, dtype=torch.float32, **how),
+                lambda where, **how: auto.from_pretrained(
+                    where, config=settings, output_loading_info=True, **float32(), **how
+                ),
             )
+            lacking = sorted(name for name in read["missing_keys"] if not name.startswith("pooler."))
+            if lacking:
+                raise BundleError(f"{config.name} holds no weights called {lacking[0]}: it is of another network.")
         else:
-            network = auto.from_config(settings, dtype=torch.float32)
+            network = auto.from_config(settings, **float32())
     pooler = getattr(network, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
         network.pooler = None  # unused here, and random where the checkpoint has none
     if pretrained and config.weights not in ("pretrained", "random"):
         path = Path(config.weights)
         weights = read_weights(path)
-        load_weights(network, transformers_names(weights) if "conv1.weight" in weights else weights, path)
+        weights = transformers_names(weights) if "conv1.weight" in weights else own_names(network, weights)
+        load_weights(network, weights, path)
     return TransformersEncoder(config, network)
+
+
+def _under_own_names(encoder: TransformersEncoder, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before `encoder` loads a state dict of ours, which another version of transformers may have named."""
+    start = f"{prefix}network."
+    found = {name.removeprefix(start): weights.pop(name) for name in list(weights) if name.startswith(start)}
+    if found:
+        weights |= {start + name: tensor for name, tensor in own_names(encoder.network, found).items()}
 
 
 def _parameter_count(modules: list[nn.Module]) -> int:
@@ -217,20 +245,3 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
             "cache, and can't be had from the hub.",
             "Check the name and the connection, or use efficientnet_lite2, which needs neither.",
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No report of the classifier's and the text half's weights, which are left out on purpose."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
