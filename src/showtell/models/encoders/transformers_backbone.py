@@ -36,6 +36,7 @@ from showtell.models.encoders.transformers_names import float32, own_names, quie
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+MOBILECLIP = "Use timm:fastvit_mci0.apple_mclip (S0; mci1 is S1, mci2 is S2) or timm:vit_base_mci_224.apple_mclip (B)."
 T = TypeVar("T")
 
 
@@ -67,15 +68,17 @@ class TransformersEncoder(Encoder):
         self.register_load_state_dict_pre_hook(_under_own_names)
         size, settings = self.preprocessing.size, network.config
         patch = getattr(settings, "patch_size", None)
-        if isinstance(patch, int) and not hasattr(settings, "depths") and size % patch:  # Swin and the like pad
-            fitting = " or ".join(str(each) for each in (size // patch * patch, -(-size // patch) * patch) if each)
+        # Swin and the like, which have depths, pad photos and merge patches.
+        self.patch = patch if isinstance(patch, int) and not hasattr(settings, "depths") else None
+        if self.patch and size % self.patch:
+            below = size // self.patch * self.patch
             raise UsageError(
-                f"{config.name} can't see photos of {size} pixels: its patches are {patch} pixels a side.",
-                f"Set encoder.size to {fitting}.",
+                f"{config.name} can't see photos of {size} pixels: its patches have {patch} pixels a side.",
+                f"Set encoder.size to {f'{below} or ' if below else ''}{below + self.patch}.",
             )
-        trained = getattr(settings, "image_size", size)
         flexible = "interpolate_pos_encoding" in signature(network.forward).parameters
-        self.how = {"interpolate_pos_encoding": True} if flexible and trained not in (size, [size, size]) else {}
+        other = getattr(settings, "image_size", size) not in (size, [size, size], (size, size))
+        self.options = {"interpolate_pos_encoding": True} if flexible and other else {}
         try:
             measure(self)
         except (ValueError, RuntimeError) as error:
@@ -89,16 +92,16 @@ class TransformersEncoder(Encoder):
 
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, D, rows, columns]."""
-        hidden: Tensor = self.network(pixel_values=images, **self.how).last_hidden_state
+        hidden: Tensor = self.network(pixel_values=images, **self.options).last_hidden_state
         if hidden.ndim == 4:
             return hidden
-        patch = getattr(self.network.config, "patch_size", None)
-        cells = (images.shape[-1] // patch) ** 2 if isinstance(patch, int) else hidden.shape[1]
-        if cells > hidden.shape[1]:  # Swin: the patches were merged on the way, and no other token was added
-            cells = hidden.shape[1]
+        tokens = hidden.shape[1]
+        cells = (images.shape[-1] // self.patch) ** 2 if self.patch else tokens
+        if cells > tokens:  # ViT-MAE hides three of four
+            raise ValueError("it leaves patches out.")
         side = isqrt(cells)
-        grid = hidden[:, hidden.shape[1] - cells :]  # [B, N, D]
-        return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
+        grid = hidden[:, tokens - side * side :]  # [B, N, D]
+        return grid.transpose(1, 2).unflatten(2, (side, side))
 
 
 def build_transformers(config: TransformersConfig, pretrained: bool) -> TransformersEncoder:
@@ -158,6 +161,11 @@ def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConf
     settings, preprocessing = config.architecture, config.preprocessing
     if settings is None:
         settings = architecture(depth) if own and depth is not None else _published_settings(config.name)
+    if str(settings.get("model_type")).startswith("siglip2"):
+        raise UsageError(
+            f"{config.name} is a NaFlex model, which reads rows of patches and no square photos.",
+            "Use a SigLIP 2 of one size, such as google/siglip2-base-patch16-224.",
+        )
     if preprocessing is None:
         preprocessing = PREPROCESSING if own else _published_preprocessing(config.name)
     if config.size is not None:
@@ -240,6 +248,10 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
     try:
         return load(where)
     except (OSError, ValueError) as error:
+        if "mobileclip" in where.lower():
+            raise BundleError(
+                f"The encoder {where} is no model of transformers: MobileCLIP is one of timm.", MOBILECLIP
+            ) from error
         raise BundleError(
             f"The encoder {where} is no folder of a transformers model, is not in the local Hugging Face "
             "cache, and can't be had from the hub.",
