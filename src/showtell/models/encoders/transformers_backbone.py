@@ -12,7 +12,6 @@ from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -32,7 +31,7 @@ from showtell.models.encoders.torchvision_resnet import (
     depth_of,
     transformers_names,
 )
-from showtell.models.encoders.transformers_names import float32, own_names, quiet
+from showtell.models.encoders.transformers_names import COUNTED, float32, own_names, quiet
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -65,7 +64,7 @@ class TransformersEncoder(Encoder):
         self.config = config
         self.preprocessing = config.preprocessing
         self.network = network
-        self.register_load_state_dict_pre_hook(_under_own_names)
+        self.register_load_state_dict_pre_hook(_under_own_names)  # type: ignore[no-untyped-call]
         size, settings = self.preprocessing.size, network.config
         patch = getattr(settings, "patch_size", None)
         # Swin and the like, which have depths, pad photos and merge patches.
@@ -101,7 +100,7 @@ class TransformersEncoder(Encoder):
             raise ValueError("it leaves patches out.")
         side = isqrt(cells)
         grid = hidden[:, tokens - side * side :]  # [B, N, D]
-        return grid.transpose(1, 2).unflatten(2, (side, side))
+        return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
 
 
 def build_transformers(config: TransformersConfig, pretrained: bool) -> TransformersEncoder:
@@ -126,9 +125,17 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
                     where, config=settings, output_loading_info=True, **float32(), **how
                 ),
             )
-            lacking = sorted(name for name in read["missing_keys"] if not name.startswith("pooler."))
+            missing = sorted(name for name in read["missing_keys"] if "pooler" not in name.split("."))
+            counted = [name for name in missing if name.endswith(COUNTED)]
+            if counted:  # version 5 wrote the folder, and version 4 leaves these as the memory was
+                own = auto.from_config(settings, **float32()).state_dict()
+                network.load_state_dict({name: own[name] for name in counted}, strict=False)
+            lacking = [name for name in missing if name not in counted]
             if lacking:
-                raise BundleError(f"{config.name} holds no weights called {lacking[0]}: it is of another network.")
+                raise BundleError(
+                    f"{config.name} holds no weights called {lacking[0]}.",
+                    "If a newer transformers wrote it, set encoder.weights to its model.safetensors.",
+                )
         else:
             network = auto.from_config(settings, **float32())
     pooler = getattr(network, "pooler", None)

@@ -31,7 +31,10 @@ COUNTED = "relative_position_index"
 RENAMED = (
     (r"\.attention\.(?:attention|self)\.(q|k|v)(?:uery|ey|alue)\.", r".attention.\1_proj."),
     (r"\.attention\.attention\.relative_position_bias\.", ".relative_position_bias."),
-    (r"\.attention\.self\.relative_position_bias_table$", ".attention.relative_position_bias.relative_position_bias_table"),
+    (
+        r"\.attention\.self\.relative_position_bias_table$",
+        ".attention.relative_position_bias.relative_position_bias_table",
+    ),
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
@@ -58,7 +61,7 @@ def own_names(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tenso
             read, info = backbone.from_pretrained(
                 None,
                 config=network.config,
-                state_dict=_names_of_version_4(own, weights) if version() < 5 else dict(weights),
+                state_dict=names_for_version_4(own, weights) if version_of_transformers() < 5 else dict(weights),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **float32(),
@@ -70,10 +73,12 @@ def own_names(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tenso
     other = {name: tensor for name, tensor in other.items() if name.split(".")[0] not in HEADS}
     counted = {name: tensor for name, tensor in own.items() if name.endswith(COUNTED)}
     missing = {*info["missing_keys"], *other}
-    return {name: tensor for name, tensor in read.state_dict().items() if name in own.keys() - missing} | counted | other
+    return (
+        {name: tensor for name, tensor in read.state_dict().items() if name in own.keys() - missing} | counted | other
+    )
 
 
-def version() -> int:
+def version_of_transformers() -> int:
     """The installed transformers' first number."""
     import transformers
 
@@ -82,7 +87,7 @@ def version() -> int:
 
 def float32() -> dict[str, torch.dtype]:
     """The setting of transformers by which weights are read in float32, whatever they are stored in."""
-    return {"dtype" if version() >= 5 else "torch_dtype": torch.float32}
+    return {"dtype" if version_of_transformers() >= 5 else "torch_dtype": torch.float32}
 
 
 @contextmanager
@@ -102,7 +107,7 @@ def quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _names_of_version_4(own: Iterable[str], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def names_for_version_4(own: Iterable[str], weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Version 5's state dict under version 4's names, as far as `own` has them."""
     found = dict(weights)
     for name in own:
