@@ -363,7 +363,7 @@ def same_weights(encoder: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize("kind", OLDER)
 def test_names_of_version_4_are_read(kind: str, tmp_path: Path) -> None:
-    """Version 5 renamed what PyTorch saves: older files, and older models of ours, must open, each weight in its place."""
+    """Version 5 renamed what PyTorch saves: older files and models of ours must open, each weight in its place."""
     if version_of_transformers() < 5:
         pytest.skip("the names of version 5 are made here")
     save_tiny(kind, tmp_path)
