@@ -36,6 +36,7 @@ from showtell.models.encoders.transformers_names import COUNTED, float32, own_na
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 MOBILECLIP = "Use timm:fastvit_mci0.apple_mclip (S0; mci1 is S1, mci2 is S2) or timm:vit_base_mci_224.apple_mclip (B)."
+UNUSED = {"pooler", "mask_token", "num_batches_tracked"}  # what a folder may lack
 T = TypeVar("T")
 
 
@@ -125,7 +126,7 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
                     where, config=settings, output_loading_info=True, **float32(), **how
                 ),
             )
-            missing = sorted(name for name in read["missing_keys"] if "pooler" not in name.split("."))
+            missing = sorted(name for name in read["missing_keys"] if UNUSED.isdisjoint(name.split(".")))
             counted = [name for name in missing if name.endswith(COUNTED)]
             if counted:  # version 5 wrote the folder, and version 4 leaves these as the memory was
                 own = auto.from_config(settings, **float32()).state_dict()
