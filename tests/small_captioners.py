@@ -12,8 +12,51 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 SIZE = 32
 SHARPER = 3.0
-WORDS = """a an the red green blue yellow square circle triangle dog cat ball man woman of on in at is and left right
-above below big small run play ##s ##ing ##ed t shirt - ' . , picture photo gi ##raf ##fe""".split()
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "square",
+    "circle",
+    "triangle",
+    "dog",
+    "cat",
+    "ball",
+    "man",
+    "woman",
+    "of",
+    "on",
+    "in",
+    "at",
+    "is",
+    "and",
+    "left",
+    "right",
+    "above",
+    "below",
+    "big",
+    "small",
+    "run",
+    "play",
+    "##s",
+    "##ing",
+    "##ed",
+    "t",
+    "shirt",
+    "-",
+    "'",
+    ".",
+    ",",
+    "picture",
+    "photo",
+    "gi",
+    "##raf",
+    "##fe",
+]
 CAPTIONS = [
     "a red square above a blue circle",
     "the small dog is playing in the grass",
@@ -28,7 +71,9 @@ TEXT = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num
 def word_pieces(folder: Path) -> Any:
     """BERT's kind of tokenizer."""
     pieces = ["[PAD]", *(f"[unused{n}]" for n in range(3)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    pieces += [mark + letter for mark in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz" if mark + letter not in WORDS]
+    pieces += [
+        mark + letter for mark in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz" if mark + letter not in WORDS
+    ]
     file = folder / "vocab.txt"
     file.write_text("\n".join(dict.fromkeys(pieces)) + "\n")
     table = tokenizers.BertWordPieceTokenizer(str(file), lowercase=True)

@@ -14,7 +14,7 @@ An exported model has, in place of model.safetensors, what ONNX Runtime reads (s
     trainable.safetensors  what PyTorch needs beside weights.bin (see `exported_weights.py`); not with int8 arithmetic
 
 Models that come with the package stand in the folder `shipped`, and are found by their names. A captioner of
-`transformers` (`models/pretrained`) is read as such a folder: its config and words are made up, its weights are its own.
+`transformers` (`models/pretrained`) is read as such a folder, whose config and words are made when it is read.
 
 The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
 a mixture.

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 import types
 from collections import defaultdict
@@ -11,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from showtell.errors import BundleError, MissingExtraError, UsageError
 from showtell.images.decode import prepare, read_image
 from showtell.models.encoders import build_encoder, efficientnet_lite, encoder_config, folded
 from showtell.models.encoders.efficientnet_lite import published_weights, same_padding
-from showtell.models.encoders.torchvision_resnet import DEPTHS, architecture
+from showtell.models.encoders.torchvision_resnet import DEPTHS, PREPROCESSING, architecture
 from showtell.models.encoders.transformers_backbone import preprocessing_of
+from showtell.models.encoders.transformers_names import names_for_version_4, version_of_transformers
 
 LITE = {"name": "efficientnet_lite0", "weights": "random", "size": 64}
 
@@ -238,6 +241,7 @@ def test_resnet_is_version_1_5() -> None:
 TOKENS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 VIT = {**TOKENS, "image_size": 64, "patch_size": 16}
 TEXT = {**TOKENS, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1}
+CONVNEXT = {"hidden_sizes": [8, 8, 8, 32], "depths": [1, 1, 1, 1]}
 TINY = {
     "vit": ("ViTConfig", VIT, 32, 4, 1),
     "deit": ("DeiTConfig", VIT, 32, 4, 2),
@@ -252,7 +256,11 @@ TINY = {
         4,
         0,
     ),
-    "convnext": ("ConvNextConfig", {"hidden_sizes": [8, 8, 8, 32], "depths": [1, 1, 1, 1]}, 32, 2, None),
+    "beit": ("BeitConfig", {**VIT, "use_relative_position_bias": True}, 32, 4, 1),
+    "convnext": ("ConvNextConfig", CONVNEXT, 32, 2, None),
+    "giant": ("Dinov2Config", {**VIT, "use_swiglu_ffn": True}, 32, 4, 1),
+    "dinov3": ("DINOv3ViTConfig", {**VIT, "num_register_tokens": 4}, 32, 4, 5),
+    "dinov3_convnext": ("DINOv3ConvNextConfig", CONVNEXT, 32, 2, 1),
 }
 PROCESSOR = {
     "size": {"height": 64, "width": 64},
@@ -266,6 +274,8 @@ def save_tiny(kind: str, folder: Path) -> nn.Module:
     """A tiny backbone with random weights, saved as the hub would hold it."""
     transformers = pytest.importorskip("transformers")
     config_class, settings, *_ = TINY[kind]
+    if not hasattr(transformers, config_class):
+        pytest.skip(f"transformers {transformers.__version__} has no {config_class}")
     network = transformers.AutoModel.from_config(getattr(transformers, config_class)(**settings)).eval()
     network.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
@@ -284,7 +294,7 @@ def test_backbones_give_the_grid_without_special_tokens(kind: str, tmp_path: Pat
         hidden = theirs(images).last_hidden_state
         expected = hidden.flatten(2).transpose(1, 2) if specials is None else hidden[:, specials:]
         assert torch.allclose(encoder(images), expected, atol=1e-6)
-    assert len(encoder.stages) == {"swin": 3, "convnext": 4}.get(kind, 3)
+    assert len(encoder.stages) == (4 if "convnext" in kind else 3)
     encoder.train_last(1)
     assert sum(parameter.requires_grad for parameter in encoder.parameters()) > 0
     assert encoder.preprocessing.size == 64
@@ -313,10 +323,178 @@ def test_the_same_backbone_twice_is_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_size_that_a_vit_cant_see_is_refused(tmp_path: Path) -> None:
+# The names of version 5 -> those of version 4.48, which its state dicts and our models of its time have.
+OLDER = {
+    "vit": [
+        (r"^layers\.", "encoder.layer."),
+        (r"attention\.q_proj", "attention.attention.query"),
+        (r"attention\.k_proj", "attention.attention.key"),
+        (r"attention\.v_proj", "attention.attention.value"),
+        (r"attention\.o_proj", "attention.output.dense"),
+        (r"mlp\.fc1", "intermediate.dense"),
+        (r"mlp\.fc2", "output.dense"),
+    ],
+    "clip": [("^", "vision_model.")],
+}
+OLDER["deit"] = OLDER["vit"]
+OLDER["beit"] = [(r"\.relative_position_bias\.", ".attention.attention.relative_position_bias."), *OLDER["vit"]]
+OLDER["dinov2"] = OLDER["registers"] = OLDER["vit"][1:5]
+OLDER["siglip"] = OLDER["clip"]
+OLDER["swin"] = [(r"relative_position_bias\.", "self.")] + [
+    (new, old.replace("attention.attention", "attention.self")) for new, old in OLDER["vit"][1:]
+]
+OLDER["dinov3"] = OLDER["dinov3_convnext"] = [(r"^model\.", "")]
+
+
+def in_version_4(kind: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of version 5 as version 4.48 would name it."""
+    older = {}
+    for name, tensor in weights.items():
+        for new, old in OLDER[kind]:
+            name = re.sub(new, old, name)
+        older[name] = tensor
+    return older
+
+
+def same_weights(encoder: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = encoder.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_names_of_version_4_are_read(kind: str, tmp_path: Path) -> None:
+    """Version 5 renamed what PyTorch saves: older files and models of ours must open, each weight in its place."""
+    if version_of_transformers() < 5:
+        pytest.skip("the names of version 5 are made here")
+    save_tiny(kind, tmp_path)
+    encoder = build_encoder(str(tmp_path))
+    own = encoder.network.state_dict()
+    older = in_version_4(kind, own)
+    assert older.keys() != own.keys()
+    torch.save(older, tmp_path / "older.pth")
+    assert same_weights(build_encoder({"name": str(tmp_path), "weights": str(tmp_path / "older.pth")}), encoder)
+    opened = build_encoder(encoder.config, pretrained=False)
+    wrapped = nn.ModuleDict({"encoder": opened})  # as in a bundle
+    wrapped.load_state_dict({f"encoder.network.{name}": tensor for name, tensor in older.items()})
+    assert same_weights(opened, encoder)
+    back = names_for_version_4(older, own)
+    assert back.keys() == older.keys()
+    assert all(torch.equal(tensor, older[name]) for name, tensor in back.items())
+
+
+def test_a_joined_matrix_of_version_4_is_put_together_again() -> None:
+    """DINOv2 giant's gate and inner matrix are one in version 4."""
+    halves = {f"l.mlp.{part}_proj.weight": torch.rand(2, 3) for part in ("gate", "up", "down")}
+    gate, up, down = halves.values()
+    found = names_for_version_4(["l.mlp.weights_in.weight", "l.mlp.weights_out.weight"], halves)
+    assert found.keys() == {"l.mlp.weights_in.weight", "l.mlp.weights_out.weight"}
+    assert torch.equal(found["l.mlp.weights_in.weight"], torch.cat([gate, up]))
+    assert torch.equal(found["l.mlp.weights_out.weight"], down)
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_what_save_pretrained_writes_is_a_file_of_weights(kind: str, tmp_path: Path) -> None:
+    """With CLIP's text half, which the encoder has not; a whole model's head is left out too."""
+    save_tiny(kind, tmp_path)
+    file = tmp_path / "model.safetensors"
+    again = build_encoder({"name": str(tmp_path), "weights": str(file)})
+    assert same_weights(again, build_encoder(str(tmp_path)))
+
+
+def test_a_classifiers_head_is_left_out(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.ViTForImageClassification(transformers.ViTConfig(**VIT)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    again = build_encoder({"name": str(tmp_path), "weights": str(tmp_path / "model.safetensors")})
+    assert same_weights(again, build_encoder(str(tmp_path)))
+
+
+def test_a_folder_may_lack_what_the_encoder_never_uses(tmp_path: Path) -> None:
+    """DINOv2's mask token stands for hidden patches, and batch norm counts its batches in training only."""
+    save_tiny("dinov2", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["embeddings.mask_token"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    assert build_encoder(str(tmp_path)).grid == (4, 4)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    """Where transformers converts, it makes up what is missing: a random layer must not pass for a trained one."""
+    save_tiny("dinov2", tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    last = "encoder.layer.2.mlp.fc2.bias"
+    for other, sentence in (
+        (
+            {name: tensor for name, tensor in whole.items() if name != last},
+            rf"{last} is nothing there, and \[32\] here",
+        ),
+        (
+            {**whole, "encoder.layer.3.norm1.bias": torch.zeros(32)},
+            r"layer\.3\.norm1\.bias is \[32\] there, and nothing",
+        ),
+        ({**whole, last: torch.zeros(31)}, rf"{last} is \[31\] there, and \[32\] here"),
+    ):
+        save_file(other, tmp_path / "other.safetensors")
+        with pytest.raises(BundleError, match=rf"other\.safetensors is of another network: .*{sentence}"):
+            build_encoder({"name": str(tmp_path), "weights": str(tmp_path / "other.safetensors")})
+    del whole[last]
+    save_file(whole, tmp_path / "model.safetensors", {"format": "pt"})  # version 4 asks for the format
+    with pytest.raises(BundleError, match=rf"holds no weights called {last}"):
+        build_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "beit", "dinov2", "clip", "siglip", "dinov3", "swin"])
+def test_another_size_than_trained(kind: str, tmp_path: Path) -> None:
+    """Positions are interpolated as transformers does, and so they are when the model is opened again."""
+    theirs = save_tiny(kind, tmp_path)
+    encoder = build_encoder({"name": str(tmp_path), "size": 96})
+    images = torch.randn(2, 3, 96, 96)
+    how = {} if kind in ("dinov2", "dinov3") else {"interpolate_pos_encoding": True}  # those two always do
+    with torch.inference_mode():
+        hidden = theirs(images, **how).last_hidden_state
+    specials = TINY[kind][-1]
+    assert encoder.grid == (6, 6)
+    assert torch.allclose(encoder(images), hidden[:, specials:], atol=1e-6)
+    again = build_encoder(json.loads(encoder.config.model_dump_json()), pretrained=False)
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(images), encoder(images))
+
+
+def test_an_exported_encoder_has_interpolated_positions_too(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from showtell.export.graphs import encoder_graph
+
+    save_tiny("siglip", tmp_path)
+    encoder = build_encoder({"name": str(tmp_path), "size": 96})
+    session = onnxruntime.InferenceSession(encoder_graph(encoder).SerializeToString())
+    images = torch.randn(2, 3, 96, 96)
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    np.testing.assert_allclose(found, encoder(images).numpy(), atol=1e-5)
+
+
+def test_sizes_that_a_vit_cant_see_are_refused(tmp_path: Path) -> None:
     save_tiny("vit", tmp_path)
-    with pytest.raises(UsageError, match="can't see photos of 96 pixels"):
-        build_encoder({"name": str(tmp_path), "size": 96})
+    with pytest.raises(UsageError, match=r"can't see photos of 100 pixels: .* 16 pixels a side\. .* to 96 or 112\."):
+        build_encoder({"name": str(tmp_path), "size": 100})
+
+
+def test_backbones_that_answer_with_no_grid_are_refused() -> None:
+    """ViT-MAE hides patches by chance, NaFlex takes rows of patches: neither must fail inside of training."""
+    pytest.importorskip("transformers")
+    known = {"weights": "random", "preprocessing": {**PREPROCESSING.model_dump(), "size": 64}}
+    with pytest.raises(UsageError, match="it leaves patches out"):
+        build_encoder({"name": "mae", "architecture": {"model_type": "vit_mae", **VIT}, **known})
+    with pytest.raises(UsageError, match=r"a NaFlex model.*google/siglip2-base-patch16-224"):
+        build_encoder({"name": "naflex", "architecture": {"model_type": "siglip2_vision_model"}, **known})
+
+
+def test_mobileclip_is_sent_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BundleError, match=r"MobileCLIP is one of timm\. Use timm:fastvit_mci0\.apple_mclip"):
+        build_encoder("apple/MobileCLIP-S0")
 
 
 def test_unknown_name_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from tests.small_captioners import CAPTIONERS, some_images, start_and_end, write
 
 import showtell
 from showtell.captioner import Captioner
 from showtell.search import search
 from showtell.search.options import SearchOptions
+from tests.small_captioners import CAPTIONERS, some_images, start_and_end, write
 
 LONGEST = 24  # pieces
 
@@ -55,7 +55,9 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def options_of(beam: int, **others: Any) -> SearchOptions:
-    return SearchOptions(beam=beam, num=beam, length_penalty=1.0, min_words=0, max_words=LONGEST, like_generate=True, **others)
+    return SearchOptions(
+        beam=beam, num=beam, length_penalty=1.0, min_words=0, max_words=LONGEST, like_generate=True, **others
+    )
 
 
 def found_by(both: Both, images: torch.Tensor, options: SearchOptions) -> list[Any]:

@@ -86,9 +86,7 @@ def beam_search(
             lacking = required.lacking(past, proposals.ids)
             chosen = [_choose_in_banks(totals, proposals.ids, log_probs, lacking, required.most_lacking, options, end)]
         else:
-            chosen = _choose_in_turn(
-                totals, proposals.ids, log_probs, rows, options, end, vocabulary_size
-            )
+            chosen = _choose_in_turn(totals, proposals.ids, log_probs, rows, options, end, vocabulary_size)
         paths.add(*_layer(chosen, rows, end), proposals.attention if attention else None)
         _add_ended(finished, chosen, images, length, options)
 

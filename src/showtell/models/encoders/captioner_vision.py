@@ -12,9 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from showtell.errors import UsageError, needs
-from showtell.images.decode import Preprocessing
-from showtell.models.encoders.encoder import Encoder
-from showtell.models.encoders.transformers_backbone import TransformersConfig, TransformersEncoder, grid_of
+from showtell.models.encoders.transformers_backbone import (
+    TransformersConfig,
+    TransformersEncoder,
+    grid_of,
+    other_size,
+    patch_of,
+)
+from showtell.models.encoders.transformers_names import float32
 
 PREFIX = "hf:"
 OWN = {"blip_vision_model": "BlipVision", "git_vision_model": "GitVision", "blip_2_vision_model": "Blip2Vision"}
@@ -35,18 +40,14 @@ class CaptionerVision(TransformersEncoder):
 
     config: CaptionerVisionConfig
 
-    def __init__(self, config: CaptionerVisionConfig, network: nn.Module) -> None:
-        Encoder.__init__(self)
-        assert config.preprocessing is not None
-        self.config, self.preprocessing, self.network = config, config.preprocessing, network
-        size = self.preprocessing.size
-        hidden, maps = shapes_of(config, size)
+    def measure(self) -> None:
+        """Set width, grid and cells, without computing anything."""
+        hidden, maps = shapes_of(self.config, self.preprocessing.size)
         self.width, self.cells, self.grid = hidden[2], hidden[1], (maps[2], maps[3])
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        hidden: Tensor = self.network(pixel_values=images).last_hidden_state
-        return hidden
+        return self.hidden(images)
 
 
 class Seen(NamedTuple):
@@ -105,7 +106,7 @@ def network_of(config: CaptionerVisionConfig) -> nn.Module:
     settings = dict(config.architecture)
     own = OWN.get(str(settings.get("model_type")))
     if own is None:
-        network = library.AutoModel.from_config(library.AutoConfig.for_model(**settings), dtype=torch.float32)
+        network = library.AutoModel.from_config(library.AutoConfig.for_model(**settings), **float32())
     else:
         network = getattr(library, f"{own}Model")._from_config(getattr(library, f"{own}Config")(**settings))
     if getattr(network, "pooler", None) is not None:
@@ -117,10 +118,10 @@ def shapes_of(config: CaptionerVisionConfig, size: int) -> tuple[torch.Size, tor
     """What becomes of a photo: the shape of all cells `[1, N, D]`, and of the grid `[1, D, rows, columns]`."""
     with torch.device("meta"):
         network = network_of(config).eval()
-        hidden = network(pixel_values=torch.zeros(1, 3, size, size)).last_hidden_state
+        hidden = network(pixel_values=torch.zeros(1, 3, size, size), **other_size(network, size)).last_hidden_state
     if config.queries is not None:
         return hidden.shape, torch.Size((1, hidden.shape[2], 1, hidden.shape[1]))
-    return hidden.shape, grid_of(hidden, size, network.config).shape
+    return hidden.shape, grid_of(hidden, size, patch_of(network.config)).shape
 
 
 def settings_of(network: Any) -> Mapping[str, Any]:

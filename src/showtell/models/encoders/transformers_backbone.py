@@ -2,16 +2,16 @@
 
 `resnet50` and `resnet101` are `microsoft/resnet-50` and `-101`. A network that answers with a map (ResNet,
 ConvNeXt) gives it; one that answers with tokens (ViT, DINOv2, CLIP, SigLIP, Swin) gives them laid out as the
-map that they are, without the class and register tokens that stand before them.
+map that they are, without the class and register tokens that stand before them. Where a network has learnt
+positions and photos are of another size, transformers interpolates them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from inspect import signature
 from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -31,9 +31,12 @@ from showtell.models.encoders.torchvision_resnet import (
     depth_of,
     transformers_names,
 )
+from showtell.models.encoders.transformers_names import COUNTED, float32, own_names, quiet
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+MOBILECLIP = "Use timm:fastvit_mci0.apple_mclip (S0; mci1 is S1, mci2 is S2) or timm:vit_base_mci_224.apple_mclip (B)."
+UNUSED = {"pooler", "mask_token", "num_batches_tracked"}  # what a folder may lack
 T = TypeVar("T")
 
 
@@ -62,10 +65,24 @@ class TransformersEncoder(Encoder):
         self.config = config
         self.preprocessing = config.preprocessing
         self.network = network
+        self.register_load_state_dict_pre_hook(_under_own_names)  # type: ignore[no-untyped-call]
+        size, settings = self.preprocessing.size, network.config
+        self.patch = patch_of(settings)
+        if self.patch and size % self.patch:
+            below = size // self.patch * self.patch
+            raise UsageError(
+                f"{config.name} can't see photos of {size} pixels: its patches have {self.patch} pixels a side.",
+                f"Set encoder.size to {f'{below} or ' if below else ''}{below + self.patch}.",
+            )
+        self.options = other_size(network, size)
         try:
-            measure(self)
-        except ValueError as error:  # a ViT has one position embedding for each cell that it was trained with
-            raise UsageError(f"{config.name} can't see photos of {self.preprocessing.size} pixels: {error}") from error
+            self.measure()
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(f"{config.name} can't see photos of {size} pixels: {error}") from error
+
+    def measure(self) -> None:
+        """Set width, grid and cells."""
+        measure(self)
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -75,20 +92,37 @@ class TransformersEncoder(Encoder):
 
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, D, rows, columns]."""
-        hidden: Tensor = self.network(pixel_values=images).last_hidden_state
-        return grid_of(hidden, images.shape[-1], self.network.config)
+        return grid_of(self.hidden(images), images.shape[-1], self.patch)
+
+    def hidden(self, images: Tensor) -> Tensor:
+        """The last hidden state: a map [B, D, rows, columns], or tokens [B, N, D]."""
+        hidden: Tensor = self.network(pixel_values=images, **self.options).last_hidden_state
+        return hidden
 
 
-def grid_of(hidden: Tensor, size: int, settings: Any) -> Tensor:
-    """A backbone's last hidden state of photos of `size` pixels -> [B, D, rows, columns]."""
+def other_size(network: nn.Module, size: int) -> dict[str, bool]:
+    """What makes a network see photos of another size than it was trained on, if it must be told."""
+    flexible = "interpolate_pos_encoding" in signature(network.forward).parameters
+    other = getattr(network.config, "image_size", size) not in (size, [size, size], (size, size))
+    return {"interpolate_pos_encoding": True} if flexible and other else {}
+
+
+def patch_of(settings: Any) -> int | None:
+    """The pixels of a patch's side, where patches stay as they are: Swin and the like, with depths, merge them."""
+    patch = getattr(settings, "patch_size", None)
+    return patch if isinstance(patch, int) and not hasattr(settings, "depths") else None
+
+
+def grid_of(hidden: Tensor, size: int, patch: int | None) -> Tensor:
+    """The last hidden state of photos of `size` pixels, of patches of so many -> [B, D, rows, columns]."""
     if hidden.ndim == 4:
         return hidden
-    patch = getattr(settings, "patch_size", None)
-    cells = (size // patch) ** 2 if isinstance(patch, int) else hidden.shape[1]
-    if cells > hidden.shape[1]:  # Swin: the patches were merged on the way, and no other token was added
-        cells = hidden.shape[1]
+    tokens = hidden.shape[1]
+    cells = (size // patch) ** 2 if patch else tokens
+    if cells > tokens:  # ViT-MAE hides three of four
+        raise ValueError("it leaves patches out.")
     side = isqrt(cells)
-    grid = hidden[:, hidden.shape[1] - cells :]  # [B, N, D]
+    grid = hidden[:, tokens - side * side :]  # [B, N, D]
     return grid.transpose(1, 2).reshape(len(grid), -1, side, side)
 
 
@@ -108,20 +142,42 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
     auto: Any = transformers.AutoModel
     with quiet():
         if published:
-            network = _from_hub(
+            network, read = _from_hub(
                 config.name,
-                lambda where, **how: auto.from_pretrained(where, config=settings, dtype=torch.float32, **how),
+                lambda where, **how: auto.from_pretrained(
+                    where, config=settings, output_loading_info=True, **float32(), **how
+                ),
             )
+            missing = sorted(name for name in read["missing_keys"] if UNUSED.isdisjoint(name.split(".")))
+            counted = [name for name in missing if name.endswith(COUNTED)]
+            if counted:  # version 5 wrote the folder, and version 4 leaves these as the memory was
+                own = auto.from_config(settings, **float32()).state_dict()
+                network.load_state_dict({name: own[name] for name in counted}, strict=False)
+            lacking = [name for name in missing if name not in counted]
+            if lacking:
+                raise BundleError(
+                    f"{config.name} holds no weights called {lacking[0]}.",
+                    "If a newer transformers wrote it, set encoder.weights to its model.safetensors.",
+                )
         else:
-            network = auto.from_config(settings, dtype=torch.float32)
+            network = auto.from_config(settings, **float32())
     pooler = getattr(network, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
         network.pooler = None  # unused here, and random where the checkpoint has none
     if pretrained and config.weights not in ("pretrained", "random"):
         path = Path(config.weights)
         weights = read_weights(path)
-        load_weights(network, transformers_names(weights) if "conv1.weight" in weights else weights, path)
+        weights = transformers_names(weights) if "conv1.weight" in weights else own_names(network, weights)
+        load_weights(network, weights, path)
     return TransformersEncoder(config, network)
+
+
+def _under_own_names(encoder: TransformersEncoder, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before `encoder` loads a state dict of ours, which another version of transformers may have named."""
+    start = f"{prefix}network."
+    found = {name.removeprefix(start): weights.pop(name) for name in list(weights) if name.startswith(start)}
+    if found:
+        weights |= {start + name: tensor for name, tensor in own_names(encoder.network, found).items()}
 
 
 def _parameter_count(modules: list[nn.Module]) -> int:
@@ -135,6 +191,11 @@ def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConf
     settings, preprocessing = config.architecture, config.preprocessing
     if settings is None:
         settings = architecture(depth) if own and depth is not None else _published_settings(config.name)
+    if str(settings.get("model_type")).startswith("siglip2"):
+        raise UsageError(
+            f"{config.name} is a NaFlex model, which reads rows of patches and no square photos.",
+            "Use a SigLIP 2 of one size, such as google/siglip2-base-patch16-224.",
+        )
     if preprocessing is None:
         preprocessing = PREPROCESSING if own else _published_preprocessing(config.name)
     if config.size is not None:
@@ -217,25 +278,12 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
     try:
         return load(where)
     except (OSError, ValueError) as error:
+        if "mobileclip" in where.lower():
+            raise BundleError(
+                f"The encoder {where} is no model of transformers: MobileCLIP is one of timm.", MOBILECLIP
+            ) from error
         raise BundleError(
             f"The encoder {where} is no folder of a transformers model, is not in the local Hugging Face "
             "cache, and can't be had from the hub.",
             "Check the name and the connection, or use efficientnet_lite2, which needs neither.",
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No report of the classifier's and the text half's weights, which are left out on purpose."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()

@@ -34,7 +34,7 @@ class PretrainedConfig(LayerConfig):
     layers: int = Field(12, gt=0, description="layers over the words")
     image: Literal["cross", "prefix"] = Field("cross", description="how words look at the image's cells")
     prefix_causal: bool = Field(False, description="cells of a prefix see only those before them")
-    prefix_positions: int = Field(0, ge=0, description="cells of a prefix that have a learned position; 0: they have none")
+    prefix_positions: int = Field(0, ge=0, description="how many cells of a prefix have learned positions")
     projection: Literal["none", "linear", "linear_norm"] = Field(
         "none", description="what brings the image's cells to the layers' width"
     )
@@ -154,7 +154,8 @@ class PretrainedDecoder(Decoder):
                 heard, alpha = attend_to_both(query, *image, *words)
                 x = layer.hear(x, heard.transpose(1, 2))
             else:
-                heard = attend(query.flatten(0, 1)[:, :, None], *(each.flatten(0, 1) for each in words))
+                past_key, past_value = (each.flatten(0, 1) for each in words)
+                heard = attend(query.flatten(0, 1)[:, :, None], past_key, past_value)
                 x, asked = layer.look(layer.hear(x, heard.view_as(query).transpose(1, 2)), *image)
             x = layer.feed(x)
         if self.config.before_grid is None:

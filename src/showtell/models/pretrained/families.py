@@ -131,8 +131,8 @@ def vision_encoder_decoder(model: Any, unk: int | None) -> Captioner:
         options["max_positions"] -= unused(text)
     else:
         raise BundleError(
-            f"This model writes with {text.model_type}, and of encoder-decoders showtell reads GPT-2, BERT and RoBERTa.",
-            "Caption with a model in docs/pretrained.md.",
+            f"This model writes with {text.model_type}, and showtell knows GPT-2, BERT and RoBERTa.",
+            "Take a model that docs/pretrained.md names.",
         )
     if hasattr(model, "enc_to_dec_proj"):
         options["projection"] = "linear"

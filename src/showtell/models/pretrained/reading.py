@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from tokenizers import processors
 
 from showtell.errors import BundleError, DataError, needs
 from showtell.files import read_json
 from showtell.models.encoders.captioner_vision import PREFIX, CaptionerVisionConfig, settings_of, shapes_of
-from showtell.models.encoders.transformers_backbone import preprocessing_of, quiet
+from showtell.models.encoders.transformers_backbone import preprocessing_of
+from showtell.models.encoders.transformers_names import float32, quiet
 from showtell.models.pretrained.families import FAMILIES, Captioner, captioner_of
 from showtell.search.options import MOST, SearchOptions
 from showtell.tokenizer import SPECIALS, Tokenizer
@@ -62,7 +62,7 @@ def read_captioner(folder: Path, name: str) -> Read:
     with quiet():
         try:
             model = getattr(library, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype="float32"
+                folder, local_files_only=True, use_safetensors=True, **float32()
             )
             words = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # whatever damaged files do to their readers
@@ -145,7 +145,9 @@ def tokenizer_of(words: Any, parts: Captioner, size: int, name: str) -> Tokenize
     table = json.loads(words.backend_tokenizer.to_str())
     vocabulary = table["model"].get("vocab")
     if table["model"]["type"] not in ("WordPiece", "BPE") or not isinstance(vocabulary, dict):
-        raise BundleError(f"The tokenizer of {name} is a {table['model']['type']}, and showtell reads WordPiece and BPE.")
+        raise BundleError(
+            f"The tokenizer of {name} is a {table['model']['type']}, and showtell reads WordPiece and BPE."
+        )
     names = {id: piece for piece, id in vocabulary.items()}
     names |= {token["id"]: token["content"] for token in table["added_tokens"]}
     first = len(SPECIALS)
