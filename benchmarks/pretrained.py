@@ -45,7 +45,8 @@ def write_blip(folder: Path) -> None:
     words = [f"word{n}" for n in range(PIECES - len(special))]
     (folder / "vocab.txt").write_text("\n".join([*special, *words]) + "\n")
     table = BertWordPieceTokenizer(str(folder / "vocab.txt"))
-    transformers.PreTrainedTokenizerFast(
+    library: Any = transformers
+    library.PreTrainedTokenizerFast(
         tokenizer_object=table._tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
     processor = {"size": {"height": 384, "width": 384}, "resample": 3}
@@ -152,7 +153,8 @@ def main() -> None:
         images = np.random.default_rng(0).normal(size=(arguments.photos, 3, 384, 384)).astype(np.float32)
         export(load_bundle(folder), exported)
         export(load_bundle(folder), rounded, calibration=images[:16])
-        model = transformers.BlipForConditionalGeneration.from_pretrained(folder).eval()
+        model: Any = transformers.BlipForConditionalGeneration.from_pretrained(folder)
+        model.eval()
         ours = {
             "PyTorch": load(folder),
             "ONNX Runtime": load(exported, engine="onnx"),

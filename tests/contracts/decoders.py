@@ -40,9 +40,7 @@ def small_decoders(side: int) -> dict[str, DecoderConfig]:
             "transformer", encode_size=side, norm="pre", activation="gelu", positions="rotary"
         ),
         "transformer, learned positions": small("transformer", encode_size=side, positions="learned"),
-        "pretrained, GPT-2": small(
-            "pretrained", norm="pre", activation="gelu_tanh", projection="linear", last_norm=True
-        ),
+        "pretrained, GPT-2": small("pretrained", norm="pre", projection="linear", last_norm=True),
         "pretrained, GIT": small(
             "pretrained", image="prefix", projection="linear_norm", embedding_norm=True, tied=False
         ),

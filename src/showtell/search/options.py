@@ -111,9 +111,7 @@ class SearchOptions:
         served=(0, 10),
     )
     like_generate: bool = option(
-        False,
-        "Let the beam's captions end as the generate of transformers does; slower, and seldom better.",
-        mode="beam",
+        False, "End captions when the generate of transformers would: slower, and seldom better.", mode="beam"
     )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
     num: int = option(

@@ -66,7 +66,7 @@ class Queries(nn.Module):
         settings = Blip2QFormerConfig(**(config.queries or {}))
         self.vision_model = vision
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_queries, settings.hidden_size))
-        self.qformer = Blip2QFormerModel._from_config(settings)
+        self.qformer = Blip2QFormerModel._from_config(settings)  # type: ignore[no-untyped-call]
         self.language_projection = nn.Linear(settings.hidden_size, config.projected)
 
     @property

@@ -70,6 +70,7 @@ def read_captioner(folder: Path, name: str) -> Read:
             raise BundleError(f"{name} can't be read: {reason}.", "Copy the model folder again.") from error
     parts = captioner_of(model.eval(), words.unk_token_id)
     vision = vision_config(parts, model, folder, name)
+    assert vision.preprocessing is not None
     hidden, grid = shapes_of(vision, vision.preprocessing.size)
     decoder = parts.config
     if decoder.before_grid is not None:
@@ -101,7 +102,7 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
             "num_queries": parts.vision.query_tokens.shape[1],
             "projected": parts.config.width,
         }
-    found = next((read_json(folder / file) for file in PROCESSORS if (folder / file).is_file()), {})
+    found: dict[str, Any] = next((read_json(folder / file) for file in PROCESSORS if (folder / file).is_file()), {})
     return CaptionerVisionConfig(
         name=f"{PREFIX}{name.removeprefix(PREFIX)}",
         preprocessing=preprocessing_of(found.get("image_processor", found), name),
