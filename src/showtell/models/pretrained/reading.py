@@ -101,7 +101,7 @@ def read_captioner(folder: Path, name: str) -> Read:
     weights = {f"decoder.{key}": tensor for key, tensor in parts.weights.items()}
     weights |= {f"encoder.network.{key}": tensor for key, tensor in vision_weights(parts.vision).items()}
     config = {
-        "name": Path(name.removeprefix(PREFIX)).name,
+        "name": Path(own_name(name)).name,
         "about": f"{name}, trained elsewhere and published for transformers.",
         "preprocessing": vision.preprocessing.model_dump(),
         "encoder": vision.model_dump(mode="json"),
@@ -112,6 +112,11 @@ def read_captioner(folder: Path, name: str) -> Read:
     }
     size = len(parts.weights["embedding.weight"])
     return Read(config, tokenizer_of(words, parts, size, name), {k: w.detach().numpy() for k, w in weights.items()})
+
+
+def own_name(name: str) -> str:
+    """A captioner's name without what says that it is on the Hub."""
+    return name.removeprefix("hub:").removeprefix(PREFIX)
 
 
 def settings_in(file: Path) -> dict[str, Any]:
@@ -198,7 +203,7 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
     except BundleError as error:
         raise BundleError(error.problem, f"Say a square in {file}.") from None
     return CaptionerVisionConfig(
-        name=f"{PREFIX}{name.removeprefix(PREFIX)}",
+        name=f"{PREFIX}{own_name(name)}",
         preprocessing=preprocessing,
         architecture=settings_of(backbone),
         **of_queries,
