@@ -174,7 +174,7 @@ def model_with(weights: dict[str, Tensor], kind: Any, published: dict[str, Any],
         **float32(),
     )
     lacking = sorted(key for key in read["missing_keys"] if UNUSED.isdisjoint(key.split(".")))
-    lacking += [key for key, *_ in read["mismatched_keys"]]
+    lacking += sorted(key for key, *_ in read["mismatched_keys"])
     if lacking:
         raise BundleError(f"{name} has no weights {lacking[0]} of the size that its config.json says.", COPY)
     return model.eval()
