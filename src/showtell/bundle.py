@@ -43,6 +43,8 @@ CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safet
 ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
 ONNX_WEIGHTS, TRAINABLE = "weights.bin", "trainable.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS, TRAINABLE)
+READ = (*FILES, *hub.TRANSFORMERS_FILES)
+"""Patterns of the names of all files that are read of a model, also of one of transformers."""
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "everyday"  # the shipped model that captions when none is named
 
@@ -154,7 +156,7 @@ def load_bundle(where: str | Path) -> Bundle:
         MissingExtraError: it is on the Hub, and `huggingface_hub` is not installed.
     """
     if isinstance(where, str) and where.startswith(hub.PREFIXES):
-        folder, commit = hub.fetch_model(where, (*FILES, *hub.TRANSFORMERS_FILES), partial(_check_config, where))
+        folder, commit = hub.fetch_model(where, READ, partial(_check_config, where))
         bundle = _bundle_in(folder, where)
         assert bundle is not None  # `fetch_model` found a config.json
         training = {**bundle.config.training, "hub": commit}

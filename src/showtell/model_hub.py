@@ -60,7 +60,7 @@ class HubName:
         return f"{self.prefix}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
-def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], None]) -> tuple[Path, str]:
+def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object]) -> tuple[Path, str]:
     """The folder in the cache that holds the model, and its name with the commit that it is.
 
     A commit that is in the cache is used without asking; other revisions are looked up each time, and where the

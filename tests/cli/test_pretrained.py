@@ -171,7 +171,11 @@ def test_models_together_and_their_mean(place, models, capsys):
 
 def test_a_cluster_gets_its_files(place, models):
     """A worker unpacks them, and reads the same model from them."""
-    (folder,) = _unpacked(model_files([models / "git"]), place)
+    shutil.copytree(models / "git", "git")
+    Path("git/pytorch_model.bin").write_bytes(b"the same weights, and as large")
+    files = model_files([Path("git")])
+    assert "pytorch_model.bin" not in files[0]
+    (folder,) = _unpacked(files, place)
     captioner = showtell.load(folder, threads=1, engine="torch")
     shutil.rmtree(folder)  # as a worker does
     assert captioner("photos/0.png")[0].text == showtell.load(models / "git")("photos/0.png")[0].text
