@@ -371,9 +371,10 @@ def load(
     """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
 
     Args:
-        model: the folder, the name of a shipped model, or `hub:org/name[@revision]`; several are models that caption
-            as one, their next words' probabilities averaged, and searched as the first one says; None is the shipped
-            `everyday`.
+        model: the folder, the name of a shipped model, `hub:org/name[@revision]`, or `hf:org/name` for a captioner
+            of transformers (BLIP, GIT, ViT-GPT2, BLIP-2; a folder of `save_pretrained` does, too); several are models
+            that caption as one, their next words' probabilities averaged, and searched as the first one says; None is
+            the shipped `everyday`.
         threads: that an exported model spreads one operation over; None is one for each core, which answers
             soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: that runs an exported model: ONNX Runtime (`onnx`), or OpenVINO, in bfloat16 where the processor has

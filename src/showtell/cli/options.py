@@ -34,7 +34,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder of a model or training run, a shipped model's name, or hub:ORG/NAME\\[@REVISION]; "
+        help="Folder of a model or training run, a shipped model's name, hub:ORG/NAME\\[@REVISION], or "
+        "hf:ORG/NAME for a captioner of transformers; "
         "repeated, models that caption as one.",
     ),
 ]
