@@ -31,7 +31,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="what the trained model is called")
-    encoder: EncoderConfig = Field(description="the image encoder; leave it and the decoder out for start_from's")
+    encoder: EncoderConfig = Field(
+        description="the image encoder; with start_from its name and the decoder's may be left out"
+    )
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
     data: tuple[str, ...] = Field(
         (), description="data sets, each a SPEC, if the command names none; the first one's dev images choose the model"
@@ -131,15 +133,17 @@ def with_settings(data: dict[str, Any], settings: Sequence[str]) -> dict[str, An
 def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key.
 
-    Encoder and decoder may be left out where it starts from a model: they are that model's, and so is its search.
+    Where it starts from a model and names no encoder and no decoder, they are that model's, but for what the recipe
+    says of them; and so is the search.
 
     Raises:
         BundleError: there is no such model.
     """
-    start = data.get("start_from")
-    if isinstance(start, str) and not {"encoder", "decoder"} & data.keys():
+    start, parts = data.get("start_from"), [data.get("encoder", {}), data.get("decoder", {})]
+    if isinstance(start, str) and all(isinstance(part, dict) and "name" not in part for part in parts):
         config = load_bundle(start).config
-        data = {"encoder": config.encoder, "decoder": config.decoder, "search": asdict(config.search), **data}
+        own = {"encoder": config.encoder | parts[0], "decoder": config.decoder | parts[1]}
+        data = {"search": asdict(config.search), **data, **own}
     try:
         recipe = Recipe.model_validate(data)
         if wrong := list(_booleans_as_numbers(data, recipe.model_dump(mode="json"))):
