@@ -49,15 +49,15 @@ def adapted(model: CaptioningModel, rank: int, layers: int | None) -> Captioning
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [
-        f"{name}.{part}"
+        f"decoder.{name}.{part}"
         for name, layer in last_layers(model.decoder, layers)
         for part, module in layer.named_modules()
         if isinstance(module, nn.Linear)
     ]
     shared = {id(tensor): tensor for tensor in (*model.decoder.parameters(), *model.decoder.buffers())}
-    decoder = deepcopy(model.decoder, shared)  # the modules, not their tensors
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=names), decoder)
-    return CaptioningModel(model.encoder, decoder)
+    tuned = CaptioningModel(model.encoder, deepcopy(model.decoder, shared))  # the modules, not their tensors
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=names), tuned)
+    return tuned
 
 
 def merged(model: CaptioningModel) -> CaptioningModel:
