@@ -17,8 +17,8 @@ from showtell.models.pretrained.decoder import PretrainedConfig
 from showtell.tokenizer import SPECIALS
 
 Names = Mapping[str, tuple[str, ...]]
-NEVER = -1e9
-"""The output bias of an id that can't be said."""
+NEVER = -100.0
+"""The output bias of an id that can't be said. Much lower it would be all of the loss where labels are smoothed."""
 
 BERT: Names = {
     "query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
