@@ -91,7 +91,7 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     if minutes is not None:
         epochs = max(1, min(epochs, int((60 * minutes - once) / each)))
     seconds = once + epochs * each
-    model, most = FROM_SCRATCH, MOST_WORDS
+    model, most = FROM_SCRATCH, math.inf
     if bundle is not None:
         config = bundle.config
         model = {
@@ -100,7 +100,7 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
             "search": asdict(config.search),
             "start_from": start,
         }
-        most = config.decoder.get("max_positions", MOST_WORDS + 1) - 1  # <start> has a position, too
+        most = config.decoder.get("max_positions", math.inf) - 1  # <start> has a position, too
     stage: dict[str, Any] = {
         "kind": "cross_entropy",
         "epochs": epochs,
