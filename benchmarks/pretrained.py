@@ -5,9 +5,9 @@
     python benchmarks/pretrained.py --sizes          # what each model needs, by arithmetic alone
 
 The model is BLIP-base: a ViT-B/16 that sees 384 pixels (577 cells), and 12 layers of BERT. Rules hold every caption to
-`STEPS` pieces, so that all do the same number of steps. The photos are noise: what they show costs nothing. The decoder's
-batch of 16 is what was seen of 4 photos, 4 times. The peak of memory is a fresh process's that loads the model and
-captions that batch; at most 4 photos are encoded together, as ONNX Runtime does in showtell.
+`STEPS` pieces, so that all do the same number of steps. The photos are noise: what they show costs nothing. The
+decoder's batch of 16 is what was seen of 4 photos, 4 times. The peak of memory is a fresh process's that loads the
+model and captions that batch; photos are encoded 4 at a time, as ONNX Runtime does in showtell.
 
 The floor is arithmetic: the products of the ViT and of the decoder's steps at the speed of a large product of matrices
 on this machine, with nothing lost on the way.
