@@ -45,7 +45,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="X",
-        help=f"Leave out captions that are less sure; 0 none. Where texts are written into files {GUESS}, else 0.",
+        help=f"Leave out captions that are less sure; 0 none. The default is {GUESS} where texts are written into files, else 0.",
     ),
 ]
 BatchSize = Annotated[

@@ -230,7 +230,7 @@ def caption_all(
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
-            f"The same command {'without --explain ' if explanations else ''}and --resume goes on."
+            f"The same command {'without --explain ' if explanations else ''}with --resume continues."
             if bar
             else "With -o FILE, --resume could go on.",
         ) from None

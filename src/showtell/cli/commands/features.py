@@ -85,7 +85,7 @@ def features(
                 with progress_bar("encoding", to_do) as advance:
                     fill(writer, examples, network, batch_size=batch_size, advance=advance)
     except KeyboardInterrupt:
-        raise Interrupted("Stopped by Ctrl-C; the same command goes on where it was.") from None
+        raise Interrupted("Stopped by Ctrl-C. The same command continues where it stopped.") from None
     seconds = time.monotonic() - begun
     cache = FeatureCache.open(out)
     tell(*cache.unreadable.values())
