@@ -25,7 +25,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/train.stamp
-	$(PIP) --editable '.[train,demo,encoders,tables,heif,meteor,export,openvino,serve,metadata,alt,hub,bulk,shards,datasets,languages,dev]'
+	$(PIP) --editable '.[train,demo,encoders,lora,tables,heif,meteor,export,openvino,serve,metadata,alt,hub,bulk,shards,datasets,languages,dev]'
 	touch $@
 
 benchmarks: $(VENV)/dev.stamp

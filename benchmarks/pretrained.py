@@ -1,7 +1,8 @@
 """BLIP of its real size with random weights: showtell beside transformers' `generate`, in one process.
 
-    python benchmarks/pretrained.py                  # 64 photos, beam 5: half an hour on two cores
+    python benchmarks/pretrained.py                  # 64 photos, beam 5: 20 minutes on two cores
     python benchmarks/pretrained.py --photos 16
+    python benchmarks/pretrained.py --sizes          # what each model needs, by arithmetic alone
 
 The model is BLIP-base: a ViT-B/16 that sees 384 pixels (577 cells), and 12 layers of BERT. Rules hold every caption to
 `STEPS` pieces, so that all do the same number of steps. The photos are noise: what they show costs nothing. The peak of
@@ -25,7 +26,7 @@ import torch
 from timing import median_seconds, product_speed
 
 from showtell.bundle import load_bundle
-from showtell.captioner import Captioner, load
+from showtell.captioner import EngineName, load
 from showtell.export.graphs import export
 from showtell.search import search
 
@@ -53,78 +54,83 @@ def write_blip(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
-def by_generate(model: Any, images: torch.Tensor, batch: int) -> Callable[[], object]:
-    """What transformers does for all images."""
+class Theirs:
+    """BLIP as transformers runs it: `generate` is these two, one after the other."""
 
-    def run() -> None:
-        with torch.inference_mode():
-            for first in range(0, len(images), batch):
-                model.generate(
-                    pixel_values=images[first : first + batch],
-                    num_beams=BEAM,
-                    do_sample=False,
-                    min_new_tokens=STEPS,
-                    max_new_tokens=STEPS,
-                )
+    def __init__(self, folder: Path) -> None:
+        import transformers
 
-    return run
+        self.model: Any = transformers.BlipForConditionalGeneration.from_pretrained(folder)
+        self.model.train(False)
 
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        """Photos -> the ViT's tokens `[B, N, D]`."""
+        cells: torch.Tensor = self.model.vision_model(pixel_values=torch.from_numpy(images))[0]
+        return cells
 
-def by_showtell(captioner: Captioner, images: np.ndarray, batch: int) -> Callable[[], object]:
-    """What showtell does for all images."""
-    options = captioner.options(beam=BEAM, min_words=STEPS - 1, max_words=STEPS - 1)
-
-    def run() -> None:
-        for first in range(0, len(images), batch):
-            memory = captioner.engine.encode(images[first : first + batch])
-            search(captioner.engine, memory, options, captioner.tokenizer)
-
-    return run
-
-
-def encoding(model: Any, images: torch.Tensor) -> Callable[[], object]:
-    """The ViT alone, as transformers runs it."""
-
-    def run() -> None:
-        with torch.inference_mode():
-            for first in range(0, len(images), 16):
-                model.vision_model(pixel_values=images[first : first + 16])
-
-    return run
+    @torch.inference_mode()
+    def decode(self, cells: torch.Tensor) -> object:
+        """Captions of what was seen."""
+        config = self.model.config.text_config
+        return self.model.text_decoder.generate(
+            input_ids=torch.full((len(cells), 1), config.bos_token_id),
+            eos_token_id=config.sep_token_id,
+            pad_token_id=config.pad_token_id,
+            encoder_hidden_states=cells,
+            encoder_attention_mask=torch.ones(cells.shape[:2], dtype=torch.long),
+            num_beams=BEAM,
+            do_sample=False,
+            min_new_tokens=STEPS,
+            max_new_tokens=STEPS,
+        )
 
 
-def encoding_ours(captioner: Captioner, images: np.ndarray) -> Callable[[], object]:
-    """The ViT alone, and the keys and values of what it saw."""
+class Ours:
+    """The same model in showtell; what is encoded is the keys and values of all layers."""
 
-    def run() -> None:
-        for first in range(0, len(images), 16):
-            captioner.engine.encode(images[first : first + 16])
+    def __init__(self, folder: Path, engine: EngineName) -> None:
+        self.captioner = load(folder, engine=engine)
+        self.options = self.captioner.options(beam=BEAM, min_words=STEPS - 1, max_words=STEPS - 1)
 
-    return run
+    def encode(self, images: np.ndarray) -> Any:
+        return self.captioner.engine.encode(images)
+
+    def decode(self, memory: Any) -> object:
+        return search(self.captioner.engine, memory, self.options, self.captioner.tokenizer)
+
+
+def loaded(folder: Path, engine: EngineName | None) -> Theirs | Ours:
+    """The model of a folder, run by an engine of ours; by transformers if there is none."""
+    return Theirs(folder) if engine is None else Ours(folder, engine)
+
+
+def measured(model: Theirs | Ours, images: np.ndarray) -> tuple[Callable[[], object], ...]:
+    """Encode all photos, and decode what was seen of them in batches of 1 and of 16."""
+    batches = [images[first : first + 16] for first in range(0, len(images), 16)]
+    seen = {16: [model.encode(batch) for batch in batches[:1]], 1: [model.encode(images[:1])]}
+    return (
+        lambda: [model.encode(batch) for batch in batches],
+        *(lambda size=size: [model.decode(each) for each in seen[size]] for size in (1, 16)),
+    )
 
 
 PEAK = """
 import resource, sys
 sys.path.insert(0, {here!r})
 import numpy as np
+from pathlib import Path
+import pretrained
 images = np.random.default_rng(0).normal(size=(16, 3, 384, 384)).astype("float32")
-if {kind!r} == "generate":
-    import pretrained, torch, transformers
-    model = transformers.BlipForConditionalGeneration.from_pretrained({folder!r}).eval()
-    pretrained.by_generate(model, torch.from_numpy(images), 16)()
-else:
-    import showtell
-    from showtell.search import search
-    captioner = showtell.load({folder!r}, engine={kind!r})
-    options = captioner.options(beam=5, min_words=11, max_words=11)
-    search(captioner.engine, captioner.engine.encode(images), options, captioner.tokenizer)
+model = pretrained.loaded(Path({folder!r}), {engine!r})
+model.decode(model.encode(images))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 """
 
 
-def peak_gb(kind: str, folder: Path) -> float:
+def peak_gb(folder: Path, engine: EngineName | None) -> float:
     """The most memory that a fresh process takes for a batch of 16, in GB."""
-    code = PEAK.format(here=str(Path(__file__).parent), kind=kind, folder=str(folder))
+    code = PEAK.format(here=str(Path(__file__).parent), folder=str(folder), engine=engine)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -139,48 +145,98 @@ def floor_seconds() -> tuple[float, float]:
     return 2 * (vision + keys) / speed, 2 * step * BEAM * STEPS / speed
 
 
+def vit_products(vision: Any) -> tuple[int, int]:
+    """A ViT's tokens, and the multiplications that a photo takes."""
+    cells, width = (vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size
+    layer = cells * (4 * width**2 + 2 * width * vision.intermediate_size) + 2 * cells**2 * width
+    return cells, vision.num_hidden_layers * layer + (cells - 1) * 3 * vision.patch_size**2 * width
+
+
+def sizes() -> None:
+    """Print what each model needs: parameters, memory, and multiplications and additions of a photo."""
+    import transformers
+
+    library: Any = transformers
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    opt = {"model_type": "opt", "hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "vocab_size": 50304}
+    opt |= {"num_attention_heads": 32, "word_embed_proj_dim": 2560}
+    gpt2 = library.GPT2Config(add_cross_attention=True, is_decoder=True)
+    both = library.VisionEncoderDecoderConfig.from_encoder_decoder_configs(library.ViTConfig(), gpt2)
+    text = 4 * 768**2 + 2 * 768 * 3072  # a layer of BERT or GPT-2, a token
+    models = {
+        "BLIP base": library.BlipForConditionalGeneration(library.BlipConfig()),
+        "BLIP large": library.BlipForConditionalGeneration(
+            library.BlipConfig(vision_config=large, text_config={"encoder_hidden_size": 1024})
+        ),
+        "GIT base": library.GitForCausalLM(library.GitConfig()),
+        "GIT large": library.GitForCausalLM(library.GitConfig(vision_config={**large, "patch_size": 14})),
+        "ViT-GPT2": library.VisionEncoderDecoderModel(both),
+        "BLIP-2, OPT 2.7B": library.Blip2ForConditionalGeneration(library.Blip2Config(text_config=opt)),
+    }
+    print("| model | parameters, millions | weights, GB | encoder, 10^9 | decoder, 10^9 | seconds at 100 x 10^9 |")
+    print("|---|---|---|---|---|---|")
+    for name, model in models.items():
+        cells, photo = vit_products(getattr(model.config, "vision_config", None) or model.config.encoder)
+        width = (getattr(model.config, "vision_config", None) or model.config.encoder).hidden_size
+        if name.startswith("BLIP-2"):
+            layer = 4 * 2560**2 + 2 * 2560 * 10240
+            photo += 12 * 32 * text + 6 * 2 * cells * width * 768 + 32 * 32 * layer
+            word = 32 * (layer + 2 * 32 * 2560) + 2560 * 50304
+        elif name.startswith("GIT"):
+            photo += 6 * (cells * text + 2 * cells**2 * 768) + cells * width * 768
+            word = 6 * (text + 2 * cells * 768) + 768 * PIECES
+        else:
+            photo += 12 * 2 * cells * width * 768
+            word = 12 * (text + 2 * 768**2 + 2 * cells * 768) + 768 * model.get_input_embeddings().num_embeddings
+        word *= BEAM * STEPS
+        number = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"| {name} | {number / 1e6:,.0f} | {4 * number / 1e9:.1f} | {2 * photo / 1e9:.0f} | {2 * word / 1e9:.0f} "
+            f"| {2 * (photo + word) / 1e11:.1f} |"
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--keep", metavar="DIR", help="leave the models there, for the next run")
     arguments = parser.parse_args()
-    import transformers
-
+    if arguments.sizes:
+        with torch.device("meta"):
+            return sizes()
+    images = np.random.default_rng(0).normal(size=(arguments.photos, 3, 384, 384)).astype(np.float32)
     with tempfile.TemporaryDirectory() as place:
-        folder, exported, rounded = (Path(place) / name for name in ("blip", "onnx", "int8"))
-        write_blip(folder)
-        images = np.random.default_rng(0).normal(size=(arguments.photos, 3, 384, 384)).astype(np.float32)
-        export(load_bundle(folder), exported)
-        export(load_bundle(folder), rounded, calibration=images[:16])
-        model: Any = transformers.BlipForConditionalGeneration.from_pretrained(folder)
-        model.eval()
-        ours = {
-            "PyTorch": load(folder),
-            "ONNX Runtime": load(exported, engine="onnx"),
-            "ONNX Runtime, int8": load(rounded, engine="onnx"),
+        folder, exported, rounded = (Path(arguments.keep or place) / name for name in ("blip", "onnx", "int8"))
+        if not folder.exists():
+            write_blip(folder)
+        if not exported.exists():
+            export(load_bundle(folder), exported)
+        if not rounded.exists():
+            export(load_bundle(folder), rounded, calibration=images[:16])
+        models: dict[str, tuple[Path, EngineName | None]] = {
+            "`generate`": (folder, None),
+            "PyTorch": (folder, "torch"),
+            "ONNX Runtime": (exported, "onnx"),
+            "ONNX Runtime, int8": (rounded, "onnx"),
+            "OpenVINO, bfloat16": (exported, "openvino"),
         }
-        works = {"generate": {batch: by_generate(model, torch.from_numpy(images), batch) for batch in (1, 16)}}
-        works |= {name: {batch: by_showtell(one, images, batch) for batch in (1, 16)} for name, one in ours.items()}
-        encoders = {"generate": encoding(model, torch.from_numpy(images))}
-        encoders |= {name: encoding_ours(one, images) for name, one in ours.items()}
-        every = [*encoders.values(), *(work for of_batch in works.values() for work in of_batch.values())]
-        seconds = [each / arguments.photos for each in median_seconds(every, arguments.runs)]
-        of_encoders = dict(zip(encoders, seconds, strict=False))
-        rest = iter(seconds[len(encoders) :])
-        whole = {name: {batch: next(rest) for batch in of_batch} for name, of_batch in works.items()}
-        peaks = {"generate": peak_gb("generate", folder), "PyTorch": peak_gb("torch", folder)}
-        peaks |= {"ONNX Runtime": peak_gb("onnx", exported), "ONNX Runtime, int8": peak_gb("onnx", rounded)}
-    print(f"ms a photo, beam {BEAM}, {STEPS} steps; batches of 1 and 16\n")
-    print("| | batch 1 | batch 16 | encoder | decoder | whole, times generate | decoder, times | peak GB |")
+        runs = [run for where, engine in models.values() for run in measured(loaded(where, engine), images)]
+        seconds = iter(median_seconds(runs, arguments.runs))
+        peaks = [peak_gb(where, engine) for where, engine in models.values()]
+    print(f"ms a photo, {arguments.photos} photos, beam {BEAM}, {STEPS} steps\n")
+    print("| | encoder | decoder, batch 1 | decoder, batch 16 | whole, batch 16 | decoder x | whole x | peak GB |")
     print("|---|---|---|---|---|---|---|---|")
-    base = whole["generate"][16] - of_encoders["generate"]
-    for name, of_batch in whole.items():
-        decoder = of_batch[16] - of_encoders[name]
+    first: tuple[float, float] | None = None
+    for name, peak in zip(models, peaks, strict=True):
+        encoder, alone, decoder = next(seconds) / arguments.photos, next(seconds), next(seconds) / 16
+        whole = encoder + decoder
+        first = first or (decoder, whole)
         print(
-            f"| {name} | {1e3 * of_batch[1]:.0f} | {1e3 * of_batch[16]:.0f} | {1e3 * of_encoders[name]:.0f} "
-            f"| {1e3 * decoder:.0f} | {whole['generate'][16] / of_batch[16]:.2f} | {base / decoder:.2f} "
-            f"| {peaks[name]:.1f} |"
+            f"| {name} | {1e3 * encoder:.0f} | {1e3 * alone:.0f} | {1e3 * decoder:.0f} | {1e3 * whole:.0f} "
+            f"| {first[0] / decoder:.1f} | {first[1] / whole:.2f} | {peak:.1f} |"
         )
     vision, steps = floor_seconds()
     print(f"\nfloor: encoder {1e3 * vision:.0f} ms, decoder {1e3 * steps:.0f} ms a photo")

@@ -43,6 +43,8 @@ CONFIG, TOKENIZER, WEIGHTS, CARD = "config.json", "tokenizer.json", "model.safet
 ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "decoder_step.onnx"
 ONNX_WEIGHTS, TRAINABLE = "weights.bin", "trainable.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS, TRAINABLE)
+READ = (*FILES, *hub.TRANSFORMERS_FILES)
+"""Patterns of the names of all files that are read of a model, also of one of transformers."""
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "everyday"  # the shipped model that captions when none is named
 
@@ -154,7 +156,7 @@ def load_bundle(where: str | Path) -> Bundle:
         MissingExtraError: it is on the Hub, and `huggingface_hub` is not installed.
     """
     if isinstance(where, str) and where.startswith(hub.PREFIXES):
-        folder, commit = hub.fetch_model(where, (*FILES, *hub.TRANSFORMERS_FILES))
+        folder, commit = hub.fetch_model(where, READ, partial(_check_config, where))
         bundle = _bundle_in(folder, where)
         assert bundle is not None  # `fetch_model` found a config.json
         training = {**bundle.config.training, "hub": commit}
@@ -175,13 +177,28 @@ def load_bundle(where: str | Path) -> Bundle:
 def _bundle_in(folder: Path, name: str) -> Bundle | None:
     if not (folder / CONFIG).is_file():
         return None
-    values = _read_json(folder / CONFIG)
-    if "model_type" in values and "format_version" not in values:
-        with needs("train,encoders", f"The captioner {name}"):
-            from showtell.models.pretrained.reading import read_captioner
+    if (config := _check_config(name, folder)) is None:
+        from showtell.models.pretrained.reading import read_captioner
+
         read = read_captioner(folder, name)
         return Bundle(folder, BundleConfig(**read.config), read.tokenizer, read.weights)
-    return Bundle(folder, _read_config(folder / CONFIG, values), Tokenizer.load(folder / TOKENIZER))
+    return Bundle(folder, config, Tokenizer.load(folder / TOKENIZER))
+
+
+def _check_config(name: str, folder: Path) -> BundleConfig | None:
+    """The config in a folder; None of a captioner of transformers, which only reading it whole tells.
+
+    Raises:
+        BundleError: it is damaged, or of a model that showtell can't read.
+        MissingExtraError: it is such a captioner, and transformers is not installed.
+    """
+    values = _read_json(folder / CONFIG)
+    if "format_version" in values or not values.keys() & {"model_type", "architectures"}:
+        return _read_config(folder / CONFIG, values)
+    with needs("train,encoders", f"The captioner {name}"):
+        from showtell.models.pretrained.reading import check_kind
+    check_kind(values, name)
+    return None
 
 
 def check_replaceable(path: Path, *, means: bool = False) -> None:

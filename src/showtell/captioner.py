@@ -371,9 +371,10 @@ def load(
     """Load a captioner: a model folder, a training run, a model of the Hub, or the model that ships with the package.
 
     Args:
-        model: the folder, the name of a shipped model, or `hub:org/name[@revision]`. Several models caption as an
-            ensemble: the probabilities of the next word are averaged, and the first model has the search options.
-            None is `everyday`, which ships with the package.
+        model: the folder, the name of a shipped model, `hub:org/name[@revision]`, or `hf:org/name` for a captioner of
+            transformers (BLIP, GIT, ViT-GPT2, BLIP-2), which may also be a folder of `save_pretrained`. Several models
+            caption as an ensemble: the probabilities of the next word are averaged, and the first model has the search
+            options. None is `everyday`, which ships with the package.
         threads: how many threads compute one operation of an exported model. None is one for each core, which is
             fastest for a single image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: what runs an exported model. `onnx` is ONNX Runtime. `openvino` is OpenVINO, in bfloat16 if the

@@ -9,7 +9,7 @@ so nothing that runs code arrives.
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class HubName:
         return f"{self.prefix}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
-def fetch_model(where: str, files: Sequence[str]) -> tuple[Path, str]:
+def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object]) -> tuple[Path, str]:
     """The folder in the cache that holds the model, and its name with the commit that it is.
 
     A commit that is in the cache is used without asking; other revisions are looked up each time, and where the
@@ -69,6 +69,7 @@ def fetch_model(where: str, files: Sequence[str]) -> tuple[Path, str]:
     Args:
         where: `hub:org/name[@revision]`.
         files: names of the files that a model folder may have.
+        check: given a folder with config.json, raises where the rest, which may be many gigabytes, is not wanted.
 
     Raises:
         UsageError: `where` is no such name.
@@ -84,7 +85,9 @@ def fetch_model(where: str, files: Sequence[str]) -> tuple[Path, str]:
         except errors.LocalEntryNotFoundError:
             pass  # then it is fetched
     try:
-        api.model_info(name.repo, revision=name.revision, timeout=TIMEOUT)
+        commit = api.model_info(name.repo, revision=name.revision, timeout=TIMEOUT).sha
+        first = {**wanted, "revision": commit, "allow_patterns": ["config.json"]}
+        check(_model_in(api.snapshot_download(name.repo, **first), name)[0])
         folder = api.snapshot_download(name.repo, **wanted)
     except (errors.HTTPError, OSError, ValueError) as error:
         if (problem := _problem(error, name, api.endpoint, errors)) is not None:

@@ -126,9 +126,9 @@ class Tokenizer:
         """The table with further words behind its own: those of the captions that it lacks, if frequent enough.
 
         What a word is follows the captions where they are in another language than English, or the config says it.
-        With BPE it is the table itself, whose pieces spell what they can.
+        Of pieces (`in_pieces`) it is the table itself, which spells what it can.
         """
-        if self._mark:
+        if self.in_pieces:
             return self
         words = self
         told = config.language is not None or config.lowercase is not None
@@ -144,6 +144,11 @@ class Tokenizer:
         table = json.loads(words.to_json())
         table["model"]["vocab"] |= {word: len(self) + place for place, word in enumerate(new)}
         return Tokenizer.from_json(json.dumps(table))
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether ids are pieces of words (BPE, WordPiece), so that a word may be several."""
+        return self._borrowed or bool(self._mark)
 
     def __len__(self) -> int:
         return self._table.get_vocab_size()

@@ -142,11 +142,14 @@ def documented_values() -> list[tuple[str, str]]:
     return values + [(places[key], choice) for key, choice in choices if key in places.keys() - {"name", "kind"}]
 
 
+CAPTIONER = "'hf:org/name', architecture: {}"
+
+
 @pytest.mark.parametrize(("key", "value"), documented_values())
 def test_what_is_documented_can_be_written_so(key: str, value: str, minimal: Path) -> None:
     """In some recipe that has the key: those of encoders, decoders and stages belong to some of them."""
     refused = []
-    for encoder in ("efficientnet_lite0", "timm:resnet18", "google/vit-base-patch16-224"):
+    for encoder in ("efficientnet_lite0", "timm:resnet18", "google/vit-base-patch16-224", CAPTIONER):
         for decoder in DECODERS:
             for kind in ("cross_entropy", "self_critical"):
                 parts = [f"encoder={{name: {encoder}}}", f"decoder={{name: {decoder}}}", f"stages=[{{kind: {kind}}}]"]

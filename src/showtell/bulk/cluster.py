@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from showtell.bulk.captioning import PartCaptioner
 from showtell.bulk.results import Results
+from showtell.bundle import READ
 from showtell.captioner import EngineName, load
 from showtell.errors import ShowtellError, UsageError, needs
 from showtell.search.options import SearchOptions
@@ -141,8 +143,15 @@ class Worker:
 
 
 def model_files(folders: Sequence[Path]) -> ModelFiles:
-    """The files of models on this machine's disk."""
-    return [{file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()} for folder in folders]
+    """The files of models on this machine's disk, without what else is there: pickles of the same weights."""
+    return [
+        {
+            file.name: file.read_bytes()
+            for file in sorted(folder.iterdir())
+            if file.is_file() and any(fnmatch(file.name, pattern) for pattern in READ)
+        }
+        for folder in folders
+    ]
 
 
 def _unpacked(models: ModelFiles, folder: Path) -> list[Path]:

@@ -34,7 +34,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder of a model or training run, a shipped model's name, or hub:ORG/NAME\\[@REVISION]; "
+        help="Folder of a model or training run, a shipped model's name, hub:ORG/NAME\\[@REVISION], or "
+        "hf:ORG/NAME for a captioner of transformers; "
         "repeated, models that caption as one.",
     ),
 ]
@@ -45,7 +46,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="X",
-        help=f"Leave out captions that are less sure; 0 none. The default is {GUESS} where texts are written into files, else 0.",
+        help=f"Leave out captions that are less sure. By default {GUESS} where texts are written into files, else 0.",
     ),
 ]
 BatchSize = Annotated[

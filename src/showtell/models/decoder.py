@@ -65,6 +65,8 @@ class Decoder(nn.Module, ABC):
     config: DecoderConfig
     attends_in_training: ClassVar[bool] = False
     """Whether `forced` returns attention, which a loss may weigh."""
+    layered: ClassVar[bool] = False
+    """Whether it is made of `DecoderLayer`s (`transformer.py`), of which the last, or adapters, may learn alone."""
 
     @property
     def max_words(self) -> int | None:

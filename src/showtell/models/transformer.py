@@ -19,7 +19,7 @@ resizing, R any number of rows, t the words so far, and d = E / heads.
 """
 
 import math
-from typing import Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -174,6 +174,7 @@ class Transformer(Decoder):
     """
 
     config: TransformerConfig
+    layered: ClassVar[bool] = True
 
     def __init__(self, config: TransformerConfig, feature_width: int, vocabulary: int) -> None:
         super().__init__()

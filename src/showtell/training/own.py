@@ -4,13 +4,16 @@ Tried with 20, 80 and 320 photos of daily life and a start that knows Flickr8k: 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from showtell.bundle import load_bundle
+from showtell.bundle import Bundle, load_bundle
 from showtell.data.dataset import Dataset
 from showtell.languages import words_of
+from showtell.tokenizer import TokenizerConfig
 from showtell.training.recipe import Recipe, parse_recipe
 
 FROM_SCRATCH: dict[str, Any] = {
@@ -30,8 +33,23 @@ LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of those to le
 STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
 NEW_WORDS = 5  # times as fast as the rest all words' rows learn: those that the start lacks stand in few captions
 FEWEST_FOR_ENCODER = 3_000  # photos: with 850 nothing was won, with 7,500 seven points
-# Seconds on two cores, per photo: an encoder's pass; a step on cached features; one on live photos; a validation.
-ENCODED, STEPPED, LIVE, VALIDATED = 0.02, 0.05, 0.1, 0.02
+RANK, LAST_LAYERS = 16, 4  # what learns of a captioner of transformers: adapters of that rank, or so many layers
+POSITIONS = 150  # of five captions' words, and the image's cells: what all of such a decoder's weights meet, about
+PRODUCTS = 4e10  # multiplications a second on two cores
+
+
+class Seconds(NamedTuple):
+    """What a photo takes on two cores."""
+
+    encoded: float
+    stepped: float
+    """On cached features."""
+    live: float
+    """A step of the encoder, too."""
+    validated: float
+
+
+USUAL = Seconds(encoded=0.02, stepped=0.05, live=0.1, validated=0.02)
 
 
 @dataclass(frozen=True)
@@ -59,53 +77,93 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
         DataError: the data set lacks a split.
     """
     train, dev = dataset.split("train"), dataset.split("dev")
-    photos, captions = len(train), sum(len(example.captions) for example in train)
-    words = sorted(len(words_of(caption)) for example in train for caption in example.captions)
-    longest = min(words[int(LONGEST * (len(words) - 1))], MOST_WORDS)
+    bundle = None if start is None else load_bundle(start)
+    captions = [caption for example in train for caption in example.captions]
+    photos, lengths = len(train), sorted(lengths_of(captions, bundle))
+    longest = min(lengths[int(LONGEST * (len(lengths) - 1))], MOST_WORDS)
     batch = min(20, max(4, photos // 4))
     steps = math.ceil(photos / batch)
     epochs = max(FEWEST_PASSES, math.ceil(STEPS / steps))
     epochs = epochs if start else max(2 * FEWEST_PASSES, math.ceil(10 * STEPS / steps))
-    once = (photos * 2 + len(dev)) * ENCODED
-    each = photos * STEPPED + len(dev) * VALIDATED
+    seconds_of = seconds_with(bundle)
+    once = (photos * 2 + len(dev)) * seconds_of.encoded
+    each = photos * seconds_of.stepped + len(dev) * seconds_of.validated
     if minutes is not None:
         epochs = max(1, min(epochs, int((60 * minutes - once) / each)))
     seconds = once + epochs * each
-    model = FROM_SCRATCH
-    if start is not None:
-        config = load_bundle(start).config
+    model, most = FROM_SCRATCH, MOST_WORDS
+    if bundle is not None:
+        config = bundle.config
         model = {
             "encoder": config.encoder,
             "decoder": config.decoder,
             "search": asdict(config.search),
             "start_from": start,
         }
+        most = config.decoder.get("max_positions", MOST_WORDS + 1) - 1  # <start> has a position, too
     stage: dict[str, Any] = {
         "kind": "cross_entropy",
         "epochs": epochs,
         "batch_images": batch,
-        "learning_rate": 5e-4 if start else 1.5e-3,
-        "words_learning_rate": NEW_WORDS * 5e-4 if start else None,
+        **learning(bundle),
         "weight_decay": 0.05,
         "augmentation": {"flip": 0.5},
     }
     stages = [stage]
-    live = photos * LIVE + len(dev) * (ENCODED + VALIDATED)
-    if photos >= FEWEST_FOR_ENCODER and (minutes is None or seconds + live <= 60 * minutes):
+    live = photos * seconds_of.live + len(dev) * (seconds_of.encoded + seconds_of.validated)
+    enough = photos >= FEWEST_FOR_ENCODER and not is_from_elsewhere(bundle)
+    if enough and (minutes is None or seconds + live <= 60 * minutes):
         passes = 4 if minutes is None else max(1, min(4, int((60 * minutes - seconds) / live)))
         changes = {"flip": 0.5, "crop": 0.6, "colour": 0.2}
         stages.append(
             {**stage, "epochs": passes, "encoder_stages": 9, "encoder_learning_rate": 1e-4, "augmentation": changes}
         )
         seconds += passes * live
-    search = {**model["search"], "max_words": max(model["search"]["max_words"], longest)}
+    search = {**model["search"], "max_words": min(most, max(model["search"]["max_words"], longest))}
     settings = {"name": name, **model, "search": search, "stages": stages, "start_counts": start is not None}
-    recipe = parse_recipe({**settings, "max_words": max(40, longest)}, f"The plan for {name}")
+    recipe = parse_recipe({**settings, "max_words": min(most, max(40, longest))}, f"The plan for {name}")
     begins = f"It starts from {Path(start).name}" if start else "It starts from nothing"
     then = ", then the encoder too" if len(stages) > 1 else ""
+    how = " with LoRA" if "lora" in stage else " in its last layers" if "decoder_layers" in stage else ""
     about = max(1, round(seconds / 60))
     said = (
-        f"{photos:,} photos with {captions:,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
-        f"learns for {epochs} passes{then}: about {about} minute{'s' * (about > 1)} on two cores."
+        f"{photos:,} photos with {len(captions):,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
+        f"learns for {epochs} passes{how}{then}: about {about} minute{'s' * (about > 1)} on two cores."
     )
     return Plan(recipe, seconds / 60, said)
+
+
+def is_from_elsewhere(bundle: Bundle | None) -> bool:
+    """Whether it is a captioner of transformers, or was one before it was fine-tuned."""
+    return bundle is not None and bundle.config.decoder.get("name") == "pretrained"
+
+
+def lengths_of(captions: Sequence[str], bundle: Bundle | None) -> list[int]:
+    """How many words each caption has, or how many pieces that a start knows."""
+    if bundle is None:
+        return [len(words_of(caption)) for caption in captions]
+    tokenizer = bundle.tokenizer.grown(captions, TokenizerConfig())
+    return [len(ids) - 2 for ids in tokenizer.encode_batch(captions)]
+
+
+def learning(bundle: Bundle | None) -> dict[str, Any]:
+    """What learns, and how fast: keys of a stage."""
+    if bundle is None:
+        return {"learning_rate": 1.5e-3}
+    if not is_from_elsewhere(bundle):
+        return {"learning_rate": 5e-4, "words_learning_rate": NEW_WORDS * 5e-4}
+    if find_spec("peft") is not None:
+        return {"learning_rate": 1e-4, "lora": RANK}
+    return {"learning_rate": 3e-5, "decoder_layers": min(LAST_LAYERS, bundle.config.decoder["layers"])}
+
+
+def seconds_with(bundle: Bundle | None) -> Seconds:
+    """What a photo takes: as usual, or by the number of weights where those are many."""
+    if bundle is None or not is_from_elsewhere(bundle):
+        return USUAL
+    sizes = {"encoder": 0, "decoder": 0}
+    for name, weight in bundle.weights().items():
+        sizes[name.partition(".")[0]] += weight.size
+    encoded = sizes["encoder"] * math.prod(bundle.config.grid) / PRODUCTS
+    forward = sizes["decoder"] * POSITIONS / PRODUCTS
+    return Seconds(encoded, 2 * forward, 3 * encoded + 2 * forward, 2 * forward)

@@ -4,12 +4,14 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from showtell.bundle import load_bundle
 from showtell.errors import DataError, UsageError
 from showtell.files import read_text
 from showtell.models.captioning_model import AnyDecoderConfig, decoder_class
@@ -29,7 +31,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="what the trained model is called")
-    encoder: EncoderConfig = Field(description="the image encoder")
+    encoder: EncoderConfig = Field(
+        description="the image encoder; with start_from its name and the decoder's may be left out"
+    )
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
     data: tuple[str, ...] = Field(
         (),
@@ -82,6 +86,14 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _layers_are_there(self) -> Self:
+        for number, stage in enumerate(self.stages):
+            key = "lora" if stage.lora else "decoder_layers" if stage.decoder_layers else None
+            if key and not decoder_class(self.decoder.name).layered:
+                raise ValueError(f"stages.{number}.{key}: {self.decoder.name} has no Transformer layers; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _attention_is_there(self) -> Self:
         """A weight that would change nothing is a mistake."""
         for number, stage in enumerate(self.stages):
@@ -122,7 +134,19 @@ def with_settings(data: dict[str, Any], settings: Sequence[str]) -> dict[str, An
 
 
 def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
-    """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key."""
+    """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key.
+
+    Where it starts from a model and names no encoder and no decoder, they are that model's, but for what the recipe
+    says of them; and so is the search.
+
+    Raises:
+        BundleError: there is no such model.
+    """
+    start, parts = data.get("start_from"), [data.get("encoder", {}), data.get("decoder", {})]
+    if isinstance(start, str) and all(isinstance(part, dict) and "name" not in part for part in parts):
+        config = load_bundle(start).config
+        own = {"encoder": config.encoder | parts[0], "decoder": config.decoder | parts[1]}
+        data = {"search": asdict(config.search), **data, **own}
     try:
         recipe = Recipe.model_validate(data)
         if wrong := list(_booleans_as_numbers(data, recipe.model_dump(mode="json"))):

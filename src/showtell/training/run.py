@@ -29,6 +29,7 @@ from showtell.metrics.tokens import tokens_of
 from showtell.models.captioning_model import CaptioningModel, build_model
 from showtell.tokenizer import Tokenizer
 from showtell.training import checkpoint, processes
+from showtell.training.adapters import check_installed
 from showtell.training.events import Encoding, Event, Note
 from showtell.training.inputs.augmentation import mirror_image, mirrored
 from showtell.training.inputs.batches import Ids
@@ -105,6 +106,8 @@ def set_up(
             tokens_of([], recipe.tokenizer.language or language_of(captions_of(of_dataset)))
         if any(stage.encoder_stages for stage in recipe.stages):
             refuse_stream(train_examples)
+        if any(stage.lora for stage in recipe.stages):
+            check_installed()
         language = recipe.tokenizer.language or language_of(captions_of(train_examples))
         tokenizer, model, known = starting_point(recipe, train_examples, language)
         made_of = {
@@ -231,6 +234,9 @@ def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: i
     """What people should know of the words, where training starts from a model that knew so many."""
     ids = Counter(word for of_image in captions for caption in of_image for word in caption)
     unknown = ids[tokenizer.unk] / max(1, ids.total() - ids[tokenizer.start] - ids[tokenizer.end])
+    if tokenizer.in_pieces:
+        note = f"{start_from} spells words with its {known:,} pieces, and learns no new ones."
+        return f"{note} {unknown:.1%} of the training captions it can't spell, and leaves out." if unknown else note
     note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} new ones."
     if unknown:
         note += f" {unknown:.1%} of the words in the training captions are too rare, and are left out."

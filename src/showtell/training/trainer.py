@@ -43,6 +43,7 @@ from showtell.metrics.table import RANKED_BY, rank_of
 from showtell.models.captioning_model import CaptioningModel
 from showtell.pages.training import write_report
 from showtell.training import checkpoint, processes
+from showtell.training.adapters import adapted, merged
 from showtell.training.epoch_end import add_validation, best_epochs, end_epoch, end_with_mean
 from showtell.training.events import Epoch, Event, Note
 from showtell.training.inputs.batches import epoch_of_batches, images_of_epoch
@@ -136,11 +137,15 @@ class Learner:
         model, stage = run.model, run.stage
         if run.state.stage and not restore:
             model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
+        model.zero_grad()  # of a stage before, in which other parts may have learnt
+        if stage.lora:
+            model = adapted(model, stage.lora, stage.decoder_layers)
+            processes.same_weights(model)  # each has drawn its own
         optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(run.tokenizer)), fused=True)
         average = AveragedModel(model, multi_avg_fn=stage.average_into) if stage.average else None
         if restore:
             checkpoint.restore_tensors(run.checkpoint, model, optimizer, average)
-        self.model, self.average = model, average
+        self.model, self.average, self.has_adapters = model, average, stage.lora > 0
         # Mixed precision without a wrapper: gradients are added in `processes`.
         self.trained = run.accelerator.prepare_model(model, evaluation_mode=True)
         self.optimizer = run.accelerator.prepare_optimizer(optimizer)
@@ -148,8 +153,9 @@ class Learner:
 
     @property
     def averaged(self) -> CaptioningModel:
-        """The model of the moving average, where the stage keeps one: it is what validation sees."""
-        return self.model if self.average is None else cast(CaptioningModel, self.average.module)
+        """What validation sees: the model of the moving average, where the stage keeps one, in plain weights."""
+        model = self.model if self.average is None else cast(CaptioningModel, self.average.module)
+        return merged(model) if self.has_adapters else model
 
     def save(self, run: Run) -> None:
         """Write the checkpoint, which is the main process's to write."""

@@ -14,7 +14,7 @@ from showtell.cli.scores import calibration_lines
 from showtell.confidence import FEWEST, RIGHT, rarity_of
 from showtell.data import joined
 from showtell.data import load as load_data
-from showtell.errors import DataError
+from showtell.errors import DataError, UsageError
 from showtell.metrics.calibration import calibration
 from showtell.metrics.report import score
 from showtell.metrics.table import RANKED_BY
@@ -35,6 +35,11 @@ def calibrate(
 ) -> None:
     """Fit the confidence of a model's captions to people's captions, and store it in the model's folder."""
     bundle = load_bundle(model)
+    if bundle.converted is not None:
+        raise UsageError(
+            f"{model} is a model of transformers, whose config.json has no place for its confidence.",
+            "Calibrate an export of it: showtell export MODEL --out DIR.",
+        )
     captioner = load(model, engine=engine)
     dataset = joined([load_data(spec) for spec in data])
     examples = dataset.split(split)

@@ -60,8 +60,8 @@ def description(bundle: Bundle) -> list[str]:
 
 
 def settings(values: dict[str, Any]) -> str:
-    """A config on one line; what is not set is left out."""
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+    """A config on one line; what is not set, and whole configs in it, are left out: --json has them."""
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value and not isinstance(value, dict))
 
 
 def file_sizes(folder: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 from showtell import model_hub as hub
 from showtell.bundle import CARD, FILES, BundleConfig, load_bundle
 from showtell.cli.progress import tell
+from showtell.errors import UsageError
 from showtell.files import read_text
 
 app = typer.Typer()
@@ -31,6 +32,11 @@ def push(
 ) -> None:
     """Put a model folder on the Hugging Face Hub, its card with it."""
     bundle = load_bundle(model)
+    if bundle.converted is not None:
+        raise UsageError(
+            f"{model} is a model of transformers, and showtell pushes models of its own.",
+            "Push it with 'hf upload ORG/NAME DIR', or an export of it: showtell export MODEL --out DIR.",
+        )
     card_file = bundle.path / CARD
     card = read_text(card_file) if card_file.exists() else f"# {bundle.config.name}\n"
     said = {name: value for name, value in (("license", license), ("datasets", datasets)) if value}

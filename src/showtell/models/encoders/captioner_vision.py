@@ -29,7 +29,7 @@ OWN = {"blip_vision_model": "BlipVision", "git_vision_model": "GitVision", "blip
 class CaptionerVisionConfig(TransformersConfig):
     """The image half of a captioner; it follows from the model that was loaded."""
 
-    architecture: dict[str, Any] = Field(description="The backbone's settings in transformers.")
+    architecture: dict[str, Any] = Field({}, description="The backbone's settings in transformers.")
     queries: dict[str, Any] | None = Field(None, description="Settings of BLIP-2's Q-Former; none: there is no such.")
     num_queries: int = Field(0, ge=0, description="How many queries BLIP-2 has.")
     projected: int = Field(0, ge=0, description="Width of what BLIP-2's words look at.")
@@ -86,12 +86,12 @@ def build_captioner_vision(config: CaptionerVisionConfig, pretrained: bool) -> C
 
     Raises:
         MissingExtraError: transformers is not installed.
-        UsageError: its weights are asked for.
+        UsageError: its weights are asked for, or its settings are missing.
     """
-    if pretrained and config.weights == "pretrained":
+    if not config.architecture or (pretrained and config.weights == "pretrained"):
         raise UsageError(
-            f"The encoder {config.name} is half of a captioner, and its weights come with the whole.",
-            f"Start from it: start_from: {config.name}.",
+            f"The encoder {config.name} is half of a captioner, and comes with the whole.",
+            f"Start from the captioner, in a recipe: start_from: {config.name}.",
         )
     with needs("encoders", f"The encoder {config.name}"):
         import transformers  # noqa: F401

@@ -13,7 +13,7 @@ here E is the width of a layer, M the cells that the words look at, d = E / head
 """
 
 import math
-from typing import Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -63,6 +63,7 @@ class PretrainedDecoder(Decoder):
     """
 
     config: PretrainedConfig
+    layered: ClassVar[bool] = True
 
     def __init__(self, config: PretrainedConfig, feature_width: int, vocabulary: int) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ from showtell.models.pretrained.decoder import PretrainedConfig
 from showtell.tokenizer import SPECIALS
 
 Names = Mapping[str, tuple[str, ...]]
-NEVER = -1e9
-"""The output bias of an id that can't be said."""
+NEVER = -100.0
+"""The output bias of an id that can't be said. Much lower it would be all of the loss where labels are smoothed."""
 
 BERT: Names = {
     "query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -125,15 +125,10 @@ def vision_encoder_decoder(model: Any, unk: int | None) -> Captioner:
     text, weights = model.config.decoder, model.decoder.state_dict()
     if text.model_type == "gpt2":
         options, found = gpt2_options(text), gpt2_weights(weights)
-    elif text.model_type in ("bert", "roberta"):
+    else:
         options = bert_options(text)
         found = bert_weights(weights, f"{text.model_type}.", options["layers"], unused(text)) | head_of(weights)
         options["max_positions"] -= unused(text)
-    else:
-        raise BundleError(
-            f"This model writes with {text.model_type}, and showtell knows GPT-2, BERT and RoBERTa.",
-            "Take a model that docs/pretrained.md names.",
-        )
     if hasattr(model, "enc_to_dec_proj"):
         options["projection"] = "linear"
         found |= {f"projection.{part}": getattr(model.enc_to_dec_proj, part) for part in ("weight", "bias")}
@@ -145,11 +140,6 @@ def vision_encoder_decoder(model: Any, unk: int | None) -> Captioner:
 def blip2(model: Any, unk: int | None) -> Captioner:
     """BLIP-2 (Li et al. 2023) with OPT: a few queries about the image stand before the words of a language model."""
     text = model.config.text_config
-    if text.model_type != "opt":
-        raise BundleError(
-            f"This BLIP-2 writes with {text.model_type}, and showtell reads those that write with OPT.",
-            "Caption with Salesforce/blip2-opt-2.7b.",
-        )
     if text.word_embed_proj_dim != text.hidden_size or not text.do_layer_norm_before or not text.enable_bias:
         raise BundleError("This BLIP-2 has an OPT of a kind that showtell can't read.", "Take one with OPT-2.7b.")
     weights = model.language_model.state_dict()
@@ -188,6 +178,11 @@ FAMILIES: dict[str, Callable[[Any, int | None], Captioner]] = {
     "Blip2ForConditionalGeneration": blip2,
 }
 """By the class of transformers that a model's config.json names under `architectures`."""
+WRITERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "VisionEncoderDecoderModel": ("decoder", ("gpt2", "bert", "roberta")),
+    "Blip2ForConditionalGeneration": ("text_config", ("opt",)),
+}
+"""Where config.json describes the half that writes, if there are several kinds, and those that showtell reads."""
 
 
 # -------------------------------------------------------------------- parts

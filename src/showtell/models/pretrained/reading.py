@@ -2,21 +2,26 @@
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from tokenizers import processors
+from torch import Tensor
 
 from showtell.errors import BundleError, DataError, needs
 from showtell.files import read_json
 from showtell.models.encoders.captioner_vision import PREFIX, CaptionerVisionConfig, settings_of, shapes_of
-from showtell.models.encoders.transformers_backbone import preprocessing_of
+from showtell.models.encoders.transformers_backbone import UNUSED, preprocessing_of
 from showtell.models.encoders.transformers_names import float32, quiet
-from showtell.models.pretrained.families import FAMILIES, Captioner, captioner_of
+from showtell.models.pretrained.families import FAMILIES, WRITERS, Captioner, captioner_of
 from showtell.search.options import MOST, SearchOptions
 from showtell.tokenizer import SPECIALS, Tokenizer
 
+WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+TABLES = ("tokenizer.json", "vocab.txt", "vocab.json")  # one of them holds the words
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+COPY = "Copy the model folder again."
 MAX_WORDS = 30  # pieces; what a model's own settings say is often 20, with a prompt in it
 
 
@@ -27,6 +32,28 @@ class Read(NamedTuple):
     """Fields of `bundle.BundleConfig`."""
     tokenizer: Tokenizer
     weights: dict[str, NDArray[Any]]
+
+
+def check_kind(published: dict[str, Any], name: str) -> str:
+    """The class of transformers that a config.json names.
+
+    Raises:
+        BundleError: showtell reads no such captioner.
+    """
+    kinds = published.get("architectures")
+    kind = str(kinds[0]) if isinstance(kinds, list) and kinds else f"model of type {published.get('model_type')}"
+    if kind not in FAMILIES:
+        raise BundleError(f"{name} is a {kind}, which showtell can't read.", f"It reads {', '.join(FAMILIES)}.")
+    half, writers = WRITERS.get(kind, ("", ()))
+    writer = (published.get(half) or {}).get("model_type", *writers[:1])
+    if writers and writer not in writers:
+        raise BundleError(
+            f"{name} is a {kind} that writes with {writer}, which showtell can't read.",
+            f"It reads those that write with {', '.join(writers)}.",
+        )
+    if "quantization_config" in published:
+        raise BundleError(f"The weights of {name} are quantised.", "Take the model in float32 or float16.")
+    return kind
 
 
 def read_captioner(folder: Path, name: str) -> Read:
@@ -43,32 +70,28 @@ def read_captioner(folder: Path, name: str) -> Read:
     with needs("train,encoders", f"The captioner {name}"):
         import transformers
     library: Any = transformers
-    try:
-        published = read_json(folder / "config.json")
-    except DataError as error:
-        raise BundleError(error.problem, "Copy the model folder again.") from None
-    kind = next(iter(published.get("architectures") or ()), None) or f"model_type {published.get('model_type')}"
-    if kind not in FAMILIES:
+    published = settings_in(folder / "config.json")
+    kind = getattr(library, check_kind(published, name))
+    stored = stored_weights(folder, name)
+    if not any((folder / file).is_file() for file in TABLES):
         raise BundleError(
-            f"{name} is a {kind}, and showtell knows no such captioner.",
-            f"It knows {', '.join(FAMILIES)}: see docs/pretrained.md.",
-        )
-    if not any(folder.glob("model*.safetensors")):
-        raise BundleError(
-            f"{name} holds no model.safetensors, and showtell reads weights from no other kind of file.",
-            "Name a revision that has it (on the Hub often @refs/pr/1), or write it with transformers: "
-            "model.save_pretrained(DIR).",
+            f"{name} holds no tokenizer.json.", "Write it with transformers: tokenizer.save_pretrained(DIR)."
         )
     with quiet():
         try:
-            model = getattr(library, kind).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **float32()
-            )
-            words = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = model_with(stored, kind, published, name)
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = library.GenerationConfig.from_pretrained(folder, local_files_only=True)
+            # Without False, transformers asks whether it may run a program that the folder holds.
+            words = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except BundleError:
+            raise
         except Exception as error:  # whatever damaged files do to their readers
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
-            raise BundleError(f"{name} can't be read: {reason}.", "Copy the model folder again.") from error
-    parts = captioner_of(model.eval(), words.unk_token_id)
+            reason = shorten(str(error).strip().partition("\n")[0].rstrip("."), 200)
+            raise BundleError(
+                f"{name} can't be read: {reason}.", "It may be damaged, or of a newer transformers."
+            ) from error
+    parts = captioner_of(model, words.unk_token_id)
     vision = vision_config(parts, model, folder, name)
     assert vision.preprocessing is not None
     hidden, grid = shapes_of(vision, vision.preprocessing.size)
@@ -78,7 +101,7 @@ def read_captioner(folder: Path, name: str) -> Read:
     weights = {f"decoder.{key}": tensor for key, tensor in parts.weights.items()}
     weights |= {f"encoder.network.{key}": tensor for key, tensor in vision_weights(parts.vision).items()}
     config = {
-        "name": Path(name.removeprefix(PREFIX)).name,
+        "name": Path(own_name(name)).name,
         "about": f"{name}, trained elsewhere and published for transformers.",
         "preprocessing": vision.preprocessing.model_dump(),
         "encoder": vision.model_dump(mode="json"),
@@ -89,6 +112,72 @@ def read_captioner(folder: Path, name: str) -> Read:
     }
     size = len(parts.weights["embedding.weight"])
     return Read(config, tokenizer_of(words, parts, size, name), {k: w.detach().numpy() for k, w in weights.items()})
+
+
+def own_name(name: str) -> str:
+    """A captioner's name without what says that it is on the Hub."""
+    return name.removeprefix("hub:").removeprefix(PREFIX)
+
+
+def settings_in(file: Path) -> dict[str, Any]:
+    """What a file of settings holds. Raises BundleError."""
+    try:
+        values = read_json(file)
+    except DataError as error:
+        raise BundleError(error.problem, COPY) from None
+    if not isinstance(values, dict):
+        raise BundleError(f"{file} holds no settings.", COPY)
+    return values
+
+
+def stored_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """The weights by transformers' names, read here: transformers unpickles what a folder's index or config.json names.
+
+    Raises:
+        BundleError: there are none, or a file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file():
+        if not (folder / SHARDS).is_file():
+            raise BundleError(
+                f"{name} holds no {WEIGHTS}, and showtell reads weights from no other kind of file.",
+                "Name a revision that has it (on the Hub often @refs/pr/1), or write it with transformers: "
+                "model.save_pretrained(DIR).",
+            )
+        table = settings_in(folder / SHARDS).get("weight_map")
+        files = sorted({Path(str(file)).name for file in table.values()}) if isinstance(table, dict) else []
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            weights |= load_file(folder / file)
+        except (OSError, SafetensorError) as error:
+            raise BundleError(f"The weights {folder / file} can't be read: {error}.", COPY) from None
+    return weights
+
+
+def model_with(weights: dict[str, Tensor], kind: Any, published: dict[str, Any], name: str) -> Any:
+    """The model of a class of transformers that has these weights.
+
+    Raises:
+        BundleError: they are not those of the model that config.json describes.
+    """
+    model, read = kind.from_pretrained(
+        None,
+        config=kind.config_class.from_dict(published),
+        state_dict=weights,
+        attn_implementation="eager",  # config.json may name one on the Hub, which is a program
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **float32(),
+    )
+    lacking = sorted(key for key in read["missing_keys"] if UNUSED.isdisjoint(key.split(".")))
+    lacking += sorted(key for key, *_ in read["mismatched_keys"])
+    if lacking:
+        raise BundleError(f"{name} has no weights {lacking[0]} of the size that its config.json says.", COPY)
+    return model.eval()
 
 
 def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> CaptionerVisionConfig:
@@ -102,10 +191,20 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
             "num_queries": parts.vision.query_tokens.shape[1],
             "projected": parts.config.width,
         }
-    found: dict[str, Any] = next((read_json(folder / file) for file in PROCESSORS if (folder / file).is_file()), {})
+    file = next((folder / file for file in PROCESSORS if (folder / file).is_file()), None)
+    if file is None:
+        raise BundleError(
+            f"{name} holds no {PROCESSORS[0]}, which says how photos are resized.",
+            "Write it with transformers: processor.save_pretrained(DIR).",
+        )
+    found = settings_in(file)
+    try:
+        preprocessing = preprocessing_of(found.get("image_processor", found), name)
+    except BundleError as error:
+        raise BundleError(error.problem, f"Say a square in {file}.") from None
     return CaptionerVisionConfig(
-        name=f"{PREFIX}{name.removeprefix(PREFIX)}",
-        preprocessing=preprocessing_of(found.get("image_processor", found), name),
+        name=f"{PREFIX}{own_name(name)}",
+        preprocessing=preprocessing,
         architecture=settings_of(backbone),
         **of_queries,
     )

@@ -159,7 +159,8 @@ def fingerprint(encoder: Encoder) -> str:
     """
     config = encoder.config.model_dump(mode="json", exclude={"name", "weights", "preprocessing", "stages"})
     for key in ("transformers_version", "_name_or_path"):
-        (config.get("architecture") or {}).pop(key, None)
+        for part in ("architecture", "queries"):
+            (config.get(part) or {}).pop(key, None)
     digest = hashlib.sha256()
     digest.update(json.dumps([config, encoder.preprocessing.model_dump(mode="json")], sort_keys=True).encode())
     for name, tensor in sorted(encoder.state_dict().items()):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from showtell.models.captioning_model import CaptioningModel
 from showtell.tokenizer import Tokenizer
+from showtell.training.adapters import last_layers
 from showtell.training.inputs.augmentation import Augmentation
 from showtell.training.inputs.batches import Batch, Ids
 
@@ -56,6 +57,17 @@ class Stage(BaseModel, ABC):
         gt=0,
         description="highest learning rate of the words' embeddings and output weights; by default that of the decoder",
     )
+    decoder_layers: int | None = Field(
+        None,
+        gt=0,
+        description="how many of a Transformer decoder's last layers learn, and nothing else of it; all of it if none",
+    )
+    lora: int = Field(
+        0,
+        ge=0,
+        description="rank of the adapters (LoRA) that learn beside the weights of those layers, in their place; 0: "
+        "none, the weights themselves learn",
+    )
     encoder_stages: int = Field(
         0, ge=0, description="how many of the encoder's last stages are trained; 0 uses cached features"
     )
@@ -83,6 +95,13 @@ class Stage(BaseModel, ABC):
                 "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
                 "or flip alone, for which mirrored photos are cached too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_learn(self) -> Self:
+        if self.words_learning_rate is not None and (self.lora or self.decoder_layers):
+            key = "lora" if self.lora else "decoder_layers"
+            raise ValueError(f"words_learning_rate: with {key} the tables of words do not learn; leave one of them out")
         return self
 
     @field_validator("best_epochs")
@@ -132,11 +151,20 @@ def parameter_groups(model: CaptioningModel, stage: Stage, vocabulary: int) -> l
     Matrices have weight decay, biases and gains none. Tables with a row for each word have none either: what a model
     knew of words that its new captions don't use would fade.
 
-    Sets which of the encoder's parameters learn.
+    Sets which of the model's parameters learn; the others are in no group. With `lora`, the model is an adapted one
+    (`adapters.py`), of whose decoder the adapters alone learn.
+
+    Raises:
+        UsageError: the encoder or the decoder has fewer parts than are to learn.
     """
     model.encoder.train_last(stage.encoder_stages)
-    tables = [p for p in model.decoder.parameters() if p.shape[:1] == (vocabulary,)]
-    others = [p for p in model.decoder.parameters() if p.shape[:1] != (vocabulary,)]
+    if not stage.lora:
+        model.decoder.requires_grad_(stage.decoder_layers is None)
+        for _, layer in last_layers(model.decoder, stage.decoder_layers):
+            layer.requires_grad_(True)
+    learning = [p for p in model.decoder.parameters() if p.requires_grad]
+    tables = [p for p in learning if p.shape[:1] == (vocabulary,)]
+    others = [p for p in learning if p.shape[:1] != (vocabulary,)]
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
     groups: list[dict[str, object]] = []
     for parameters, rate, decay in (
