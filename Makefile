@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint benchmarks
+.PHONY: demo test lint benchmarks dist
 
 demo: $(VENV)/train.stamp
 	$(VENV)/bin/python examples/demo.py demo
@@ -30,4 +30,8 @@ $(VENV)/dev.stamp: $(VENV)/train.stamp
 
 benchmarks: $(VENV)/dev.stamp
 	$(VENV)/bin/python benchmarks/tables.py $(if $(RUN),--run $(RUN)) $(if $(PHOTOS),--photos $(PHOTOS)) \
-		$(if $(SCORED),--scored $(SCORED)) > docs/benchmarks.md
+		$(if $(SCORED),--scored $(SCORED)) --into docs/benchmarks.md
+
+dist: $(VENV)/bin/python  # a wheel and an archive of the source, in dist/
+	$(PIP) hatchling
+	$(VENV)/bin/python -m hatchling build -d dist

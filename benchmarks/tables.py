@@ -1,8 +1,9 @@
-"""All the tables that README and docs quote, as one Markdown page with machine, date and versions: docs/benchmarks.md.
+"""All the speeds that README and docs quote, as Markdown with machine, date and versions.
 
     make benchmarks                                                  # what needs no data and no training
     make benchmarks RUN=runs/flickr8k PHOTOS=photos/ SCORED=folder/  # PyTorch's rows, the server and the metrics, too
 
+With --into docs/benchmarks.md the new tables replace what follows the line `MARK` there, once all of them are made.
 The machine should do nothing else meanwhile.
 """
 
@@ -20,22 +21,50 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PACKAGES = ("showtell", "numpy", "pillow", "onnxruntime", "openvino", "torch", "transformers")
 EXPORTED = ("onnx", "onnx together", "openvino", "openvino-float32")
+MARK = "<!-- make benchmarks replaces all that follows -->"
 
 
 def main() -> None:
-    """Print the page."""
+    """Print the tables, and put them into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a training run, for the rows of PyTorch and int8")
     parser.add_argument("--photos", help="a folder of photos, for captioning and the server")
     parser.add_argument("--scored", help="a folder as benchmarks/metrics.py takes it")
+    parser.add_argument("--into", type=Path, help="a Markdown page that holds the mark")
     options = parser.parse_args()
-    print(f"# Benchmarks\n\n{machine()}\n", flush=True)
-    failed = False
+    if options.into:
+        replaced(options.into.read_text(encoding="utf-8"), "")  # before the long work: there is a mark
+    parts, failed = [machine()], False
+    print(parts[0], flush=True)
     for command in commands(options.run, options.photos, options.scored):
-        print(f"    python benchmarks/{shlex.join(command)}\n\n```", flush=True)
-        failed |= subprocess.run([sys.executable, HERE / command[0], *command[1:]], check=False).returncode != 0
-        print("```\n", flush=True)
+        print(f"\n    python benchmarks/{shlex.join(command)}\n", flush=True)
+        said, good = run(command)
+        failed |= not good
+        parts.append(f"    python benchmarks/{shlex.join(command)}\n\n```\n{said}```")
+    if options.into and not failed:
+        page = replaced(options.into.read_text(encoding="utf-8"), "\n\n".join(parts))
+        options.into.write_text(page, encoding="utf-8")
     raise SystemExit(failed)
+
+
+def run(command: list[str]) -> tuple[str, bool]:
+    """What a benchmark prints, which is shown as it comes, and whether it ended well."""
+    said = []
+    arguments = [sys.executable, str(HERE / command[0]), *command[1:]]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            said.append(line)
+    return "".join(said), process.returncode == 0
+
+
+def replaced(page: str, tables: str) -> str:
+    """The page with these tables behind its mark."""
+    head, mark, _ = page.partition(f"{MARK}\n")
+    if not mark:
+        raise SystemExit(f"The page lacks the line {MARK}")
+    return f"{head}{mark}\n{tables}\n"
 
 
 def commands(run: str | None, photos: str | None, scored: str | None) -> Iterator[list[str]]:

@@ -54,19 +54,19 @@ class Caption:
     text: str
     words: tuple[str, ...]
     log_prob: float
-    """Natural logarithm of the caption's probability, the end of the caption included."""
+    """Natural logarithm of the caption's probability, including the end of the caption."""
     word_log_probs: tuple[float, ...]
-    """Its share of each word; what is missing to `log_prob` is the end's."""
+    """The log-probability of each word. `log_prob` also includes the log-probability of `<end>`."""
     score: float
-    """What an image's captions are ranked by: `log_prob`, normalised by length as the options say."""
+    """The score that ranks an image's captions: `log_prob`, normalised by length as the options say."""
     attention: npt.NDArray[np.float32] | None = field(repr=False)
     """`[words, h, w]`: where on the encoder's grid the model looked for each word; each sums to 1."""
     finished: bool
-    """False when the caption was cut at `max_words`."""
+    """False if the caption was cut at `max_words`."""
     confidence: float | None = None
-    """The chance that it is right, 0..1 (`confidence.py`); None where the model's config does not say how to tell."""
+    """The chance that the caption is right, 0..1 (`confidence.py`); None if the model has no calibration."""
     left_out: str | None = None
-    """Why it has no words, where it had some."""
+    """Why its words were removed, or None."""
 
     def __str__(self) -> str:
         return self.text
@@ -368,18 +368,18 @@ def load(
     threads: int | None = None,
     engine: EngineName = "auto",
 ) -> Captioner:
-    """A captioner from a model folder, from the folder of a training run, or the model that comes with the package.
+    """Load a captioner: a model folder, a training run, a model of the Hub, or the model that ships with the package.
 
     Args:
-        model: the folder, the name of a shipped model, `hub:org/name[@revision]`, or `hf:org/name` for a captioner
-            of transformers (BLIP, GIT, ViT-GPT2, BLIP-2; a folder of `save_pretrained` does, too); several are models
-            that caption as one, their next words' probabilities averaged, and searched as the first one says; None is
-            the shipped `everyday`.
-        threads: that an exported model spreads one operation over; None is one for each core, which answers
-            soonest for one image. 1 leaves the other cores to other batches of `stream`, or to other requests.
-        engine: that runs an exported model: ONNX Runtime (`onnx`), or OpenVINO, in bfloat16 where the processor has
-            it (`openvino`), or always in float32; or PyTorch (`torch`). `auto` is OpenVINO where it is installed and
-            the processor has bfloat16, which makes it half again as fast; else ONNX Runtime.
+        model: the folder, the name of a shipped model, `hub:org/name[@revision]`, or `hf:org/name` for a captioner of
+            transformers (BLIP, GIT, ViT-GPT2, BLIP-2), which may also be a folder of `save_pretrained`. Several models
+            caption as an ensemble: the probabilities of the next word are averaged, and the first model has the search
+            options. None is `everyday`, which ships with the package.
+        threads: how many threads compute one operation of an exported model. None is one for each core, which is
+            fastest for a single image. 1 leaves the other cores to other batches of `stream`, or to other requests.
+        engine: what runs an exported model. `onnx` is ONNX Runtime. `openvino` is OpenVINO, in bfloat16 if the
+            processor has it; `openvino-float32` always uses float32. `torch` is PyTorch. `auto` is OpenVINO
+            if it is installed and the processor has bfloat16, which is half again as fast, and ONNX Runtime otherwise.
 
     Raises:
         BundleError: there is no model.

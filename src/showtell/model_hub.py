@@ -97,7 +97,7 @@ def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object
         except errors.LocalEntryNotFoundError:
             raise BundleError(
                 f"{name} can't be fetched ({_first_line(error)}), and is not in the cache.",
-                "Try again with a network; what is fetched once is there without one.",
+                "Try again with a network. After that the model is in the cache, and needs none.",
             ) from None
         found, pinned = _model_in(folder, name)
         logger.warning("%s is %s, from the cache: %s.", name, pinned, _first_line(error))

@@ -55,8 +55,8 @@ class TokenizerConfig(BaseModel):
     min_count: int | None = Field(
         default=None,
         ge=1,
-        description="words (with BPE: pairs of pieces) seen less often are left out; "
-        "by default 5, and less where captions are few",
+        description="words (with BPE: pairs of pieces) that occur less often are left out; "
+        "by default 5, and less if there are few captions",
     )
     max_size: int | None = Field(
         default=None,
@@ -65,14 +65,12 @@ class TokenizerConfig(BaseModel):
         description="most ids, the four special ones included (None: no limit; BPE 30,000)",
     )
     language: str | None = Field(
-        default=None, description="of the captions, as a code such as de; by default it is found from them"
+        default=None, description="language of the captions, as a code such as de; detected by default"
     )
     lowercase: bool | None = Field(
-        default=None, description="treat A and a as the same letter; by default as the language does: German does not"
+        default=None, description="treat A and a as the same letter; the default depends on the language: not in German"
     )
-    letters: bool = Field(
-        default=True, description="each letter is a word, where captions are in a script without spaces (Chinese, Thai)"
-    )
+    letters: bool = Field(default=True, description="in scripts without spaces (Chinese, Thai), each letter is a word")
 
     @field_validator("language", mode="before")
     @classmethod
@@ -119,7 +117,7 @@ class Tokenizer:
         table.train_from_iterator(map(_valid_unicode, captions), _trainer(config, least))
         if table.get_vocab_size() <= len(SPECIALS):
             raise DataError(
-                f"No word stands {least} times or more in the captions.",
+                f"No word occurs {least} times or more in the captions.",
                 "Lower min_count or add captions.",
             )
         return cls(_without_added_tokens(table, letters=letters))

@@ -204,7 +204,7 @@ def test_what_stops_a_worker_is_said(place, capsys):
     assert main([*command, "--out", "stopped", "--resume"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("showtell: A worker failed: JSONDecodeError: Expecting value")
-    assert line.endswith("Mend that; the same command and --resume goes on.")
+    assert line.endswith("Fix that. The same command with --resume continues.")
     assert main([*command, "--out", "few", "--threads", "3"]) == 2
     assert "1 x 3 threads need 3 cores, and the cluster has 2." in capsys.readouterr().err
     assert not Path("few").exists()

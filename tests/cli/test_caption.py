@@ -577,7 +577,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(place, capsys, monkeypa
     monkeypatch.setattr("tests.fake_model.FakeEngine.encode", interrupt)
     code, _, error = run(capsys, "photos", "-o", file, "--batch-size", "2")
     assert code == 130
-    assert error == ("showtell: Stopped by Ctrl-C after 2 of 3 images. The same command and --resume goes on.\n")
+    assert error == ("showtell: Stopped by Ctrl-C after 2 of 3 images. The same command with --resume continues.\n")
     assert Path(file).read_text().count("image") >= 2
 
 

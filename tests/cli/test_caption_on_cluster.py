@@ -72,7 +72,7 @@ def test_captions_are_not_written_over(place, capsys):
     run(capsys, "photos", "--out", "out")
     assert run(capsys, "photos", "--out", "out") == (
         2,
-        ["showtell: out holds captions. Say --resume to go on, or choose another --out."],
+        ["showtell: out holds captions. Add --resume to continue, or choose another --out."],
     )
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c(place, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "captioned_parts", stopped)
     assert run(capsys, "photos", "--out", "out", "--part-size", "1") == (
         130,
-        ["showtell: Stopped by Ctrl-C after 1 of 4 parts. The same command and --resume goes on."],
+        ["showtell: Stopped by Ctrl-C after 1 of 4 parts. The same command with --resume continues."],
     )
     monkeypatch.setattr(cluster, "captioned_parts", pretended)
     assert run(capsys, "photos", "--out", "out", "--resume")[1][0] == "showtell: 2 captioned, 1 failed."

@@ -163,7 +163,7 @@ def test_a_model_that_can_not_tell_how_sure_it_is(place, capsys):
     ("arguments", "code", "message"),
     [
         ([], 2, "There is no INPUT. Name photos or a folder: showtell gallery photos/ --out album.html"),
-        (["photos", "--data", "own.csv"], 2, "INPUT and --data are two kinds of photos. Leave out one of them."),
+        (["photos", "--data", "own.csv"], 2, "INPUT and --data can't be used together. Leave out one of them."),
         (["nothing"], 1, "nothing: there is no such file."),
         (["photos/b.png"], 1, "No photo could be captioned, and album.html is not written."),
         (["photos", "--beam", "0"], 2, "beam"),

@@ -202,7 +202,7 @@ def test_what_is_done_at_ctrl_c_can_be_read(place, capsys, monkeypatch, format):
     assert code == 130
     assert errors == [
         errors[0],
-        "showtell: Stopped by Ctrl-C after 11 of 60 images. The same command and --resume goes on.",
+        "showtell: Stopped by Ctrl-C after 11 of 60 images. The same command with --resume continues.",
     ]
     assert errors[0].startswith("showtell: photos/0/03.png is not an image")
     if format == "coco":
@@ -221,7 +221,7 @@ def test_a_finished_array_is_not_gone_on_with(place, capsys):
     assert code == 2
     assert error == (
         "showtell: x.json is finished: of an unfinished coco file there would be .x.json.unfinished beside it. "
-        "Leave out --resume to make it anew."
+        "Leave out --resume to begin again."
     )
     assert Path("x.json").read_bytes() == before
 
@@ -275,7 +275,7 @@ def test_a_full_disk_is_a_sentence_and_gone_on_from(place, capsys, monkeypatch, 
         code, errors = run(capsys, "-o", out)
     assert code == 1
     assert errors[-1] == (
-        f"showtell: {out} can't be written: No space left on device. The same command and --resume goes on."
+        f"showtell: {out} can't be written: No space left on device. The same command with --resume continues."
     )
     if format in ("text", "jsonl", "csv"):
         assert out.read_bytes().endswith(b"\n")

@@ -233,7 +233,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     monkeypatch.setattr("showtell.training.inputs.features.fill", stop)
     command = ["features", "--data", "shapes:3,pixels=64", "--out", str(tmp_path), "--weights", "random"]
     assert main(command) == 130
-    assert "Stopped by Ctrl-C; the same command goes on where it was." in capsys.readouterr().err
+    assert "Stopped by Ctrl-C. The same command continues where it stopped." in capsys.readouterr().err
 
 
 def test_without_torch_the_command_names_the_extra(

@@ -189,7 +189,7 @@ def _connected() -> Any:
 
 
 def _stopped(reason: str) -> ShowtellError:
-    return ShowtellError(f"A worker failed: {reason}.", "Mend that; the same command and --resume goes on.")
+    return ShowtellError(f"A worker failed: {reason}.", "Fix that. The same command with --resume continues.")
 
 
 def _last_line(error: BaseException) -> str:

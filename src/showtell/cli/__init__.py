@@ -25,19 +25,19 @@ from showtell.errors import Interrupted, ShowtellError, UsageError
 
 COMMANDS = {
     "caption": "Caption photos: files, folders, globs, URLs or stdin.",
-    "gallery": "A page of photos and captions, to correct and train on.",
-    "train": "Train a captioner from a recipe.",
+    "gallery": "Write a page of photos and captions, to correct them.",
+    "train": "Train on captions of your own, or by a recipe.",
     "evaluate": "Caption a data set's split and score the captions.",
     "score": "Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr.",
     "alt": "Propose alternative text for images in HTML and Markdown.",
-    "compare": "Compare two systems: whether and where they differ.",
+    "compare": "Compare two systems: do they differ, and where?",
     "features": "Build the feature cache of a data set.",
     "data": "Look at a data set: images, captions, splits; or download one.",
-    "calibrate": "Teach a model to tell how sure it is.",
-    "average": "One model of the mean of several models' weights.",
+    "calibrate": "Fit a model's confidence to people's captions.",
+    "average": "Average the weights of several models.",
     "export": "Write a model for captioning without PyTorch (ONNX).",
-    "serve": "A web page and an HTTP API for captions.",
-    "models": "Look at models: what they are, and how good.",
+    "serve": "Serve a web page and an HTTP API for captions.",
+    "models": "Show what a model is, and how good it is.",
     "push": "Put a model on the Hugging Face Hub.",
 }
 

@@ -33,7 +33,7 @@ WorkerEngine = Annotated[
     typer.Option(
         "--worker-engine",
         metavar="ENGINE",
-        help="As --engine; onnx says the same words on every machine.",
+        help="As --engine; onnx gives the same words on every machine.",
         rich_help_panel=CLUSTER,
     ),
 ]
@@ -56,7 +56,9 @@ Threads = Annotated[
 ]
 PartSize = Annotated[
     int,
-    typer.Option("--part-size", min=1, metavar="N", help="Images of one Parquet file, about.", rich_help_panel=CLUSTER),
+    typer.Option(
+        "--part-size", min=1, metavar="N", help="Images in one Parquet file, approximately.", rich_help_panel=CLUSTER
+    ),
 ]
 
 
@@ -85,7 +87,7 @@ def caption_on_cluster(
     results = Results(out)
     begun = results.manifest()
     if begun is not None and not resume:
-        raise UsageError(f"{out} holds captions.", "Say --resume to go on, or choose another --out.")
+        raise UsageError(f"{out} holds captions.", "Add --resume to continue, or choose another --out.")
     workers = workers_of_cluster(workers, threads)
     captioner = load(models, threads=1, engine=engine)
     options = captioner.options(**search)
@@ -140,7 +142,7 @@ def _captioned(
                 advance()
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped by Ctrl-C after {over:,} of {all_parts:,} parts.", "The same command and --resume goes on."
+            f"Stopped by Ctrl-C after {over:,} of {all_parts:,} parts.", "The same command with --resume continues."
         ) from None
     return done, failed
 

@@ -15,7 +15,7 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
-        help="Files, folders (with all below them), globs ('photos/**/*.jpg'), http(s) URLs, "
+        help="Files, folders (with everything below them), globs ('photos/**/*.jpg'), http(s) URLs, "
         "tar shards, Parquet tables, or - for one image from stdin.",
         show_default=False,
     ),
@@ -26,7 +26,7 @@ Listed = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option("--column", metavar="NAME", help="Of a Parquet table: the column that holds the images."),
+    typer.Option("--column", metavar="NAME", help="The column of a Parquet table that holds the images."),
 ]
 Model = Annotated[
     list[str] | None,
@@ -46,7 +46,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="X",
-        help=f"Leave out captions that are less sure; 0 none. Where texts are written into files {GUESS}, else 0.",
+        help=f"Leave out captions that are less sure. By default {GUESS} where texts are written into files, else 0.",
     ),
 ]
 BatchSize = Annotated[

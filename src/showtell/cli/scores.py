@@ -19,7 +19,8 @@ SHOWN = 5
 
 def _named() -> str:
     """All metrics, and what some of them need."""
-    return ", ".join(f"{m.name} (needs {m.needs})" if m.needs else m.name for m in METRICS.values())
+    named = ", ".join(f"{m.name} (needs {m.needs})" if m.needs else m.name for m in METRICS.values())
+    return named.replace("[", r"\[")  # which rich takes for markup
 
 
 Ref = Annotated[
@@ -37,16 +38,20 @@ Metric = Annotated[
     list[str] | None,
     typer.Option("--metric", metavar="NAME", help=f"One of {_named()}; may be repeated."),
 ]
-Spice = Annotated[bool, typer.Option("--spice", help="SPICE too, by pycocoevalcap's Java program where it is.")]
+Spice = Annotated[
+    bool, typer.Option("--spice", help="Also SPICE, by the Java program of pycocoevalcap, if it is installed.")
+]
 Language = Annotated[
     str | None,
     typer.Option(
-        "--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from the references."
+        "--language",
+        metavar="CODE",
+        help="Language of the captions: de, zh, ...; detected from the references by default.",
     ),
 ]
 OrderIndependent = Annotated[
     bool,
-    typer.Option("--order-independent", help="Tokens of a caption do not depend on the next (not as officially)."),
+    typer.Option("--order-independent", help="Tokenize each caption alone, which the official code does not do."),
 ]
 
 

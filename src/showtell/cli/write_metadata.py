@@ -26,7 +26,7 @@ WriteMetadata = Annotated[
 ReplaceDescription = Annotated[
     bool,
     typer.Option(
-        "--replace-description", help="Also where a photo has a description already.", rich_help_panel=METADATA
+        "--replace-description", help="Replace descriptions that photos already have.", rich_help_panel=METADATA
     ),
 ]
 KeepOriginal = Annotated[

@@ -28,10 +28,12 @@ class AttentionDecoderConfig(DecoderConfig):
     embedding_width: int = Field(512, gt=0, description="E, width of a word's embedding")
     hidden_width: int = Field(512, gt=0, description="H, width of an LSTM's hidden state")
     attention_width: int = Field(512, gt=0, description="A, width in which keys and queries are added")
-    dropout: float = Field(0.5, ge=0, lt=1, description="share of embedding and output units dropped in training")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="share of embedding and output units that are dropped in training"
+    )
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of the grid's features dropped in training")
     normalise: bool = Field(
-        False, description="layer-normalise each cell's features; for encoders whose scale is far from 1"
+        False, description="layer-normalise each cell's features; for encoders whose features have a scale far from 1"
     )
 
 

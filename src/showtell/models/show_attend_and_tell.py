@@ -38,15 +38,17 @@ class ShowAttendAndTellConfig(AttentionDecoderConfig):
     """The decoder's sizes and the paper's options."""
 
     name: Literal["show_attend_and_tell"] = "show_attend_and_tell"
-    initial_state: Literal["mean", "zeros"] = Field("mean", description="h0 and c0: from the mean feature, or zeros")
+    initial_state: Literal["mean", "zeros"] = Field(
+        "mean", description="the first state: from the mean feature, or zeros"
+    )
     gate: bool = Field(True, description="the scalar beta on the context vector (section 4.2.1)")
     output: Literal["deep", "hidden"] = Field("deep", description="equation 7, or the hidden state alone")
     attention: Literal["soft", "hard"] = Field("soft", description="the cells' weighted mean, or one cell a word")
     expected: float = Field(
-        0.5, ge=0, le=1, description="hard attention: share of the training images that are looked at softly"
+        0.5, ge=0, le=1, description="hard attention: share of the training images that use soft attention"
     )
     choice: Literal["likeliest", "drawn"] = Field(
-        "likeliest", description="hard attention's cell in captioning; drawn ones differ from run to run"
+        "likeliest", description="hard attention: how captioning chooses the cell; drawn cells differ from run to run"
     )
 
 

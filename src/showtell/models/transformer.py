@@ -53,13 +53,15 @@ class TransformerConfig(LayerConfig):
     encoder_layers: int = Field(3, ge=0, description="layers over the image's cells")
     decoder_layers: int = Field(3, gt=0, description="layers over the words")
     encode_size: int = Field(
-        16, gt=0, description="the grid is resized to so many cells a side; its own number leaves it as it is"
+        16, gt=0, description="the grid is resized to this many cells on a side; its own size leaves it as it is"
     )
-    kernel: int = Field(1, gt=0, description="cells that the convolutions of the encoder's feed-forward see; odd")
+    kernel: int = Field(1, gt=0, description="width in cells of the encoder's feed-forward convolutions; odd")
     positions: Literal["sinusoidal", "learned", "rotary"] = Field(
         "sinusoidal", description="how the decoder knows the order of words"
     )
-    max_positions: int = Field(64, gt=0, description="how many words learned positions are for; others have no end")
+    max_positions: int = Field(
+        64, gt=0, description="with learned positions, the most words of a caption; other positions have no limit"
+    )
 
     @model_validator(mode="after")
     def _widths_fit(self) -> Self:

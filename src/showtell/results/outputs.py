@@ -292,7 +292,7 @@ def _rows_of_whole(
         if resume and not goes_on and path.exists():
             raise UsageError(
                 f"{path} is finished: of an unfinished {format} file there would be {journal.name} beside it.",
-                "Leave out --resume to make it anew.",
+                "Leave out --resume to begin again.",
             )
         header = first_line(made_with)
         done = done_images(journal, "jsonl", num, header, output=path) if goes_on else set()
@@ -405,7 +405,7 @@ def _opened(path: Path, shown: Path | None = None) -> Iterator[Callable[[bytes],
             raise
         except OSError as error:
             raise ShowtellError(
-                f"{shown or path} can't be written: {reason_of(error)}.", "The same command and --resume goes on."
+                f"{shown or path} can't be written: {reason_of(error)}.", "The same command with --resume continues."
             ) from None
 
     try:

@@ -91,7 +91,7 @@ class SearchOptions:
 
     beam: int = option(
         3,
-        "Captions followed at a time; 1 is greedy: the likeliest word each time.",
+        "Captions that beam search keeps at each step; 1 is greedy search.",
         "K",
         mode="beam",
         ge=1,
@@ -100,18 +100,24 @@ class SearchOptions:
         slider=tuple(map(str, range(1, 11))),
     )
     groups: int = option(
-        1, "Groups of the beam that say different things.", "G", mode="beam", ge=1, le=MOST, served=(1, 20)
+        1,
+        "Diverse beam search: groups of the beam that avoid each other's words.",
+        "G",
+        mode="beam",
+        ge=1,
+        le=MOST,
+        served=(1, 20),
     )
     diversity: float = option(
         0.5,
-        "How much groups avoid each other's words; 0.2 to 0.8 is usual.",
+        "How strongly groups avoid each other's words; usually 0.2 to 0.8.",
         "D",
         mode="beam",
         hint="Useful values are 0.2 to 0.8.",
         served=(0, 10),
     )
     like_generate: bool = option(
-        False, "End captions when the generate of transformers would: slower, and seldom better.", mode="beam"
+        False, "End captions exactly as generate of transformers does; slower, and seldom better.", mode="beam"
     )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
     num: int = option(
@@ -119,7 +125,7 @@ class SearchOptions:
     )
     temperature: float = option(
         1.0,
-        "Below 1 draws safer words, above 1 bolder ones.",
+        "Below 1, likely words are drawn more often; above 1, less often.",
         "T",
         mode="sample",
         gt=0,
@@ -129,7 +135,7 @@ class SearchOptions:
     )
     top_k: int | None = option(
         None,
-        "Draw from the k likeliest words only.",
+        "Draw only from this many of the likeliest words.",
         "K",
         mode="sample",
         ge=1,
@@ -138,7 +144,7 @@ class SearchOptions:
     )
     top_p: float | None = option(
         None,
-        "Draw from the fewest likeliest words that add up to p.",
+        "Draw only from the likeliest words whose probabilities add up to this.",
         "P",
         mode="sample",
         gt=0,
@@ -147,22 +153,31 @@ class SearchOptions:
         slider=(*(f"{hundredths / 100:.2f}" for hundredths in range(5, 100, 5)), "off"),
     )
     seed: int = option(
-        0, "The same seed draws the same captions, in any batch.", "N", mode="sample", served=(0, 2**53 - 1)
+        0, "The same seed draws the same captions, whatever the batch.", "N", mode="sample", served=(0, 2**53 - 1)
     )
     length_penalty: float = option(
-        0.7, "0 favours short captions, 1 long ones.", "P", le=10, hint="Useful values are 0 to 1.", served=(0, 10)
+        0.7,
+        "Score captions by log-probability / length ** this: 0 favours short ones, 1 long ones.",
+        "P",
+        le=10,
+        hint="Useful values are 0 to 1.",
+        served=(0, 10),
     )
-    min_words: int = option(1, "No caption is shorter.", "N", served=(0, 50))
-    max_words: int = option(20, "Longer captions are cut.", "N", ge=1, served=(1, 50))
-    no_repeat_ngram: int = option(
-        0, "No run of so many words comes twice in a caption; 0: any may.", "N", served=(0, 50)
+    min_words: int = option(1, "The fewest words of a caption.", "N", served=(0, 50))
+    max_words: int = option(20, "The most words of a caption; longer ones are cut.", "N", ge=1, served=(1, 50))
+    no_repeat_ngram: int = option(0, "No caption repeats a run of this many words; 0 allows it.", "N", served=(0, 50))
+    banned_words: tuple[str, ...] = option(
+        (), "Words that no caption may contain.", "WORD", flags=("--ban",), served=(0, 100)
     )
-    banned_words: tuple[str, ...] = option((), "Words that are never said.", "WORD", flags=("--ban",), served=(0, 100))
-    prefix: tuple[str, ...] = option((), "Words that each caption begins with.", "TEXT", text=True, served=(0, 500))
+    prefix: tuple[str, ...] = option((), "Words that every caption begins with.", "TEXT", text=True, served=(0, 500))
     require: tuple[str, ...] = option(
-        (), "Words that every finished caption says, anywhere; beam only.", "WORD", mode="beam", served=(0, 3)
+        (),
+        "Words that every finished caption must contain, anywhere; beam search only.",
+        "WORD",
+        mode="beam",
+        served=(0, 3),
     )
-    allow_unknown: bool = option(False, "Let captions say <unk>, as in papers that score it.")
+    allow_unknown: bool = option(False, "Allow <unk> in captions, as papers do that score it.")
 
     def __post_init__(self) -> None:
         for name, kind, option in declared():

@@ -80,7 +80,7 @@ def accelerator(precision: str) -> "Accelerator":
                 "showtell's models are small: launch without it, and each process holds the model.",
             )
     if mixed == "fp16" and _on_cpu():
-        raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto is what is fastest here.")
+        raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto chooses the fastest one here.")
     AcceleratorState._reset_state()  # a run before this one in the process may have had another precision
     return Accelerator(mixed_precision=mixed, cpu=count() > 1 and _on_cpu())
 

@@ -36,13 +36,14 @@ class Recipe(BaseModel):
     )
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
     data: tuple[str, ...] = Field(
-        (), description="data sets, each a SPEC, if the command names none; the first one's dev images choose the model"
+        (),
+        description="data sets, each a SPEC, if the command names none; the dev images of the first choose the model",
     )
     start_from: str | None = Field(
-        None, description="run or model folder whose weights and words training starts from; else from fresh ones"
+        None, description="run or model folder to start from: its weights and its words; by default fresh weights"
     )
     start_counts: bool = Field(
-        False, description="validate what training starts from, too, and keep it where no epoch is better"
+        False, description="also validate the model that training starts from, and keep it if no epoch is better"
     )
     tokenizer: TokenizerConfig = Field(
         TokenizerConfig(), description="how captions become words, unless start_from knows"
@@ -51,16 +52,18 @@ class Recipe(BaseModel):
     search: SearchOptions = Field(
         SearchOptions(), description="how validation captions are generated, and the model's default"
     )
-    max_words: int = Field(40, gt=0, description="longer training captions are cut")
+    max_words: int = Field(40, gt=0, description="most words of a training caption; longer ones are cut")
     validation_images: int | None = Field(
-        None, gt=0, description="images of the dev split to caption each epoch; all if none"
+        None, gt=0, description="how many dev images to caption after each epoch; by default all"
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
         "auto",
-        description="of products: auto is bf16 where the processor or GPU has it in hardware, else float32 (or no)",
+        description="precision of products: auto is bf16 if the hardware has it, else float32; no is float32, too",
     )
-    checkpoint_seconds: float = Field(120, ge=0, description="between two checkpoints; one is also written each epoch")
-    seed: int = Field(0, ge=0, description="decides every random choice of the run")
+    checkpoint_seconds: float = Field(
+        120, ge=0, description="seconds between two checkpoints; one is also written after each epoch"
+    )
+    seed: int = Field(0, ge=0, description="seed of every random choice of the run")
 
     @field_validator("precision", mode="before")
     @classmethod

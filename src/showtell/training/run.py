@@ -179,7 +179,7 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
     if state is None:
         return TrainerState(settings)
     if not resume:
-        raise UsageError(f"{folder} holds a run already.", "Add --resume to go on with it, or choose another --out.")
+        raise UsageError(f"{folder} holds a run already.", "Add --resume to continue it, or choose another --out.")
     # Read again, a recipe from before a key existed has its default.
     begun = parse_recipe(state.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
     # The weights are float32 in every precision, so a run may go on in another one. `refuse_others` looks at the data.

@@ -88,7 +88,7 @@ def test_coco_takes_a_test_file_too_and_says_what_it_passes_over(tmp_path: Path)
     write(tmp_path / "annotations/captions_extra.json", {})
     dataset = data.load(f"coco:{tmp_path}")
     assert [example.split for example in dataset.examples] == ["test", "train", "dev"]
-    assert dataset.notes == ("Caption files passed over: captions_extra.json.", "COCO's val is the dev split.")
+    assert dataset.notes == ("Caption files that were ignored: captions_extra.json.", "COCO's val is the dev split.")
 
 
 def karpathy(*images: tuple[str, str, str, str]) -> dict[str, object]:

@@ -27,11 +27,13 @@ def alt(
     ] = False,
     root: Annotated[
         Path | None,
-        typer.Option("--root", metavar="DIR", help="The site's folder, in which addresses like /images/a.jpg begin."),
+        typer.Option(
+            "--root", metavar="DIR", help="The site's folder: addresses like /images/a.jpg are relative to it."
+        ),
     ] = None,
     decorative: Annotated[
         bool,
-        typer.Option("--decorative", help='Images with alt="", which says that they mean nothing, get a text too.'),
+        typer.Option("--decorative", help='Also propose a text for images with alt="", which marks decoration.'),
     ] = False,
     min_confidence: shared.MinConfidence = None,
     batch_size: shared.BatchSize = 16,

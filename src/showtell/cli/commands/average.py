@@ -14,14 +14,16 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Often better than each, if all were fine-tuned from one model: showtell evaluate --model DIR tells."
+    epilog="If all were fine-tuned from one model, the mean is often better than each: showtell evaluate --model DIR"
 )
 def average(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders, or training runs.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new model folder.")],
     shares: Annotated[
         list[float] | None,
-        typer.Option("--share", metavar="X", help="Of each model in turn: --share 2 --share 1; equal by default."),
+        typer.Option(
+            "--share", metavar="X", help="The share of each model in turn: --share 2 --share 1; equal by default."
+        ),
     ] = None,
 ) -> None:
     """Write the model whose weights are the mean of several models' weights."""

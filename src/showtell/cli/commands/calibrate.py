@@ -22,7 +22,7 @@ from showtell.metrics.table import RANKED_BY
 app = typer.Typer()
 
 
-@app.command(epilog="Training does this by itself; a mean of models (showtell average) needs it.")
+@app.command(epilog="Training does this at its end. After showtell average you must do it yourself.")
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
     data: Annotated[

@@ -60,15 +60,15 @@ def caption(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with an interrupted FILE: only what is missing."),
+        typer.Option("--resume", help="Continue an interrupted FILE: add only what is missing."),
     ] = False,
     prepend: Annotated[
-        str, typer.Option("--prepend", metavar="TEXT", help="With --format txt: before each caption.")
+        str, typer.Option("--prepend", metavar="TEXT", help="With --format txt: add this before each caption.")
     ] = "",
-    append: Annotated[str, typer.Option("--append", metavar="TEXT", help="With --format txt: behind it.")] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --format txt: over texts that are there already.")
-    ] = False,
+    append: Annotated[
+        str, typer.Option("--append", metavar="TEXT", help="With --format txt: add this after each caption.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --format txt: replace existing texts.")] = False,
     explain: Annotated[
         Path | None,
         typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
@@ -78,7 +78,7 @@ def caption(
     keep_original: KeepOriginal = True,
     min_confidence: shared.MinConfidence = None,
     confidence: Annotated[
-        bool, typer.Option("--confidence", help="Say of each caption how sure it is: sure, unsure, a guess.")
+        bool, typer.Option("--confidence", help="Add how sure the model is of each caption: sure, unsure, a guess.")
     ] = False,
     batch_size: shared.BatchSize = 16,
     engine: cluster.EngineOrCluster = "auto",
@@ -230,7 +230,7 @@ def caption_all(
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
-            f"The same command {'without --explain ' if explanations else ''}and --resume goes on."
+            f"The same command {'without --explain ' if explanations else ''}with --resume continues."
             if bar
             else "With -o FILE, --resume could go on.",
         ) from None

@@ -30,15 +30,17 @@ def compare(
     metric: scores.Metric = None,
     spice: scores.Spice = False,
     language: scores.Language = None,
-    draws: Annotated[int, typer.Option("--draws", metavar="N", help="Resampled sets, and random swaps.")] = 2000,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", help="How many resampled sets and random swaps.")
+    ] = 2000,
     confidence: Annotated[
-        float, typer.Option("--confidence", metavar="C", help="Of the intervals, between 0 and 1.")
+        float, typer.Option("--confidence", metavar="C", help="Confidence level of the intervals, between 0 and 1.")
     ] = 0.95,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same numbers.")] = 0,
     show: Annotated[
         int, typer.Option("--show", min=0, metavar="N", help="Images to show where the systems differ most.")
     ] = 10,
-    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page, photos included.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the photos.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all digits and ids.")] = False,
     order_independent: scores.OrderIndependent = False,
 ) -> None:

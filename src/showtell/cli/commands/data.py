@@ -37,9 +37,9 @@ def group() -> None:
 def info(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"FORMAT:LOCATION; FORMAT is {', '.join(DATA_FORMATS)}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file's name.")] = False,
-    check: Annotated[bool, typer.Option(help="Read every image to find those that can't be.")] = True,
+    check: Annotated[bool, typer.Option(help="Read every image, to find those that can't be read.")] = True,
 ) -> None:
-    """Say what a data set holds: images, captions, splits, caption lengths, missing and unreadable files."""
+    """Show what a data set holds: images, captions, splits, caption lengths, missing and unreadable files."""
     dataset = data.load(spec)
     unreadable = unreadable_images(dataset.examples) if check else None
     summary = summary_of(dataset, unreadable)
@@ -51,7 +51,11 @@ def info(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Interrupted, it goes on where it stopped. Data sets: " + ", ".join(published.PUBLISHED) + ".")
+@app.command(
+    epilog="If it is interrupted, the same command continues where it stopped. Data sets: "
+    + ", ".join(published.PUBLISHED)
+    + "."
+)
 def download(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The data set; without it, all are listed.", show_default=False)
@@ -59,9 +63,7 @@ def download(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where it goes; NAME/ by default.")
     ] = None,
-    accept_terms: Annotated[
-        bool, typer.Option("--accept-terms", help="The terms that were shown suit what I want to do.")
-    ] = False,
+    accept_terms: Annotated[bool, typer.Option("--accept-terms", help="I accept the terms that were shown.")] = False,
     keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep zip files once unpacked.")] = False,
 ) -> None:
     """Download a well-known data set, check that it is what was published, and unpack it."""

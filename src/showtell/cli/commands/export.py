@@ -30,7 +30,7 @@ COMPARED = 16  # photos
 MEASURED = 64  # photos, that int8's scales are measured on
 
 
-@app.command(epilog="The new folder is a model as any: showtell caption photos/ --model DIR")
+@app.command(epilog="Use the new folder like any other model: showtell caption photos/ --model DIR")
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new model folder.")],
@@ -60,7 +60,9 @@ def export(
     ] = False,
     photos: Annotated[
         Path | None,
-        typer.Option("--photos", metavar="DIR", help=f"Photos that int8 is measured on: {MEASURED} of a folder."),
+        typer.Option(
+            "--photos", metavar="DIR", help=f"With --int8: a folder of photos, of which {MEASURED} are measured."
+        ),
     ] = None,
 ) -> None:
     """Write a model that captions without PyTorch (ONNX), once it gives what PyTorch gives."""

@@ -16,7 +16,7 @@ from showtell.errors import Interrupted, UsageError, needs
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Stopped or killed, the same command goes on where it was.")
+@app.command(epilog="If it is stopped or killed, the same command continues where it stopped.")
 def features(
     data: Annotated[
         str, typer.Option("--data", "-d", metavar="SPEC", help="Data set: flickr8k:DIR, table:FILE, ... or a path.")
@@ -40,10 +40,14 @@ def features(
         typer.Option("--weights", metavar="FILE", help="A .pth or .safetensors file; or 'random'."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Images encoded together.")] = 16,
-    processes: Annotated[int, typer.Option("--processes", min=1, metavar="N", help="Build N parts at a time.")] = 1,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, metavar="N", help="How many parts to build at the same time.")
+    ] = 1,
     part: Annotated[
         str | None,
-        typer.Option("--part", metavar="I/N", help="Build only part I of N: each on another machine, in one folder."),
+        typer.Option(
+            "--part", metavar="I/N", help="Build only part I of N, so that several machines can share one folder."
+        ),
     ] = None,
 ) -> None:
     """Build the feature cache of a data set, for `train` and `evaluate` to use."""
@@ -81,7 +85,7 @@ def features(
                 with progress_bar("encoding", to_do) as advance:
                     fill(writer, examples, network, batch_size=batch_size, advance=advance)
     except KeyboardInterrupt:
-        raise Interrupted("Stopped by Ctrl-C; the same command goes on where it was.") from None
+        raise Interrupted("Stopped by Ctrl-C. The same command continues where it stopped.") from None
     seconds = time.monotonic() - begun
     cache = FeatureCache.open(out)
     tell(*cache.unreadable.values())

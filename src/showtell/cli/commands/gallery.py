@@ -49,7 +49,7 @@ def gallery(
     names = [*(inputs or []), *(listed_names(listed) if listed else [])]
     if bool(names) == (data is not None):
         raise UsageError(
-            "INPUT and --data are two kinds of photos." if names else "There is no INPUT.",
+            "INPUT and --data can't be used together." if names else "There is no INPUT.",
             "Leave out one of them." if names else "Name photos or a folder: showtell gallery photos/ --out album.html",
         )
     if out.suffix.lower() not in (".html", ".htm"):

@@ -15,7 +15,7 @@ from showtell.files import read_text
 app = typer.Typer()
 
 
-@app.command(epilog="Needs the [hub] extra and a token that may write: hf auth login, or HF_TOKEN.")
+@app.command(epilog="Needs the \\[hub] extra and a token that may write: hf auth login, or HF_TOKEN.")
 def push(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
     repository: Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; made if it is not there.")],
@@ -28,7 +28,7 @@ def push(
         typer.Option("--dataset", metavar="NAME", help="A data set that it was trained on; may be repeated."),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Of the commit.")] = "Model",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="The commit message.")] = "Model",
 ) -> None:
     """Put a model folder on the Hugging Face Hub, its card with it."""
     bundle = load_bundle(model)

@@ -24,14 +24,15 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="Model, by name or folder; repeated, models to choose from."
+            "--model", "-m", metavar="MODEL", help="Model, by name or folder. Repeat it to offer several models."
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines in.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", "-p", min=0, max=65535, metavar="N", help="0 is any free port.")
+        int,
+        typer.Option("--port", "-p", min=0, max=65535, metavar="N", help="Port to listen on; 0 takes any free one."),
     ] = 8000,
     token: Annotated[
         str | None,
@@ -46,7 +47,11 @@ def serve(
     batch_size: Annotated[
         int,
         typer.Option(
-            "--batch-size", min=1, metavar="N", help="Images captioned together; 1: each alone.", rich_help_panel=SPEED
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="Images captioned together; 1 captions each alone.",
+            rich_help_panel=SPEED,
         ),
     ] = 16,
     threads: Annotated[
@@ -55,14 +60,20 @@ def serve(
             "--threads",
             min=1,
             metavar="N",
-            help="Cores for a batch; 1: a batch on each core, all cores: a request alone is soonest done.",
+            help="Cores for each batch. 1 answers the most requests; all cores answer a single request fastest.",
             rich_help_panel=SPEED,
         ),
     ] = 1,
     engine: Engine = "auto",
     queue: Annotated[
         int,
-        typer.Option("--queue", min=1, metavar="N", help="Images that may wait for a model.", rich_help_panel=LIMITS),
+        typer.Option(
+            "--queue",
+            min=1,
+            metavar="N",
+            help="Images that may wait for a model; more get a 429.",
+            rich_help_panel=LIMITS,
+        ),
     ] = 128,
     max_images: Annotated[
         int, typer.Option("--max-images", min=1, metavar="N", help="Images in a request.", rich_help_panel=LIMITS)

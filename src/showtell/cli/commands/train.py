@@ -53,7 +53,7 @@ def recipes() -> dict[str, Path]:
 
 
 @app.command(
-    epilog="Ctrl-C saves the run; the same command with --resume goes on with it. "
+    epilog="Ctrl-C saves the run; the same command with --resume continues it. "
     "On several GPUs: torchrun --nproc-per-node 4 -m showtell train ..."
 )
 def train(
@@ -80,25 +80,34 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="RECIPE", help="For PHOTOS: this recipe, a file's or a name.")
+        str | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="Train on PHOTOS with this recipe: a file, or a name from --recipes."
+        ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="MODEL", help="What to start from, with PHOTOS: the shipped model by default; none."
+            "--from",
+            metavar="MODEL",
+            help="With PHOTOS: the model to start from; by default the one that ships. none: fresh weights.",
         ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=1, metavar="M", help="About how long PHOTOS may take, on two cores."),
+        typer.Option(
+            "--minutes", min=1, metavar="M", help="With PHOTOS: about how long training may take on two cores."
+        ),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option("--language", metavar="CODE", help="What the captions are in: de, zh, ...; found from them."),
+        typer.Option("--language", metavar="CODE", help="Language of the captions: de, zh, ...; detected by default."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.epochs=3; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the recipe: stages.0.epochs=3; may be repeated."
+        ),
     ] = None,
     features: Annotated[
         Path | None,
@@ -116,7 +125,7 @@ def train(
         bool,
         typer.Option("--recipes", callback=print_recipes, is_eager=True, help="List the recipes, and stop."),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or start it.")] = False,
 ) -> None:
     """Train a captioner on photos of your own, or by a recipe.
 

@@ -1,8 +1,8 @@
-"""One large file from a web server: gone on with after a break, checked, and in its place whole or not at all.
+"""Download one large file: continue after a break, check it, and put it in its place whole or not at all.
 
-What has come lies in `NAME.part`, and `NAME.part.json` beside it says of which version of the file: the next try,
-or the next run, asks the server for the rest of that version (Range with If-Range), and begins again when the
-server has another one by now.
+`NAME.part` holds what has arrived, and `NAME.part.json` beside it says of which version of the file. The next try, or
+the next run, asks the server for the rest of that version (Range with If-Range). If the server has another version
+by now, the download begins again.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ def _refusal(file: RemoteFile, error: HTTPError) -> Exception:
     pause = _pause(error.headers.get("Retry-After", ""))
     if pause is not None and pause > LONGEST_PAUSE:
         return DataError(
-            f"{file.url} can't be fetched now: {said}.", f"It asks to be left alone for {pause / 60:.0f} minutes."
+            f"{file.url} can't be fetched now: {said}.", f"It asks clients to wait for {pause / 60:.0f} minutes."
         )
     return Broken(said, pause)
 

@@ -156,7 +156,7 @@ class CacheWriter:
         except OSError as error:
             raise DataError(
                 f"The feature cache {self.folder} can't be written: {error.strerror}.",
-                "Free some space and build again: it goes on where it was.",
+                "Free some space and run the same command: it continues where it stopped.",
             ) from error
 
     def _done_in(self, part: CachePart, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:

@@ -126,7 +126,7 @@ def _annotation_files(root: Path, year: str, notes: list[str]) -> list[Path]:
         notes.append(f"The captions are those of {chosen}; for {', '.join(years)} write coco:{root},YEAR.")
     rest = [file.name for file in there if file not in files and not found.get(file)]
     if rest:
-        notes.append(f"Caption files passed over: {', '.join(rest)}.")
+        notes.append(f"Caption files that were ignored: {', '.join(rest)}.")
     return files
 
 

@@ -73,15 +73,17 @@ class EfficientNetLiteConfig(EncoderConfigBase):
     name: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] = Field(
         default="efficientnet_lite2", description="Which of the three networks."
     )
-    size: int = Field(default=224, ge=32, le=1024, description="Pixels a side: 224 gives 7 x 7 cells, 260 gives 9 x 9.")
+    size: int = Field(
+        default=224, ge=32, le=1024, description="Pixels on a side: 224 gives 7 x 7 cells, 260 gives 9 x 9."
+    )
     resize: Literal["squash", "crop"] = Field(
-        default="squash", description="squash: the whole photo, its shape not kept; crop: its centre square."
+        default="squash", description="squash: the whole photo, with its shape changed; crop: its centre square."
     )
     stages: int = Field(
         default=9,
         ge=2,
         le=9,
-        description="Stages that are used, of 9; 6 gives a finer grid (14 x 14) of features less bound to ImageNet.",
+        description="How many of the 9 stages are used; 6 gives 14 x 14 cells that depend less on ImageNet.",
     )
 
     @property

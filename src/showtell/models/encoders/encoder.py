@@ -36,7 +36,7 @@ class EncoderConfigBase(BaseModel):
         default=None,
         ge=1,
         le=64,
-        description="Cells a side after adaptive average pooling; none: as it comes.",
+        description="Cells on a side after adaptive average pooling; by default the grid stays as it is.",
     )
 
 

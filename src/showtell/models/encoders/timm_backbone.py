@@ -68,7 +68,7 @@ def build_timm(config: TimmConfig, pretrained: bool) -> TimmEncoder:
     try:
         network = timm.create_model(name, pretrained=pretrained and config.weights == "pretrained", num_classes=0)
     except (OSError, RuntimeError) as error:
-        raise BundleError(f"The weights of {config.name} can't be had: {error}", "Check the connection.") from error
+        raise BundleError(f"The weights of {config.name} can't be loaded: {error}", "Check the connection.") from error
     preprocessing = config.preprocessing or _published_preprocessing(timm.data.resolve_model_data_config(network))
     return TimmEncoder(config.model_copy(update={"preprocessing": preprocessing}), network)
 

@@ -62,16 +62,16 @@ class Augmentation(BaseModel):
         1.0,
         gt=0,
         le=1,
-        description="least area of a random crop, as a share of what the encoder usually sees; 1 crops nothing",
+        description="smallest area of a random crop, as a share of what the encoder usually sees; 1 crops nothing",
     )
     colour: float = Field(
-        0.0, ge=0, lt=1, description="largest change of brightness, contrast and saturation; 0.2: from 0.8 to 1.2 times"
+        0.0, ge=0, lt=1, description="largest change of brightness, contrast and saturation; 0.2 means 0.8 to 1.2 times"
     )
     cutout: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="side of a square that is blanked at a random place, as a share of the photo's",
+        description="side of a square that is blanked at a random place, as a share of the photo's side",
     )
 
     def mirrors(self, random: np.random.Generator) -> bool:

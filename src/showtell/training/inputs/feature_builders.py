@@ -61,8 +61,8 @@ def fill_in_processes(
     failed = [f"{part} (exit code {b.exitcode})" for part, b in enumerate(builders, 1) if b.exitcode]
     if failed:
         raise DataError(
-            f"Of {processes} builders of {folder}, these did not end well: {', '.join(failed)}.",
-            "Run the same command to go on where they were.",
+            f"Of {processes} builders of {folder}, these failed: {', '.join(failed)}.",
+            "Run the same command: it continues where they stopped.",
         )
 
 

@@ -28,10 +28,12 @@ class CrossEntropy(Stage):
         0.0,
         ge=0,
         le=1,
-        description="share of the words replaced by the model's own, reached at the last epoch",
+        description="share of the words that the model's own replace; it rises to this at the last epoch",
     )
     teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
-    distillation: float = Field(0.5, gt=0, le=1, description="share of the teachers' mean in the target, if any")
+    distillation: float = Field(
+        0.5, gt=0, le=1, description="share of the teachers' mean in the target, if there are teachers"
+    )
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
         """The loss of what people said, or nearly, and of what the teachers expect: see `terms`."""

@@ -48,22 +48,26 @@ class SelfCritical(Stage):
     kind: Literal["self_critical"] = "self_critical"
     epochs: int = Field(10, gt=0, description="passes over the training images, at most")
     captions_per_image: int = Field(
-        1, gt=0, description="people's captions of an image that run along for cross_entropy; a random choice"
+        1, gt=0, description="how many of people's captions of an image cross_entropy uses; a random choice"
     )
-    learning_rate: float = Field(1e-4, gt=0, description="of the decoder, at its highest")
+    learning_rate: float = Field(1e-4, gt=0, description="highest learning rate of the decoder")
     samples: int = Field(5, ge=2, description="K, captions drawn of each image")
-    temperature: float = Field(1.0, gt=0, description="below 1 draws likely words more often than the model says them")
-    max_words: int = Field(20, gt=0, description="longer samples are cut, and lack their <end>")
+    temperature: float = Field(
+        1.0, gt=0, description="below 1, likely words are drawn more often than the model predicts"
+    )
+    max_words: int = Field(20, gt=0, description="most words of a sample; longer ones are cut, and lack their <end>")
     bleu4: float = Field(
         0.0, ge=0, description="weight of BLEU-4 (0..1, smoothed) beside CIDEr-D (0..10) in the reward"
     )
     invented: float = Field(
         0.0,
         ge=0,
-        description="taken from the reward for each of COCO's 80 objects that a sample names and people do not",
+        description="subtracted from the reward for each of COCO's 80 objects that a sample names and people do not",
     )
     normalise: bool = Field(True, description="divide the batch's advantages by their standard deviation")
-    cross_entropy: float = Field(0.1, ge=0, description="weight of the loss of people's captions beside the samples'")
+    cross_entropy: float = Field(
+        0.1, ge=0, description="weight of the loss on people's captions beside that on the samples"
+    )
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
         return PolicyGradient(self, captions, tokenizer)

@@ -43,19 +43,19 @@ class Stage(BaseModel, ABC):
     kind: str
     epochs: int = Field(20, gt=0, description="passes over the training images, at most")
     batch_images: int = Field(
-        20, gt=0, description="B, images of a step, of all processes; each comes with its captions"
+        20, gt=0, description="B, images in a step, over all processes; each comes with its captions"
     )
     accumulate: int = Field(
-        1, gt=0, description="parts that a batch is computed in, one after the other: the same step in less memory"
+        1, gt=0, description="how many parts a batch is computed in, one after the other: the same step in less memory"
     )
     captions_per_image: int = Field(
-        5, gt=0, description="K at most; a random choice of an image's captions if it has more"
+        5, gt=0, description="K, the most captions of an image; if it has more, a random choice"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="of the decoder, at its highest")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the decoder")
     words_learning_rate: float | None = Field(
         None,
         gt=0,
-        description="of the decoder's tables with a row for each word, at its highest; by default as all of it",
+        description="highest learning rate of the words' embeddings and output weights; by default that of the decoder",
     )
     decoder_layers: int | None = Field(
         None,
@@ -69,19 +69,23 @@ class Stage(BaseModel, ABC):
         "none, the weights themselves learn",
     )
     encoder_stages: int = Field(
-        0, ge=0, description="how many of the encoder's last stages learn; 0 uses cached features"
+        0, ge=0, description="how many of the encoder's last stages are trained; 0 uses cached features"
     )
-    encoder_learning_rate: float = Field(1e-5, gt=0, description="of those stages, at its highest")
+    encoder_learning_rate: float = Field(1e-5, gt=0, description="highest learning rate of those stages")
     augmentation: Augmentation = Field(
         Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0 keeps none")
-    patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation score")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights in each step; 0 keeps no average"
+    )
+    patience: int | None = Field(
+        None, gt=0, description="stop after this many epochs without a better validation score"
+    )
     best_epochs: int = Field(
-        0, ge=0, description="at the stage's end, also try the mean of the weights of so many best epochs; 0 does not"
+        0, ge=0, description="at the end of the stage, also try the mean weights of this many best epochs; 0 does not"
     )
 
     @model_validator(mode="after")
