@@ -304,7 +304,10 @@ def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
     ("options", "message"),
     [
         ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
-        ({"zzz": 3}, "There is no search option 'zzz'. There are: beam, groups, diversity, sample, num,"),
+        (
+            {"zzz": 3},
+            "There is no search option 'zzz'. There are: beam, groups, diversity, like_generate, sample, num,",
+        ),
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
         ({"batch_size": 0}, "batch_size is 0. Give 1 or more."),
