@@ -161,7 +161,7 @@ def load_bundle(where: str | Path) -> Bundle:
         assert bundle is not None  # `fetch_model` found a config.json
         training = {**bundle.config.training, "hub": commit}
         return replace(bundle, config=bundle.config.model_copy(update={"training": training}))
-    path = Path(where)
+    path = Path(where) if Path(where).name else Path(where).absolute()  # "." has no name
     shipped = shipped_models()
     folders = [path, path / "model"]
     if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos

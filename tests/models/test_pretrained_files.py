@@ -4,14 +4,19 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import showtell
 from showtell.bundle import load_bundle
 from showtell.cli import main
 from showtell.errors import BundleError
+from showtell.images.decode import prepare
+from showtell.models.encoders import build_encoder
+from showtell.models.encoders.transformers_backbone import preprocessing_of
 from tests.fake_hub import fake_hub
 from tests.small_captioners import write
 
@@ -170,6 +175,12 @@ def of_another_size(folder):
         (lambda folder: change(folder / "preprocessor_config.json", size={"height": 32, "width": 48}),
          "does not resize photos to squares: its size is .* Say a square in .*preprocessor_config.json"),
         (lambda folder: change(folder / "config.json", architectures=[["x"]]), "which showtell can't read"),
+        (lambda folder: change(folder / "config.json", decoder="x"), "that writes with x, which showtell can't read"),
+        (lambda folder: change(folder / "config.json", decoder={"model_type": "bert"}), "does not look at the image"),
+        (lambda folder: change(folder / "config.json", num_image_with_embedding=6), "describes videos"),
+        (lambda folder: change(folder / "preprocessor_config.json", image_processor="x"), "can't be read"),
+        (lambda folder: change(folder / "preprocessor_config.json", image_mean=0.5), "can't be read"),
+        (lambda folder: change(folder / "preprocessor_config.json", size=36), "patches have 8 pixels a side. Say a"),
     ],
 )  # fmt: skip
 def test_a_damaged_folder_is_one_sentence(folder, damage, message):
@@ -204,3 +215,65 @@ def test_no_program_of_the_folder_runs(folder, monkeypatch):
     change(folder / "tokenizer_config.json", tokenizer_class="Words")  # which only the program has
     with pytest.raises(BundleError, match="can't be read"):
         load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("processor", "settings"),
+    [
+        ("ViTImageProcessor", {"size": 32, "resample": 2}),
+        ("ViTImageProcessor", {"size": {"height": 32, "width": 32}, "resample": 3}),
+        ("BlipImageProcessor", {"size": {"height": 32, "width": 32}}),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
+    ],
+)
+def test_photos_are_seen_as_transformers_sees_them(processor, settings) -> None:
+    """Photos that are no squares; what a processor does not say, its class says."""
+    import transformers
+
+    own = getattr(transformers, f"{processor}Pil", None) or getattr(transformers, processor)
+    photo = np.linspace(0, 255, 40 * 64 * 3).reshape(40, 64, 3).astype(np.uint8)
+    photo[10:20, 5:15] = (250, 20, 90)
+    theirs = np.array(own(**settings)(Image.fromarray(photo), return_tensors="np")["pixel_values"])
+    ours = prepare([photo], preprocessing_of({"image_processor_type": processor, **settings}, "it"))
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs - ours).mean() < 0.05, "a crop in place of a squash is ten times that"
+
+
+def test_a_model_without_a_size_has_its_processors() -> None:
+    assert preprocessing_of({"image_processor_type": "BlipImageProcessor"}, "it").size == 384
+    with pytest.raises(BundleError, match="does not divide pixels by 255"):
+        preprocessing_of({"image_processor_type": "BlipImageProcessor", "do_rescale": False}, "it")
+
+
+def test_no_program_of_half_a_model_runs(folder) -> None:
+    """Its image half names one; so does a model folder of showtell that came from anywhere."""
+    published = json.loads((folder / "config.json").read_text())
+    evil = {"auto_map": {"AutoModel": "evil/repo--m.Evil"}, "attn_implementation": "evil/kernel"}
+    change(folder / "config.json", encoder=published["encoder"] | evil)
+    bundle = load_bundle(folder)
+    assert "evil" not in json.dumps(bundle.config.encoder)
+    encoder = bundle.config.encoder | {"architecture": bundle.config.encoder["architecture"] | evil}
+    assert build_encoder(encoder, pretrained=False).cells == 17
+
+
+def test_what_a_model_is_called(folder, server) -> None:
+    assert load_bundle(folder).config.name == "it"
+    assert load_bundle(f"hf:{REPO}@main").config.name == "blind"
+
+
+def test_settings_of_the_search(folder, caplog) -> None:
+    change(folder / "generation_config.json", num_beams=4, min_length=6, repetition_penalty=1.3, early_stopping=True)
+    search = load_bundle(folder).config.search
+    assert (search.beam, search.min_words, search.like_generate) == (4, 5, True)
+    assert "early_stopping True, repetition_penalty 1.3" in caplog.text
+
+
+def test_several_ends(folder) -> None:
+    change(folder / "generation_config.json", eos_token_id=[6, 7])
+    with pytest.raises(BundleError, match="any of 2 tokens"):
+        load_bundle(folder)
+
+
+def test_this_folder(folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    assert load_bundle(".").config.name == "it"

@@ -19,7 +19,7 @@ from showtell.models.encoders.transformers_backbone import (
     other_size,
     patch_of,
 )
-from showtell.models.encoders.transformers_names import float32
+from showtell.models.encoders.transformers_names import float32, without_programs
 
 PREFIX = "hf:"
 OWN = {"blip_vision_model": "BlipVision", "git_vision_model": "GitVision", "blip_2_vision_model": "Blip2Vision"}
@@ -63,7 +63,7 @@ class Queries(nn.Module):
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
         super().__init__()
-        settings = Blip2QFormerConfig(**(config.queries or {}))
+        settings = Blip2QFormerConfig(**without_programs(config.queries or {}))
         self.vision_model = vision
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_queries, settings.hidden_size))
         self.qformer = Blip2QFormerModel._from_config(settings)  # type: ignore[no-untyped-call]
@@ -103,7 +103,7 @@ def network_of(config: CaptionerVisionConfig) -> nn.Module:
     import transformers
 
     library: Any = transformers
-    settings = dict(config.architecture)
+    settings = without_programs(config.architecture)
     own = OWN.get(str(settings.get("model_type")))
     if own is None:
         network = library.AutoModel.from_config(library.AutoConfig.for_model(**settings), **float32())

@@ -31,9 +31,13 @@ from showtell.models.encoders.torchvision_resnet import (
     depth_of,
     transformers_names,
 )
-from showtell.models.encoders.transformers_names import COUNTED, float32, own_names, quiet
+from showtell.models.encoders.transformers_names import COUNTED, float32, own_names, quiet, without_programs
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
+CLIPS = ("Blip", "CLIP")  # whose processors have CLIP's colours, and bicubic, where nothing is said
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIZES = {"Blip": {"height": 384, "width": 384}, "CLIP": {"shortest_edge": 224}, "ViT": {"height": 224, "width": 224}}
+"""By the beginning of a processor's class, the size that it has where nothing is said."""
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 MOBILECLIP = "Use timm:fastvit_mci0.apple_mclip (S0; mci1 is S1, mci2 is S2) or timm:vit_base_mci_224.apple_mclip (B)."
 UNUSED = {"pooler", "mask_token", "num_batches_tracked"}  # what a folder may lack
@@ -207,7 +211,7 @@ def _settings_of(config: TransformersConfig) -> Any:
     """transformers' own configuration object."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(**dict(config.architecture or {}))
+    return AutoConfig.for_model(**without_programs(config.architecture or {}))
 
 
 def _published_settings(name: str) -> dict[str, Any]:
@@ -230,15 +234,18 @@ def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
     """An image processor's settings in our words.
 
     Raises:
-        BundleError: they say something that is not a square of one size.
+        BundleError: they say something that is not a square of one size, or pixels that are not divided by 255.
     """
-    size = found.get("size")
+    kind = str(found.get("image_processor_type", found.get("feature_extractor_type")))
+    size = found.get("size", next((size for family, size in SIZES.items() if kind.startswith(family)), None))
     edge = size if isinstance(size, int) else None
     if isinstance(size, dict):
         edge = size.get("shortest_edge", size.get("height"))
     square = not isinstance(size, dict) or size.get("height") == size.get("width")
     crop = found.get("crop_size")
     crop = crop.get("height") if isinstance(crop, dict) else crop
+    if found.get("do_rescale") is False:
+        raise BundleError(f"The image processor of {name} does not divide pixels by 255.")
     if not isinstance(edge, int) or not square or found.get("do_resize") is False:
         raise BundleError(
             f"The image processor of {name} does not resize photos to squares: its size is {size}.",
@@ -246,21 +253,21 @@ def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
         )
     resize: Literal["crop", "squash"] = "crop"
     side, fraction = edge, 1.0
-    if "crop_pct" in found or "ConvNext" in str(found.get("image_processor_type", found.get("feature_extractor_type"))):
+    if "crop_pct" in found or "ConvNext" in kind:
         # ConvNeXt's processor, ResNet's too: below 384 it crops, from there it squashes.
         fraction, resize = (found.get("crop_pct") or 224 / 256, "crop") if edge < 384 else (1.0, "squash")
     elif isinstance(crop, int) and found.get("do_center_crop", True):
         side, fraction = crop, min(1.0, crop / edge)
-    elif isinstance(size, dict) and "height" in size:
+    elif not isinstance(size, dict) or "height" in size:  # a number is the height and the width
         resize = "squash"
-    plain = found.get("do_normalize") is False
+    plain, clip = found.get("do_normalize") is False, kind.startswith(CLIPS)
     return Preprocessing(
         size=side,
         resize=resize,
         crop_fraction=fraction,
-        interpolation=RESAMPLING.get(found.get("resample", 2), "bilinear"),
-        mean=(0.0, 0.0, 0.0) if plain else tuple(found.get("image_mean") or (0.5, 0.5, 0.5)),
-        std=(1.0, 1.0, 1.0) if plain else tuple(found.get("image_std") or (0.5, 0.5, 0.5)),
+        interpolation=RESAMPLING.get(found.get("resample", 3 if clip else 2), "bilinear"),
+        mean=(0.0, 0.0, 0.0) if plain else tuple(found.get("image_mean") or (CLIP_MEAN if clip else (0.5, 0.5, 0.5))),
+        std=(1.0, 1.0, 1.0) if plain else tuple(found.get("image_std") or (CLIP_STD if clip else (0.5, 0.5, 0.5))),
     )
 
 

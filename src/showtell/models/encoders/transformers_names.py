@@ -5,7 +5,7 @@ renames them as it reads; what PyTorch itself saves, a state dict or a model of 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,6 +88,15 @@ def version_of_transformers() -> int:
 def float32() -> dict[str, torch.dtype]:
     """The setting of transformers by which weights are read in float32, whatever they are stored in."""
     return {"dtype" if version_of_transformers() >= 5 else "torch_dtype": torch.float32}
+
+
+def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers without what makes it load code: classes and attention kernels of a repository."""
+    return {
+        key: without_programs(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key != "auto_map" and not key.endswith("_implementation")
+    }
 
 
 @contextmanager

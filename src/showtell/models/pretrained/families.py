@@ -102,8 +102,6 @@ def blip(model: Any, unk: int | None) -> Captioner:
 def git(model: Any, unk: int | None) -> Captioner:
     """GIT (Wang et al. 2022): the tokens of a ViT stand before the words of one Transformer."""
     config = model.config
-    if config.num_image_with_embedding is not None:
-        raise BundleError("This GIT describes videos, and showtell describes photos.", "Choose one for images.")
     weights = model.state_dict()
     options = {
         **bert_options(config),
@@ -168,7 +166,8 @@ def blip2(model: Any, unk: int | None) -> Captioner:
         **{f"last_norm.{part}": weights[f"model.decoder.final_layer_norm.{part}"] for part in ("weight", "bias")},
         **layer_weights(weights, "model.decoder.layers.", OPT, text.num_hidden_layers),
     }
-    return put_together(model, options, found, special_ids(text, unk))
+    end = model.language_model.generation_config.eos_token_id
+    return put_together(model, options, found, special_ids(text, unk, end=text.eos_token_id if end is None else end))
 
 
 FAMILIES: dict[str, Callable[[Any, int | None], Captioner]] = {
@@ -222,7 +221,10 @@ def special_ids(
     """
     start = config.bos_token_id if start is None else start
     end = config.eos_token_id if end is None else end
-    end = end[0] if isinstance(end, list) else end
+    if isinstance(end, list):
+        if len(end) > 1:
+            raise BundleError(f"The model ends captions with any of {len(end)} tokens, and showtell knows one end.")
+        end = end[0]
     if start is None or end is None:
         raise BundleError("The model does not say with which token captions begin and end.", "Copy the model again.")
     return dict(zip(SPECIALS, (config.pad_token_id, start, end, unk), strict=True))

@@ -1,6 +1,7 @@
 """A folder as `save_pretrained` writes it -> what a model folder of showtell holds: config, words, weights."""
 
 import json
+import logging
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -12,8 +13,8 @@ from torch import Tensor
 from showtell.errors import BundleError, DataError, needs
 from showtell.files import read_json
 from showtell.models.encoders.captioner_vision import PREFIX, CaptionerVisionConfig, settings_of, shapes_of
-from showtell.models.encoders.transformers_backbone import UNUSED, preprocessing_of
-from showtell.models.encoders.transformers_names import float32, quiet
+from showtell.models.encoders.transformers_backbone import UNUSED, patch_of, preprocessing_of
+from showtell.models.encoders.transformers_names import float32, quiet, without_programs
 from showtell.models.pretrained.families import FAMILIES, WRITERS, Captioner, captioner_of
 from showtell.search.options import MOST, SearchOptions
 from showtell.tokenizer import SPECIALS, Tokenizer
@@ -22,6 +23,8 @@ WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 TABLES = ("tokenizer.json", "vocab.txt", "vocab.json")  # one of them holds the words
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Copy the model folder again."
+logger = logging.getLogger(__name__)
+
 MAX_WORDS = 30  # pieces; what a model's own settings say is often 20, with a prompt in it
 
 
@@ -45,12 +48,19 @@ def check_kind(published: dict[str, Any], name: str) -> str:
     if kind not in FAMILIES:
         raise BundleError(f"{name} is a {kind}, which showtell can't read.", f"It reads {', '.join(FAMILIES)}.")
     half, writers = WRITERS.get(kind, ("", ()))
-    writer = (published.get(half) or {}).get("model_type", *writers[:1])
+    settings = published.get(half, {})
+    writer = settings.get("model_type", *writers[:1]) if isinstance(settings, dict) else str(settings)
     if writers and writer not in writers:
         raise BundleError(
             f"{name} is a {kind} that writes with {writer}, which showtell can't read.",
             f"It reads those that write with {', '.join(writers)}.",
         )
+    if kind == "VisionEncoderDecoderModel" and not (settings.get("is_decoder") and settings.get("add_cross_attention")):
+        raise BundleError(
+            f"{name} has a decoder that does not look at the image.", "Set is_decoder and add_cross_attention."
+        )
+    if published.get("num_image_with_embedding") is not None:
+        raise BundleError(f"{name} describes videos, and showtell describes photos.", "Choose one for images.")
     if "quantization_config" in published:
         raise BundleError(f"The weights of {name} are quantised.", "Take the model in float32 or float16.")
     return kind
@@ -70,7 +80,7 @@ def read_captioner(folder: Path, name: str) -> Read:
     with needs("train,encoders", f"The captioner {name}"):
         import transformers
     library: Any = transformers
-    published = settings_in(folder / "config.json")
+    published = without_programs(settings_in(folder / "config.json"))
     kind = getattr(library, check_kind(published, name))
     stored = stored_weights(folder, name)
     if not any((folder / file).is_file() for file in TABLES):
@@ -84,6 +94,10 @@ def read_captioner(folder: Path, name: str) -> Read:
                 model.generation_config = library.GenerationConfig.from_pretrained(folder, local_files_only=True)
             # Without False, transformers asks whether it may run a program that the folder holds.
             words = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            del stored
+            parts = captioner_of(model, words.unk_token_id)
+            vision = vision_config(parts, model, folder, name)
+            tokenizer = tokenizer_of(words, parts, len(parts.weights["embedding.weight"]), name)
         except BundleError:
             raise
         except Exception as error:  # whatever damaged files do to their readers
@@ -91,8 +105,6 @@ def read_captioner(folder: Path, name: str) -> Read:
             raise BundleError(
                 f"{name} can't be read: {reason}.", "It may be damaged, or of a newer transformers."
             ) from error
-    parts = captioner_of(model, words.unk_token_id)
-    vision = vision_config(parts, model, folder, name)
     assert vision.preprocessing is not None
     hidden, grid = shapes_of(vision, vision.preprocessing.size)
     decoder = parts.config
@@ -101,7 +113,7 @@ def read_captioner(folder: Path, name: str) -> Read:
     weights = {f"decoder.{key}": tensor for key, tensor in parts.weights.items()}
     weights |= {f"encoder.network.{key}": tensor for key, tensor in vision_weights(parts.vision).items()}
     config = {
-        "name": Path(own_name(name)).name,
+        "name": Path(name).name if name == own_name(name) else Path(own_name(name).partition("@")[0]).name,
         "about": f"{name}, trained elsewhere and published for transformers.",
         "preprocessing": vision.preprocessing.model_dump(),
         "encoder": vision.model_dump(mode="json"),
@@ -110,8 +122,7 @@ def read_captioner(folder: Path, name: str) -> Read:
         "grid": (grid[2], grid[3]),
         "training": {"of": name},
     }
-    size = len(parts.weights["embedding.weight"])
-    return Read(config, tokenizer_of(words, parts, size, name), {k: w.detach().numpy() for k, w in weights.items()})
+    return Read(config, tokenizer, {key: tensor.detach().numpy() for key, tensor in weights.items()})
 
 
 def own_name(name: str) -> str:
@@ -202,6 +213,12 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
         preprocessing = preprocessing_of(found.get("image_processor", found), name)
     except BundleError as error:
         raise BundleError(error.problem, f"Say a square in {file}.") from None
+    patch = patch_of(backbone.config)
+    if patch and preprocessing.size % patch:
+        raise BundleError(
+            f"{name} can't see photos of {preprocessing.size} pixels: its patches have {patch} pixels a side.",
+            f"Say a multiple of {patch} in {file}.",
+        )
     return CaptionerVisionConfig(
         name=f"{PREFIX}{own_name(name)}",
         preprocessing=preprocessing,
@@ -222,13 +239,26 @@ def vision_weights(vision: Any) -> dict[str, Any]:
 
 
 def search_options(generation: Any, positions: int) -> SearchOptions:
-    """How the model's own settings search, where they say it."""
+    """How the model's own settings search, where they say it; a note names those that showtell does not have."""
     beam = getattr(generation, "num_beams", None) or 1
     penalty = getattr(generation, "length_penalty", None)
+    others = [
+        f"{key} {value}"
+        for key, usual in (("early_stopping", False), ("repetition_penalty", 1.0))
+        if (value := getattr(generation, key, None)) not in (None, usual)
+    ]
+    if penalty is not None and not 0 <= penalty <= 10:
+        others.append(f"length_penalty {penalty}")
+    if others:
+        logger.warning("The model's own search has %s, and showtell searches without.", ", ".join(others))
+    max_words = min(MAX_WORDS, positions - 1)
+    # Theirs counts <start>, and may be 0: showtell says one word at least.
+    shortest = getattr(generation, "min_new_tokens", None) or (getattr(generation, "min_length", None) or 0) - 1
     return SearchOptions(
         beam=min(beam, MOST) if beam > 1 else SearchOptions.beam,
         length_penalty=1.0 if penalty is None or not 0 <= penalty <= 10 else float(penalty),
-        max_words=min(MAX_WORDS, positions - 1),
+        min_words=min(max(1, shortest), max_words),
+        max_words=max_words,
         like_generate=True,
         no_repeat_ngram=getattr(generation, "no_repeat_ngram_size", None) or 0,
     )
