@@ -1,10 +1,11 @@
-# Two commands are all it takes: `make demo` and `make test`. Both make .venv first, once.
+# Two commands are all it takes: `make demo` and `make test`. `make docs` writes the documentation site to site/.
+# All of them make .venv first, once.
 
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint benchmarks dist
+.PHONY: demo test lint docs tutorials benchmarks dist
 
 demo: $(VENV)/train.stamp
 	$(VENV)/bin/python examples/demo.py demo
@@ -27,6 +28,16 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: $(VENV)/train.stamp
 	$(PIP) --editable '.[train,demo,encoders,lora,tables,heif,meteor,export,openvino,serve,metadata,alt,hub,bulk,shards,datasets,languages,dev]'
 	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/train.stamp
+	$(PIP) --editable '.[train,docs]'
+	touch $@
+
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+tutorials: $(VENV)/docs.stamp
+	OMP_NUM_THREADS=1 $(VENV)/bin/python website/tutorials.py
 
 benchmarks: $(VENV)/dev.stamp
 	$(VENV)/bin/python benchmarks/tables.py $(if $(RUN),--run $(RUN)) $(if $(PHOTOS),--photos $(PHOTOS)) \

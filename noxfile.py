@@ -8,7 +8,7 @@ import nox
 
 nox.options.default_venv_backend = "uv"
 
-EXTRAS = ",".join(set(nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]) - {"timm"})
+EXTRAS = ",".join(set(nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]) - {"timm", "docs"})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
