@@ -29,7 +29,7 @@ def test_extras_that_a_page_names_exist(page):
 
 def test_readme_names_every_extra_but_those_for_developers():
     said = {extra for names in re.findall(r"`\[([a-z,]+)\]`", text("README.md")) for extra in names.split(",")}
-    assert said == EXTRAS - {"dev", "demo", "plots"}
+    assert said == EXTRAS - {"dev", "demo", "plots", "docs"}
 
 
 def test_linters_have_the_same_versions_everywhere():
