@@ -90,9 +90,11 @@ def takes_search_options(*, but: Collection[str] = ()) -> Callable[[Callable[...
 def _flag(name: str, kind: type, option: Option) -> inspect.Parameter:
     """A search option as typer reads it from a signature."""
     repeated = kind is str and not option.text
+    own = name.replace("_", "-")
     flag = typer.Option(
         None,
-        *(option.flags or (f"--{name.replace('_', '-')}",)),
+        # A model may have a switch on by itself.
+        *(option.flags or (f"--{own}/--no-{own}" if kind is bool else f"--{own}",)),
         metavar=option.metavar,
         help=f"{option.help} Repeat the flag for more." if repeated else option.help,
         rich_help_panel="Sampling" if option.mode == "sample" else "Search",
