@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from importlib import import_module
+from os.path import exists
 from typing import TYPE_CHECKING, Protocol, cast
 
 from showtell.errors import UsageError
@@ -58,7 +59,8 @@ def load(spec: str, *, photos: bool = True) -> "Dataset":
         guessed = format_of(spec)
         if guessed is None:
             forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
-            raise UsageError(f"'{spec}' does not begin with a data format.", f"Begin with {forms}.")
+            missing = "" if exists(spec) else ", and there is no such file or folder"
+            raise UsageError(f"'{spec}' does not begin with a data format{missing}.", f"Begin with {forms}.")
         dataset = load(f"{guessed}:{spec}", photos=photos)
         return replace(dataset, notes=(f"{spec} is read as {guessed}:{spec}.", *dataset.notes))
     if not location:
