@@ -59,7 +59,8 @@ def load(spec: str, *, photos: bool = True) -> "Dataset":
         guessed = format_of(spec)
         if guessed is None:
             forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
-            missing = "" if exists(spec) else ", and there is no such file or folder"
+            # Path.exists raises where a name is too long.
+            missing = "" if exists(spec) else ", and there is no such file or folder"  # noqa: PTH110
             raise UsageError(f"'{spec}' does not begin with a data format{missing}.", f"Begin with {forms}.")
         dataset = load(f"{guessed}:{spec}", photos=photos)
         return replace(dataset, notes=(f"{spec} is read as {guessed}:{spec}.", *dataset.notes))
