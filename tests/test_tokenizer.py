@@ -187,7 +187,7 @@ def test_errors_name_the_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_training_on_nothing_is_an_error() -> None:
-    with pytest.raises(DataError, match="No word stands 5 times or more"):
+    with pytest.raises(DataError, match="No word occurs 5 times or more"):
         Tokenizer.train(["a dog"], TokenizerConfig(min_count=5))
     with pytest.raises(ValidationError):
         TokenizerConfig(min_count=0)

@@ -177,7 +177,7 @@ def test_a_driver_that_is_killed_is_gone_on_with(place, capsys):
     assert 2 <= len(before) < PARTS
 
     assert main(arguments("resumed")) == 2
-    assert "resumed holds captions. Say --resume to go on" in capsys.readouterr().err
+    assert "resumed holds captions. Add --resume to continue" in capsys.readouterr().err
     assert main(arguments("resumed", "--resume", "--beam", "1")) == 2
     assert "resumed was begun with beam 3, not 1." in capsys.readouterr().err
 

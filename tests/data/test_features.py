@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, monkeypatch: pytes
 
     cache = writer(tmp_path)
     monkeypatch.setattr("os.write", full)
-    with pytest.raises(DataError, match=r"can't be written: No space left on device\. Free some space and build again"):
+    with pytest.raises(DataError, match=r"can't be written: No space left on device\. Free some space and run the"):
         cache.write(["a"], features("a"))
 
 

@@ -62,7 +62,7 @@ def test_a_process_that_is_killed_costs_only_its_own_last_images(
 
     thread = Thread(target=kill_the_second)
     thread.start()
-    with pytest.raises(DataError, match=r"these did not end well: 2 \(exit code -9\)\. Run the same command to go on"):
+    with pytest.raises(DataError, match=r"these failed: 2 \(exit code -9\)\. Run the same command: it continues"):
         feature_builders.fill_in_processes(SPEC, settings, folder, 2, 4)
     thread.join()
     assert len(killed) == 1
