@@ -300,8 +300,7 @@ class Transformer(Decoder):
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
         """See `Decoder`; fused attention returns no weights."""
-        captions, steps = packing.captions.to(tokens.device), packing.steps.to(tokens.device)
-        visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # [P, P]: own caption, up to this word
+        steps, visible = packing.steps.to(tokens.device), own_past(packing).to(tokens.device)
         x = self.embedded(packing.pack(tokens), steps, len(packing.running) - 1)
         for n, layer in enumerate(self.decoder_layers):
             query, key, value = layer.ask(x)  # [B, heads, P, d]
@@ -314,6 +313,12 @@ class Transformer(Decoder):
     def logits(self, x: Tensor) -> Tensor:
         """`[B, R, E]` -> `[B, R, V]`."""
         return F.linear(self.decoder_norm(x), self.embedding.weight, self.output_bias)
+
+
+def own_past(packing: Packing) -> Tensor:
+    """Bool `[P, P]`: which positions each may look back at, those of its own caption up to its own step."""
+    captions, steps = packing.captions, packing.steps
+    return (captions[:, None] == captions) & (steps[:, None] >= steps)
 
 
 def activation(config: LayerConfig) -> nn.Module:

@@ -24,7 +24,7 @@ from showtell.errors import UsageError
 from showtell.models.decoder import Arrays, Decoder, Forced
 from showtell.models.dropout import Dropout
 from showtell.models.packing import Packing
-from showtell.models.transformer import DecoderLayer, LayerConfig, attend
+from showtell.models.transformer import DecoderLayer, LayerConfig, attend, own_past
 
 
 class PretrainedConfig(LayerConfig):
@@ -168,8 +168,7 @@ class PretrainedDecoder(Decoder):
 
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
         """See `Decoder`; fused attention returns no weights."""
-        captions, steps = packing.captions.to(tokens.device), packing.steps.to(tokens.device)
-        visible = (captions[:, None] == captions) & (steps[:, None] >= steps)  # [P, P]: own caption, up to this word
+        steps, visible = packing.steps.to(tokens.device), own_past(packing).to(tokens.device)
         x = self.embedded(packing.pack(tokens), steps, len(packing.running) - 1)
         for n, layer in enumerate(self.layers):
             query, key, value = layer.ask(x)  # [B, heads, P, d]
