@@ -211,7 +211,7 @@ def command_parts(command: Any, called: str) -> Iterator[str]:
     if records:
         # Typer escapes a bracket that Rich would take for a style.
         rows = [f"| `{name.split(' <')[0]}` | {cell(text.replace(chr(92) + '[', '['))} |" for name, text in records]
-        yield "\n".join(["| option | |", "|---|---|", *rows])
+        yield "\n".join(["| option | what it does |", "|---|---|", *rows])
     for name, below in getattr(command, "commands", {}).items():
         yield f"### {called.removeprefix('showtell ')} {name}"
         yield from command_parts(below, f"{called} {name}")
