@@ -109,7 +109,7 @@ def test_model_that_says_nothing(place, capsys, monkeypatch):
     monkeypatch.setattr("showtell.cli.commands.alt.sentence", lambda caption: "")
     code, out, error = run(capsys, "site/notes.md")
     assert (code, out) == (1, "")
-    assert "site/img/red.png: the model has nothing to say." in error
+    assert "site/img/red.png: the model's caption is empty." in error
 
 
 def test_photos_in_another_unicode_form_are_found(place, capsys):

@@ -1,6 +1,6 @@
 """Images without alternative text in Markdown: `![](dog.jpg)`, `![][dog]`, and `<img>` in its HTML.
 
-pyromark, which is pulldown-cmark, says what is an image, what code and what HTML, and where in the source.
+pyromark (pulldown-cmark) says where in the source there are images, code and HTML.
 """
 
 import re
@@ -27,7 +27,7 @@ def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place]
         MissingExtraError: pyromark is not installed.
     """
     places: list[Place] = []
-    html = list(NOT_LINE_BREAK.sub(" ", text))  # the document with nothing but its HTML, where it stands
+    html = list(NOT_LINE_BREAK.sub(" ", text))  # the document with everything but its HTML blanked out
     open_image: tuple[int, str] | None = None
     for event, start, end in _events(text):
         match event:
@@ -56,8 +56,8 @@ def _events(text: str) -> list[tuple[Any, int, int]]:
         | Options.ENABLE_YAML_STYLE_METADATA_BLOCKS
         | Options.ENABLE_PLUSES_DELIMITED_METADATA_BLOCKS
     )
-    whole = LONE_SURROGATE.sub("?", text)  # bytes that are no UTF-8 mean nothing to Markdown
-    # The parser counts bytes: of each, the character that it begins.
+    whole = LONE_SURROGATE.sub("?", text)  # bytes that are not UTF-8 mean nothing to Markdown
+    # The parser counts bytes: for each byte that begins a character, the character's number.
     ends = accumulate(len(character.encode()) for character in whole)
     character_at = {0: 0} | {byte: number for number, byte in enumerate(ends, 1)}
     return [
