@@ -203,7 +203,7 @@ def test_what_it_is(place, models, capsys):
         ),
         (
             ["calibrate", "{}", "--data", "shapes:20"],
-            "whose config.json has no place for its confidence. Calibrate an ex",
+            "whose config.json has no place for a confidence. Calibrate an ex",
         ),
         (
             ["features", "--data", "shapes:20", "-o", "f", "-e", "hf:a/b"],

@@ -297,7 +297,7 @@ def test_a_defect_is_a_problem_too(monkeypatch):
     captioner = fake_captioner()
     monkeypatch.setattr(captioner.engine, "encode", lambda images: 1 / 0)
     with client(captioner) as api:
-        check_problem(api.post("/v1/captions", files=form("red")), 500, "defect")
+        check_problem(api.post("/v1/captions", files=form("red")), 500, "bug")
         assert api.get("/readyz").status_code == 200
 
 

@@ -60,7 +60,9 @@ def alt(
     images = dict.fromkeys(file for document in documents for file in document.files.values() if file.is_file())
     texts = texts_of(captioner, list(images), batch_size, search, least, problems)
     proposed = sum(show(document, texts) for document in documents)
-    if write:
+    if documents and not any(document.places or document.skipped for document in documents):
+        tell(f"{counted(documents)}: none lacks alternative text.")
+    elif write:
         written = sum(filled(document, texts, problems) for document in documents)
         tell(f"{written:,} of {proposed:,} written. Read them before you publish them: some are wrong.")
     elif proposed:
@@ -68,6 +70,12 @@ def alt(
     tell(*problems, *missing)
     if problems or missing:
         raise typer.Exit(1)
+
+
+def counted(documents: list[Document]) -> str:
+    """How many documents were read, and how many images they have."""
+    files, images = len(documents), sum(document.images for document in documents)
+    return f"{files:,} file{'s' * (files != 1)} with {images:,} image{'s' * (images != 1)}"
 
 
 def missing_images(document: Document) -> list[ImageError]:

@@ -46,6 +46,8 @@ class Document:
     """The images without text that are not files here."""
     files: Mapping[str, Path]
     """The file of each place's image."""
+    images: int
+    """All images in the document, those with text included."""
 
     def line_of(self, place: Place | Skipped) -> int:
         """The number of the line that a place is in, from 1."""
@@ -111,7 +113,7 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
         text = content.decode(*codec)
     except UnicodeDecodeError:
         raise DataError(f"{path} begins like UTF-16 but is not.") from None
-    places, skipped = (html_places if suffix in HTML else markdown_places)(text, decorative=decorative)
+    places, skipped, images = (html_places if suffix in HTML else markdown_places)(text, decorative=decorative)
     encoding = _encoding_of(content)
     found: list[Place] = []
     files: dict[str, Path] = {}
@@ -123,7 +125,7 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
         else:
             skipped.append(Skipped(place.start, place.image, file))
     skipped.sort(key=lambda place: place.start)
-    return Document(path, content, text, codec, tuple(found), tuple(skipped), files)
+    return Document(path, content, text, codec, tuple(found), tuple(skipped), files, images)
 
 
 def file_of(image: str, folder: Path, root: Path | None = None, encoding: str = LATIN_1) -> Path | str:

@@ -18,8 +18,8 @@ ATTRIBUTE = re.compile(r"""[\s/]*(?P<name>[^\s/>][^\s/>=]*)(?:\s*=\s*(?:"[^"]*"|
 TAG_NAME = len("<img")
 
 
-def html_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped]]:
-    """Where the text of images is missing, in order, and the images that are left alone.
+def html_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped], int]:
+    """Where the text of images is missing, in order, the images that are skipped, and how many images there are.
 
     Args:
         text: the document.
@@ -28,7 +28,7 @@ def html_places(text: str, *, decorative: bool = False) -> tuple[list[Place], li
     finder = _Finder(text, decorative)
     finder.feed(text)
     finder.close()
-    return finder.places, finder.skipped
+    return finder.places, finder.skipped, finder.images
 
 
 class _Finder(HTMLParser):
@@ -38,6 +38,7 @@ class _Finder(HTMLParser):
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]  # as the parser counts lines
         self.places: list[Place] = []
         self.skipped: list[Skipped] = []
+        self.images = 0
         self._base: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -62,6 +63,7 @@ class _Finder(HTMLParser):
         return super().parse_html_declaration(i)
 
     def _see_image(self, values: dict[str, str]) -> None:
+        self.images += 1
         if values.get("alt", "").strip() or ("alt" in values and not self._decorative) or is_named_or_hidden(values):
             return
         line, column = self.getpos()

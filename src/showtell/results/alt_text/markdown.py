@@ -16,8 +16,8 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 NOT_LINE_BREAK = re.compile(r"[^\r\n]")
 
 
-def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped]]:
-    """Where the text of images is missing, in order, and the images that are left alone.
+def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped], int]:
+    """Where the text of images is missing, in order, the images that are skipped, and how many images there are.
 
     Args:
         text: the document.
@@ -28,6 +28,7 @@ def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place]
     """
     places: list[Place] = []
     html = list(NOT_LINE_BREAK.sub(" ", text))  # the document with everything but its HTML blanked out
+    images = 0
     open_image: tuple[int, str] | None = None
     for event, start, end in _events(text):
         match event:
@@ -35,14 +36,15 @@ def markdown_places(text: str, *, decorative: bool = False) -> tuple[list[Place]
                 html[start:end] = text[start:end]
             case {"Start": {"Image": {"dest_url": image}}}:
                 open_image = start, image
+                images += 1
             case {"End": "Image"} if open_image is not None:
                 start, image = open_image
                 blank = NO_TEXT.match(text, start)
                 if blank and image:
                     places.append(Place(*blank.span(1), image, "markdown"))
                 open_image = None
-    in_html, skipped = html_places("".join(html), decorative=decorative)
-    return sorted((*places, *in_html), key=lambda place: place.start), skipped
+    in_html, skipped, images_in_html = html_places("".join(html), decorative=decorative)
+    return sorted((*places, *in_html), key=lambda place: place.start), skipped, images + images_in_html
 
 
 def _events(text: str) -> list[tuple[Any, int, int]]:
