@@ -3,11 +3,11 @@
     python benchmarks/caption.py runs/sat                       # a model or training run; it is exported first
     python benchmarks/caption.py runs/sat --exported models/sat --photos photos/ --count 200 --repeats 1
 
-Every measurement is a process of its own, the systems take turns, and each figure is the median of the repeats. Photos
-are the given ones, or random textures: resized to 224 pixels, and enlarged to 12 megapixels. Cold start is the life of
-a process that captions one photo; images a second leave it out. Memory is the peak of the process (VmHWM). The floor
-is the encoder's operations at the speed of a large matrix product on the same cores, in float32 and in bfloat16,
-measured in turn with the rest.
+Every measurement runs in its own process, the systems take turns, and each figure is the median of the repeats. Photos
+are the given ones, or random textures: resized to 224 pixels, and enlarged to 12 megapixels. Cold start is the whole
+run of a process that captions one photo; images a second do not include it. Memory is the peak of the process (VmHWM).
+The floor is the time of the encoder's operations at the speed of a large matrix product on the same cores, in float32
+and in bfloat16, measured in turn with the rest.
 
     onnx               float32, the exported model as `showtell caption --engine onnx` runs it: a batch on each core
     onnx int8          int8, the same, exported with --int8
@@ -40,8 +40,8 @@ SYSTEMS = ("onnx", "onnx int8", "onnx together", "openvino", "openvino-float32",
 OPENVINO = ("openvino", "openvino-float32")
 A_BATCH_A_CORE = ("onnx", "onnx int8", *OPENVINO)
 SMALL, LARGE = (224, 224), (4000, 3000)
-SLOW = {"pytorch single": 5, "blip": 50}  # these caption only so many times fewer images
-FEW = 100  # images after which memory is read a first time
+SLOW = {"pytorch single": 5, "blip": 50}  # these caption this many times fewer images
+FEW = 100  # images after which memory is read for the first time
 
 Figures = dict[str, float]
 
@@ -49,7 +49,7 @@ Figures = dict[str, float]
 def main() -> None:
     """Measure all systems in turn and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model folder or training run, with PyTorch weights if their rows are wanted")
+    parser.add_argument("model", help="model folder or training run, with PyTorch weights for the rows of PyTorch")
     parser.add_argument("--exported", help="the same model, exported (by default it is exported now)")
     parser.add_argument("--photos", type=Path, help="folder of photos (by default random textures)")
     parser.add_argument("--count", type=int, default=1000, help="photos of 224 pixels")
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measured(system: str, model: str, folder: Path, count: int, large: int) -> Figures:
-    """One round of a system, each part of it in a process of its own."""
+    """One round of a system, each part in its own process."""
     fewer = SLOW.get(system, 1)
     photo = str(next((folder / "small").iterdir()))
     begin = time.perf_counter()
@@ -99,7 +99,7 @@ def measured(system: str, model: str, folder: Path, count: int, large: int) -> F
 
 
 def report(figures: dict[str, Figures], count: int, large: int, megabytes: float) -> None:
-    """Print the table, and what the floor is; `megabytes` are those of a large photo's file."""
+    """Print the table and the floor; `megabytes` is the size of a large photo's file."""
     floor = figures.pop("floor")
     seconds = floor["flops"] / floor["speed"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -129,7 +129,7 @@ def medians(rounds: Sequence[Figures]) -> Figures:
 
 
 def make_photos(folder: Path, size: tuple[int, int], count: int, sources: Sequence[Path], *, grain: int) -> None:
-    """JPEG files of a size, of the sources in turn or of random textures.
+    """JPEG files of a size, from the sources in turn or from random textures.
 
     What is enlarged is smoother than a photo and its file smaller: `grain` is noise against that, a range of levels.
     """
@@ -147,7 +147,7 @@ def make_photos(folder: Path, size: tuple[int, int], count: int, sources: Sequen
 
 
 def command(*arguments: str) -> None:
-    """Run a showtell command in a process of its own."""
+    """Run a showtell command in its own process."""
     code = "import sys; from showtell.cli import main; sys.exit(main(sys.argv[1:]))"
     subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL, check=True)
 
@@ -156,7 +156,7 @@ def command(*arguments: str) -> None:
 
 
 def child(system: str, model: str, folder: Path, count: int) -> Figures:
-    """What a process of its own finds for `count` photos of the folder, taken in turn."""
+    """The figures that a new process measures for `count` photos of the folder, taken in turn."""
     arguments = [sys.executable, __file__, "--measure", system, model, str(folder), str(count)]
     answer = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
     figures: Figures = json.loads(answer.stdout.splitlines()[-1])
@@ -170,7 +170,7 @@ def measure(system: str, model: str, folder: str, count: str) -> None:
         return
     photos = islice(cycle(sorted(Path(folder).iterdir())), int(count))
     captions = blip(photos) if system == "blip" else ours(system, model, photos)
-    next(captions)  # all is loaded
+    next(captions)  # everything is loaded now
     few = peak_megabytes()
     begin = time.perf_counter()
     for number, _ in enumerate(captions, 1):
@@ -181,7 +181,7 @@ def measure(system: str, model: str, folder: str, count: str) -> None:
 
 
 def ours(system: str, model: str, photos: Iterator[Path]) -> Iterator[Any]:
-    """None when the model is there, then the captions of one photo after the other."""
+    """Yield None when the model is loaded, then the captions of one photo after the other."""
     from showtell import load
 
     captioner = load(model, threads=1 if system in A_BATCH_A_CORE else None, engine=engine_of(system))
@@ -236,7 +236,7 @@ def floor_of(model: str) -> Figures:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had; what its parent had before does not count, as in `getrusage`."""
+    """The most memory that this process has had; unlike `getrusage`, without what its parent had before."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

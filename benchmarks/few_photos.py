@@ -1,7 +1,7 @@
-"""Captions of one's own from few photos: `python benchmarks/few_photos.py SPEC START OUT.svg [COUNT ...]`.
+"""Training on few photos of your own: `python benchmarks/few_photos.py SPEC START OUT.svg [COUNT ...]`.
 
-Puts 100 photos with 4 captions or more of the train split aside to judge by, runs `showtell train` on 20, 80, 320 and
-1,000 others, from START and from fresh weights, and draws the CIDEr on those 100. Hours on two cores.
+Sets 100 photos of the train split that have 4 captions or more aside for evaluation, runs `showtell train` on 20, 80,
+320 and 1,000 others, from START and from fresh weights, and draws the CIDEr on those 100. Takes hours on two cores.
 """
 
 import csv
@@ -38,7 +38,7 @@ def cider(model: str, examples: Sequence[Example]) -> float:
 
 
 def measured(spec: str, start: str, counts: Sequence[int], folder: Path) -> tuple[float, list[tuple[float, float]]]:
-    """The start's CIDEr; for each count that of the fine-tuned model, and of the one from fresh weights."""
+    """The start's CIDEr; for each count, the CIDEr of the fine-tuned model and of the one from fresh weights."""
     examples = [example for example in load_data(spec).split("train") if example.path is not None]
     random.Random(0).shuffle(examples)
     judges = [example for example in examples if len(example.captions) >= CAPTIONS][:JUDGES]

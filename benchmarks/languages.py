@@ -1,6 +1,6 @@
 """The share of true captions of drawn scenes in five languages: `python benchmarks/languages.py [CODE ...]`.
 
-Each model learns from 2,400 scenes whose captions a grammar has made, and captions 300 others. Minutes on two cores.
+Each model learns from 2,400 scenes whose captions a grammar made, and captions 300 others. Takes minutes on two cores.
 """
 
 import sys
@@ -20,7 +20,7 @@ EPOCHS = 10
 
 
 def share_true(language: str, folder: Path) -> tuple[float, str]:
-    """Of the captions of unseen scenes, and one of them."""
+    """The share of true captions of unseen scenes, and one of the captions."""
     spec = f"shapes:{SCENES},language={language}"
     settings = [f"search.max_words={WORDS}", f"stages.0.epochs={EPOCHS}"]
     more = [part for setting in settings for part in ("--set", setting)]

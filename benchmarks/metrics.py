@@ -31,7 +31,7 @@ IMAGES, SAMPLES = 50, 5
 
 
 def best(run: Callable[[], Any], times: int = 3) -> float:
-    """Seconds of the fastest of several runs."""
+    """The time of the fastest of several runs, in seconds."""
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -87,7 +87,7 @@ class PlainReward:
 
 
 def print_reward(references: dict[str, list[str]], official: bool) -> None:
-    """Times of ours and of other ways for 50 x 5 samples."""
+    """The times of our reward and of others for 50 x 5 samples."""
     tokenizer = Tokenizer.train([c for of in references.values() for c in of], TokenizerConfig(min_count=1))
     ids = [tokenizer.encode_batch(captions) for captions in references.values()]
     draw = random.Random(0)
@@ -132,7 +132,7 @@ def print_reward(references: dict[str, list[str]], official: bool) -> None:
 
 
 def official_seconds(predictions: dict[str, str], references: dict[str, list[str]]) -> float:
-    """All of the official code but SPICE, on the same captions."""
+    """The official code, all but SPICE, on the same captions."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor

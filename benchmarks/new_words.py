@@ -3,8 +3,8 @@
     python benchmarks/new_words.py START MODEL SPEC JUDGED SPLIT
 
 
-Takes the 200 words that the training captions of SPEC have most often and START lacks, and counts where MODEL's
-captions of other photos (the SPLIT of the data set JUDGED) say them: where most people said them too, and where nobody
+Takes the 200 words that START lacks and that are most frequent in the training captions of SPEC, and counts where
+MODEL's captions of other photos (the SPLIT of the data set JUDGED) use them: where most people did, and where nobody
 did.
 """
 

@@ -1,16 +1,16 @@
-"""BLIP of its real size with random weights: showtell beside transformers' `generate`, in one process.
+"""BLIP in its real size with random weights: showtell beside transformers' `generate`, in one process.
 
     python benchmarks/pretrained.py                  # 64 photos, beam 5: an hour on two cores
     python benchmarks/pretrained.py --photos 4 --runs 1 --keep DIR
     python benchmarks/pretrained.py --sizes          # what each model needs, by arithmetic alone
 
 The model is BLIP-base: a ViT-B/16 that sees 384 pixels (577 cells), and 12 layers of BERT. Rules hold every caption to
-`STEPS` pieces, so that all do the same number of steps. The photos are noise: what they show costs nothing. The
-decoder's batch of 16 is what was seen of 4 photos, 4 times. The peak of memory is a fresh process's that loads the
-model and captions that batch; photos are encoded 4 at a time, as ONNX Runtime does in showtell.
+`STEPS` pieces, so that all do the same number of steps. The photos are noise: their content does not change the cost.
+The decoder's batch of 16 repeats the encoded grids of 4 photos 4 times. The peak of memory is that of a fresh process
+that loads the model and captions this batch; photos are encoded 4 at a time, as ONNX Runtime does in showtell.
 
-The floor is arithmetic: the products of the ViT and of the decoder's steps at the speed of a large product of matrices
-on this machine, with nothing lost on the way.
+The floor is computed: the products of the ViT and of the decoder's steps at the speed of a large matrix product on
+this machine, without any other cost.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Theirs:
 
     @torch.inference_mode()
     def decode(self, cells: torch.Tensor) -> object:
-        """Captions of what was seen."""
+        """The captions of encoded photos."""
         config = self.model.config.text_config
         return self.model.text_decoder.generate(
             input_ids=torch.full((len(cells), 1), config.bos_token_id),
@@ -88,7 +88,7 @@ class Theirs:
 
 
 class Ours:
-    """The same model in showtell; what is encoded is the keys and values of all layers."""
+    """The same model in showtell; encoding computes the keys and values of all layers."""
 
     def __init__(self, folder: Path, engine: EngineName) -> None:
         self.captioner = load(folder, engine=engine)
@@ -102,19 +102,19 @@ class Ours:
 
 
 def loaded(folder: Path, engine: EngineName | None) -> Theirs | Ours:
-    """The model of a folder, run by an engine of ours; by transformers if there is none."""
+    """The model in a folder, run by one of showtell's engines; by transformers if none is given."""
     return Theirs(folder) if engine is None else Ours(folder, engine)
 
 
 def repeated(seen: Any, times: int) -> Any:
-    """What was seen of some photos, as if they had been so many times as many."""
+    """The encoding of some photos, repeated as if there were that many times more."""
     if isinstance(seen, dict):
         return {name: repeated(array, times) for name, array in seen.items()}
     return torch.cat([seen] * times) if isinstance(seen, torch.Tensor) else np.concatenate([seen] * times)
 
 
 def measured(model: Theirs | Ours, images: np.ndarray) -> tuple[Callable[[], object], ...]:
-    """Encode the photos, and decode what was seen of one, and of 16."""
+    """Time the encoding of the photos, and the decoding of one and of 16."""
     alone, batch = model.encode(images[:1]), repeated(model.encode(images[:4]), 4)
     return lambda: model.encode(images), lambda: model.decode(alone), lambda: model.decode(batch)
 
@@ -133,14 +133,14 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 
 def peak_gb(folder: Path, engine: EngineName | None) -> float:
-    """The most memory that a fresh process takes for a batch of 16, in GB; Linux says it."""
+    """The most memory that a fresh process takes for a batch of 16, in GB; on Linux only."""
     code = PEAK.format(here=str(Path(__file__).parent), folder=str(folder), engine=engine)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def floor_seconds() -> tuple[float, float]:
-    """Of an image: the ViT's products and the decoder's, at this machine's speed of products."""
+    """Seconds for the ViT's and the decoder's products for one image, at this machine's speed."""
     cells, width, layers, text = 577, 768, 12, 768
     vision = layers * (12 * width * width * cells + 2 * cells * cells * width) + 576 * 768 * width
     keys = layers * 2 * width * text * cells
@@ -150,7 +150,7 @@ def floor_seconds() -> tuple[float, float]:
 
 
 def vit_products(vision: Any) -> tuple[int, int]:
-    """A ViT's tokens, and the multiplications that a photo takes."""
+    """A ViT's tokens, and the multiplications for a photo."""
     cells, width = (vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size
     layer = cells * (4 * width**2 + 2 * width * vision.intermediate_size) + 2 * cells**2 * width
     return cells, vision.num_hidden_layers * layer + (cells - 1) * 3 * vision.patch_size**2 * width
@@ -203,7 +203,7 @@ def sizes() -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=64, help="that are encoded; 4 or more")
+    parser.add_argument("--photos", type=int, default=64, help="photos to encode; 4 or more")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--keep", metavar="DIR", help="leave the models there, for the next run")

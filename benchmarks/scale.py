@@ -1,18 +1,18 @@
-"""Past the memory and past one process: a feature cache of MS-COCO's size, and training with several processes.
+"""Beyond one machine's memory and one process: a feature cache of MS-COCO's size, and training with several processes.
 
     python benchmarks/scale.py memory --plot memory.svg    # 15 GB that take no disk: is the memory flat?
     python benchmarks/scale.py disk --gigabytes 2          # a real file, dropped from the page cache: images a second
     python benchmarks/scale.py train recipes/flickr8k.yaml --data flickr8k:DIR --processes 1 2
 
 memory  The cache is a sparse file: it has the length of 123,287 images x 49 cells x 1,280 numbers of 16 bits, and no
-        content. Random batches are read as the trainer does, by one process that reads (`FeatureCache`) and one that
-        maps the file into its memory (`numpy.memmap`). The memory is the process's resident set. The speed is an upper
-        bound: zeros come from no disk.
+        content. Two processes read random batches as the trainer does: one reads rows (`FeatureCache`), one maps the
+        file into its memory (`numpy.memmap`). The memory is the process's resident set. The speed is an upper bound,
+        because the zeros are not read from a disk.
 disk    The same with random numbers in a real file, which is dropped from the page cache before each run. Each image
         is read once, in random order, as in a first epoch; `again` is a second epoch, with what the page cache kept.
-train   `torchrun` with so many processes, each with its share of the cores (the cores over the largest number of them);
-        features are cached before. Captions a second of the last epoch, all processes together, and how much that is
-        of what so many single ones would do. The last line is one process on all cores.
+train   `torchrun` with these numbers of processes, each with its share of the cores (the cores over the largest
+        number); features are cached before. Captions a second of the last epoch, all processes together, and the
+        efficiency compared with as many single processes. The last line is one process on all cores.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def disk_part(options: argparse.Namespace) -> None:
         print("reader   images/s   GB/s   again   GB/s   most MB")
         for reader in READERS:
             if not drop_from_page_cache(folder / "features.f16"):
-                print("This system can't be asked to forget a file: these are the speeds of the page cache.")
+                print("This system can't drop a file from its page cache: these are the speeds of the page cache.")
             figures = child(reader, folder, images // BATCH, epochs=2)
             speeds = "".join(f"{speed:10,.0f}{speed * ROW_BYTES / 1e9:7.2f}" for speed in figures["speeds"])
             print(f"{reader:7}{speeds}{max(figures['megabytes']):10,.0f}")
@@ -128,7 +128,7 @@ def trained(arguments: Sequence[str], run: Path, processes: int, threads: int) -
 
 
 def make_cache(folder: Path, images: int, random: np.random.Generator | None = None) -> Path:
-    """A finished cache; of random numbers, or of a hole that reads as zeros."""
+    """A finished cache of random numbers, or of a hole that reads as zeros."""
     index = {"format_version": FORMAT_VERSION, "fingerprint": "simulated", "cells": CELLS, "width": WIDTH}
     names = [f"{number:012}" for number in range(images)]
     (folder / "index.json").write_text(json.dumps({**index, "images": names, "stamps": names}))
@@ -145,7 +145,7 @@ def make_cache(folder: Path, images: int, random: np.random.Generator | None = N
 
 
 def drop_from_page_cache(file: Path) -> bool:
-    """Ask the system to forget what it keeps of a file; whether it can be asked."""
+    """Drop a file from the page cache; returns whether the system can do that."""
     if not hasattr(os, "posix_fadvise"):
         return False
     with file.open("rb") as opened:
@@ -173,7 +173,7 @@ def draw(plot: Path, found: dict[str, Figures], title: str) -> None:
 
 
 def child(reader: str, folder: Path, batches: int, epochs: int) -> Figures:
-    """What a process of its own finds."""
+    """The figures that a new process measures."""
     arguments = [sys.executable, __file__, "--measure", reader, str(folder), str(batches), str(epochs)]
     answer = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
     figures: Figures = json.loads(answer.stdout)
@@ -198,7 +198,7 @@ def measure(reader: str, folder: str, batches: str, epochs: str) -> None:
 
 
 def rows_of(reader: str, folder: Path) -> tuple[Sequence[str], Callable[[Sequence[str]], Any]]:
-    """The images' names, and what reads a batch of them, `[B, N, D]`."""
+    """The images' names, and a function that reads a batch of them, `[B, N, D]`."""
     names = json.loads((folder / "index.json").read_text())["images"]
     if reader == "read":
         return names, FeatureCache.open(folder).rows

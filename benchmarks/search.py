@@ -3,15 +3,15 @@
     python benchmarks/search.py
 
 From the encoder's grid to captions, with random weights. Rules hold every caption to 12 steps, so that all do the same
-number: 11 words, and one step more for `<end>`. The plain way is the textbook's: one image at a time, the whole prefix
-read again by `forward` at each step; the hypotheses of the image are one batch, and the image itself is read once.
+number: 11 words, and one more step for `<end>`. The plain way is the textbook's: one image at a time, and `forward`
+reads the whole prefix again at each step; the hypotheses of the image are one batch, and the image is read once.
 
-`generate` searches with a `VisionEncoderDecoderModel` whose decoder is a GPT-2 of 2 layers, width 384, and ours is a
-Transformer of the same layers, heads and widths. It is given the encoder's outputs, so that both only decode: as wide
-as the decoder, where it has nothing to project, or as wide as EfficientNet-Lite2's grid, which it projects again at
-each step. Ours reads that grid through its neck in either case.
-Ours is as `TorchEngine.from_bundle` makes it, its matrices packed for oneDNN; `generate` and the plain way leave them
-to `torch.nn.functional.linear`, which on an AMD processor is slower.
+`generate` searches with a `VisionEncoderDecoderModel` whose decoder is a GPT-2 of 2 layers, width 384; ours is a
+Transformer of the same layers, heads and widths. `generate` gets the encoder's outputs, so that both only decode:
+either as wide as the decoder, so that nothing is projected, or as wide as EfficientNet-Lite2's grid, which it projects
+again at each step. Ours reads that grid through its neck in both cases.
+Ours is as `TorchEngine.from_bundle` makes it, with its matrices packed for oneDNN; `generate` and the plain way use
+`torch.nn.functional.linear`, which is slower on an AMD processor.
 
 Times are medians of alternating runs, in ms an image.
 """
@@ -53,7 +53,7 @@ VOCABULARY = Tokenizer.train([" ".join(map(str, range(V - 4)))], TokenizerConfig
 
 
 def our_search(decoder: Decoder, features: Tensor, beam: int) -> Callable[[], object]:
-    """Our search for the captions of `[B, N, D]`, with the decoder as `TorchEngine.from_bundle` has it."""
+    """Our search for the captions of `[B, N, D]`, with the decoder as `TorchEngine.from_bundle` makes it."""
     ready = with_packed_weights(copy.deepcopy(decoder))
     engine = TorchEngine(CaptioningModel(nn.Identity(), ready))  # type: ignore[arg-type]  # it never encodes
     options = SearchOptions(beam=beam, min_words=STEPS - 1, max_words=STEPS - 1)
@@ -96,7 +96,7 @@ def generate_search(model: Any, features: Tensor) -> Callable[[], object]:
 
 
 def generating_model(feature_width: int) -> Any:
-    """A `VisionEncoderDecoderModel` of the size of ours; its encoder is never asked."""
+    """A `VisionEncoderDecoderModel` of the size of ours; its encoder is never called."""
     from transformers import GPT2Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
 
     encoder = ViTConfig(
@@ -121,12 +121,12 @@ def generating_model(feature_width: int) -> Any:
 
 
 def median_milliseconds(runs: Sequence[Callable[[], object]], images: Sequence[int], repeats: int) -> list[float]:
-    """Median time an image of each run."""
+    """The median time for an image, for each run."""
     return [1e3 * seconds / count for seconds, count in zip(median_seconds(runs, repeats), images, strict=True)]
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers a module has learnt."""
+    """How many parameters a module has."""
     return sum(p.numel() for p in module.parameters())
 
 

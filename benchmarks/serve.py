@@ -3,15 +3,15 @@
     python benchmarks/serve.py MODEL PHOTOS                  # MODEL: an exported one; PHOTOS: a folder of JPEGs
     python benchmarks/serve.py MODEL PHOTOS --requests 100 --memory-requests 500
 
-Two servers run in processes of their own, one with its default batches and one with `--batch-size 1`, and are asked in
-turn. A client sends one photo at a time over one connection, and the next one when it has the captions. A 429 is
-counted, waited for as the server says, and the photo is sent again. Every answer must name the photo that was sent:
-what is missing or mixed up counts as lost. Latency is from the first byte sent to the last one received of the
-request that was answered.
+Two servers run in processes of their own, one with its default batches and one with `--batch-size 1`, and take turns.
+A client sends one photo at a time over one connection, and the next one when it has the captions. After a 429, it
+waits as long as the server says and sends the photo again; 429s are counted. Every answer must name the photo that was
+sent: missing or mixed-up answers count as lost. Latency is the time from the first byte sent to the last byte received
+of the request that was answered.
 
-The clients take part of the same cores. The rate of folder captioning is that of `Captioner.stream` on the same photos,
-as `showtell caption` calls it, without its start and when nothing else runs. Last, the server's memory over many
-requests of 64 clients.
+The clients use part of the same cores. The rate of folder captioning is that of `Captioner.stream` on the same photos,
+as `showtell caption` calls it, without its start and while nothing else runs. The last table is the server's memory
+over many requests of 64 clients.
 """
 
 import argparse
@@ -47,7 +47,7 @@ print(count / (time.perf_counter() - begin))
 
 @dataclass
 class Load:
-    """What a number of clients found."""
+    """What a number of clients measured."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -60,14 +60,14 @@ class Load:
         return len(self.latencies) / self.seconds
 
     def milliseconds(self, share: float) -> float:
-        """The latency that this share of the requests kept within."""
+        """The latency that this share of the requests did not exceed."""
         ordered = sorted(self.latencies)
         return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @contextmanager
 def server(model: Path, *options: str) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+    """A server in its own process; its port."""
     command = [sys.executable, "-m", "showtell", "serve", "--model", str(model), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
@@ -83,7 +83,7 @@ def server(model: Path, *options: str) -> Iterator[int]:
 
 
 def request_bytes(photo: Path) -> bytes:
-    """The whole request for the captions of a photo, which is named by its file."""
+    """The whole request for the captions of a photo, which has its file's name."""
     body = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="{photo.name}"\r\n\r\n'.encode()
         + photo.read_bytes()
@@ -97,7 +97,7 @@ def request_bytes(photo: Path) -> bytes:
 
 
 async def ask(port: int, clients: int, todo: Sequence[tuple[str, bytes]]) -> Load:
-    """Have clients send all requests (name, bytes), each the next one that is left."""
+    """Let clients send all requests (name, bytes); each takes the next one that is left."""
     load, left = Load(), iter(todo)
     begin = time.perf_counter()
     await asyncio.gather(*(client(port, left, load) for _ in range(clients)))
@@ -156,7 +156,7 @@ def memory(port: int) -> float:
 
 
 def print_memory(port: int, requests: Sequence[tuple[str, bytes]], count: int) -> int:
-    """The server's memory as it answers `count` requests of 64 clients; how many were lost."""
+    """Print the server's memory while it answers `count` requests of 64 clients; returns how many were lost."""
     print(f"\nmemory over {count:,} requests of {CLIENTS[-1]} clients, MB:")
     parts, lost = 10, 0
     print(f"{0:9,}{memory(port):9.0f}")

@@ -1,9 +1,9 @@
-"""Every lite recipe: its decoder's size, how fast it trains and how fast it searches, on grids that are there already.
+"""Every lite recipe: its decoder's size, how fast it trains and how fast it searches, on grids computed beforehand.
 
     python benchmarks/systems.py
 
-Training is a recipe's whole step (loss, gradients, clipping, AdamW) on a batch of its own size, five captions an image
-as long as Flickr8k's. Search is the recipe's own beam, held to 12 steps a caption, 64 images at a time, with the
+Training is a recipe's whole step (loss, gradients, clipping, AdamW) on a batch of its own size, with five captions an
+image, as long as Flickr8k's. Search is the recipe's own beam, held to 12 steps a caption, 64 images at a time, with the
 decoder as `TorchEngine.from_bundle` makes it. Weights are random. Times are medians of alternating runs.
 """
 
@@ -25,7 +25,7 @@ from showtell.training.inputs.batches import batch_of
 from showtell.training.recipe import Recipe, load_recipe
 from showtell.training.stages.cross_entropy import CrossEntropy
 
-LENGTHS = (16, 13, 12, 10, 8)  # words and <end> of Flickr8k's longest to shortest caption, on the average
+LENGTHS = (16, 13, 12, 10, 8)  # words and <end> of Flickr8k's longest to shortest caption, on average
 SEARCHED, STEPS = 64, 12
 
 

@@ -1,10 +1,10 @@
-"""All the speeds that README and docs quote, as Markdown with machine, date and versions.
+"""All the speeds that the README and docs quote, as Markdown with machine, date and versions.
 
     make benchmarks                                                  # what needs no data and no training
     make benchmarks RUN=runs/flickr8k PHOTOS=photos/ SCORED=folder/  # PyTorch's rows, the server and the metrics, too
 
-With --into docs/benchmarks.md the new tables replace what follows the line `MARK` there, once all of them are made.
-The machine should do nothing else meanwhile.
+With --into docs/benchmarks.md, the new tables replace what follows the line `MARK` there, once all of them are done.
+Meanwhile the machine should do nothing else.
 """
 
 import argparse
@@ -29,11 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a training run, for the rows of PyTorch and int8")
     parser.add_argument("--photos", help="a folder of photos, for captioning and the server")
-    parser.add_argument("--scored", help="a folder as benchmarks/metrics.py takes it")
-    parser.add_argument("--into", type=Path, help="a Markdown page that holds the mark")
+    parser.add_argument("--scored", help="a folder for benchmarks/metrics.py")
+    parser.add_argument("--into", type=Path, help="a Markdown page with the mark")
     options = parser.parse_args()
     if options.into:
-        replaced(options.into.read_text(encoding="utf-8"), "")  # before the long work: there is a mark
+        replaced(options.into.read_text(encoding="utf-8"), "")  # fails now, before the long work, if there is no mark
     parts, failed = [machine()], False
     print(parts[0], flush=True)
     for command in commands(options.run, options.photos, options.scored):
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(command: list[str]) -> tuple[str, bool]:
-    """What a benchmark prints, which is shown as it comes, and whether it ended well."""
+    """Run a benchmark and show what it prints; returns that, and whether it succeeded."""
     said = []
     arguments = [sys.executable, str(HERE / command[0]), *command[1:]]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, encoding="utf-8") as process:
@@ -60,7 +60,7 @@ def run(command: list[str]) -> tuple[str, bool]:
 
 
 def replaced(page: str, tables: str) -> str:
-    """The page with these tables behind its mark."""
+    """The page with these tables after its mark."""
     head, mark, _ = page.partition(f"{MARK}\n")
     if not mark:
         raise SystemExit(f"The page lacks the line {MARK}")
@@ -68,7 +68,7 @@ def replaced(page: str, tables: str) -> str:
 
 
 def commands(run: str | None, photos: str | None, scored: str | None) -> Iterator[list[str]]:
-    """The benchmarks that can run with what there is, as command lines."""
+    """The benchmarks that can run with what is given, as command lines."""
     yield ["train_step.py"]
     yield ["train_step.py", "--beside", "1"]
     yield ["systems.py"]

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: medians of alternating runs, and the machine's own speed."""
+"""How the benchmarks measure: medians of alternating runs, and the machine's own speed."""
 
 import statistics
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 
 def median_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median time of each run, in turn so that the machine's moods hit all alike."""
+    """The median time of each run; runs take turns, so that the machine's moods affect all of them."""
     times: list[list[float]] = [[] for _ in runs]
     for repeat in range(repeats + 1):
         for i, run in enumerate(runs):
@@ -23,14 +23,14 @@ def median_seconds(runs: Sequence[Callable[[], object]], repeats: int) -> list[f
 
 
 def product_speed(dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second of one large matrix product."""
+    """Operations a second in a large matrix product."""
     matrix = torch.randn(2048, 2048).to(dtype)
     return 2 * 2048**3 / median_seconds([lambda: matrix @ matrix], 9)[0]
 
 
 @contextmanager
 def beside(processes: int) -> Iterator[None]:
-    """Within it, so many other processes keep a core busy each."""
+    """While this context is open, that many other processes each keep a core busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield

@@ -6,9 +6,9 @@
 Both learn the same captions of the same images with the same sizes; the plain loop is what most tutorials do: a copy
 of the image for each caption, an attention and an `LSTMCell` call at each step, padded captions. It comes in two
 strengths: with the keys projected again at each step (as the tutorials do), and with the keys projected once.
-Ours has a row in float32, and one in bfloat16 where `precision: auto` means that; the plain loop is float32 in both.
-Times are medians of alternating runs. The share of the machine's speed is what the step's matrix products need at the
-speed that `torch.matmul` reaches here, in the row's precision, on 2048 x 2048 matrices, over the time it took.
+Ours has a row in float32, and one in bfloat16 if `precision: auto` means that here; the plain loop is float32 in both.
+Times are medians of alternating runs. The share of the machine's speed is the time that the step's matrix products
+would need at the speed of `torch.matmul` on 2048 x 2048 matrices in the row's precision, over the measured time.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python examples/demo.py FOLDER
 
-First captions four photos with the model that comes with showtell; FOLDER/why/index.html shows where it looked.
+First it captions four photos with the model that comes with showtell; FOLDER/why/index.html shows where it looked.
 
-Then draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that it has never
-seen, and checks by program whether each caption is true. FOLDER/run/report.html shows how the training went, with what
-the model looked at for each word; FOLDER/scenes.html shows the new scenes.
+Then it draws 3,000 scenes, trains Show, Attend and Tell on the captions of most of them, captions scenes that the model
+has never seen, and checks by program whether each caption is true. FOLDER/run/report.html shows how the training went,
+and where the model looked for each word; FOLDER/scenes.html shows the new scenes.
 """
 
 import html
@@ -33,7 +33,7 @@ def demo(folder: Path) -> None:
     if DEFAULT in shipped_models():
         caption_photos(folder / "photos", folder / "why")
     else:
-        print("This checkout has no shipped model to caption photos with; on to training one on drawn scenes.\n")
+        print("This checkout has no shipped model, so no photos are captioned. Next: training on drawn scenes.\n")
     run("train", RECIPE, "--data", DATA, "--out", folder / "run")
 
     captioner = showtell.load(folder / "run")
@@ -42,7 +42,7 @@ def demo(folder: Path) -> None:
     captions = [found[0] for found in captioner(images, batch_size=64)]
     true = [example.scene.is_true(caption.text) for example, caption in zip(unseen, captions, strict=True)]
 
-    print("\nNew scenes, what the model says of them, and whether that is true:")
+    print("\nNew scenes, the model's captions, and whether they are true:")
     for example, caption, right in list(zip(unseen, captions, true, strict=True))[:SHOWN]:
         print(f"  {example.image_id}  {'true ' if right else 'FALSE'}  {caption.text}")
     print(f"{sum(true)} of {len(true)} captions of unseen scenes are true ({sum(true) / len(true):.0%}).")
@@ -57,13 +57,13 @@ def caption_photos(photos: Path, why: Path) -> None:
     photos.mkdir(parents=True)
     for photo in packaged_photos():
         shutil.copy(photo, photos)
-    print(f"What the model that comes with showtell says of photos: showtell caption {photos} --explain {why}")
+    print(f"Captions by the model that comes with showtell: showtell caption {photos} --explain {why}")
     run("caption", photos, "--explain", why)
     print(f"Look at {why / 'index.html'}\n")
 
 
 def packaged_photos() -> list[Path]:
-    """The photos of an installed package: a camera operator and an astronaut, a cat, a cup of coffee."""
+    """Photos from an installed package: an astronaut, a camera operator, a cat, a cup of coffee."""
     package = find_spec("skimage")
     if package is None or package.origin is None:
         sys.exit("The demo's photos come with scikit-image. Run: pip install 'showtell[demo]'")
@@ -71,7 +71,7 @@ def packaged_photos() -> list[Path]:
 
 
 def run(*arguments: str | Path) -> None:
-    """A `showtell` command line; one that fails ends the demo."""
+    """Run a `showtell` command line; a failure ends the demo."""
     code = command_line([str(argument) for argument in arguments])
     if code:
         sys.exit(code)
@@ -88,7 +88,7 @@ def scenes_page(images, captions) -> str:
         "<title>Unseen scenes</title><style>:root{color-scheme:light dark}"
         "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "h2{font-size:1.1rem;margin-top:2.5rem}</style>"
-        f"<h1>What the model said of scenes that it had never seen, and where it looked</h1>{''.join(parts)}</html>"
+        f"<h1>The model's captions of scenes that it had never seen, and where it looked</h1>{''.join(parts)}</html>"
     )
 
 

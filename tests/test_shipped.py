@@ -186,7 +186,7 @@ def test_the_demo_goes_on_without_a_shipped_model(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(demo, "command_line", lambda arguments: 3)  # training, which fails
     with pytest.raises(SystemExit, match="3"):
         demo.demo(tmp_path / "demo")
-    assert capsys.readouterr().out.startswith("This checkout has no shipped model to caption photos with; on to")
+    assert capsys.readouterr().out.startswith("This checkout has no shipped model, so no photos are captioned.")
 
 
 @pytest.mark.parametrize("what", ["caption", "score", "evaluate", "models"])

@@ -38,13 +38,13 @@ log = logging.getLogger("mkdocs.plugins.showtell")
 pages: dict[str, str] = {}
 """A file of the repository -> the page that shows it."""
 origins: dict[str, str] = {}
-"""The other way round, for pages whose text stands outside of docs/."""
+"""The other way round, for pages whose text is outside of docs/."""
 formulas: list[str] = []
 """As MathML, by their numbers in the text."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The menu: guides in the order of GUIDES, then those that it does not name."""
+    """The menu: guides in the order of GUIDES, then guides that it does not name."""
     documents = sorted(path.stem for path in Path(config.docs_dir).glob("*.md"))
     other = [name for name in documents if name not in (*GUIDES, *BENCHMARKS)]
     guides = [name for name in (*GUIDES, *other) if name in documents]
@@ -78,7 +78,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for module in modules():
         add(module_page(module), f"# {module}\n\n::: {module}\n", file_of(module))
     add("site.css", (ROOT / "website" / "site.css").read_text(encoding="utf-8"))
-    # What is linked to, by what has been added already; Markdown among it links to more.
+    # Then the files to which these pages link; if those are Markdown, they may link to more.
     seen: set[str] = set()
     while new := [file for file in files if file.src_uri.endswith(".md") and file.src_uri not in seen]:
         for file in new:
@@ -100,7 +100,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         elif target in pages:
             uri = pages[target]
         else:
-            log.warning("%s links to %s, which is not there", page.file.src_uri, target)
+            log.warning("%s links to %s, which does not exist", page.file.src_uri, target)
             return found[0]
         return f"{before}{posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor}"
 
@@ -114,7 +114,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put the formulas in their places: Markdown would begin a new paragraph at each."""
+    """Put the formulas in their places. (Markdown would have begun a new paragraph at each.)"""
     return re.sub("FORMULA([0-9]+)X", lambda found: formulas[int(found[1])], html)
 
 
@@ -133,7 +133,7 @@ def read(path: str) -> str:
 
 
 def in_repository(uri: str, link: str) -> str:
-    """The file that a link on a page means."""
+    """The file to which a link on a page leads."""
     page = "docs/recipes.md" if uri == "recipes.md" else origins.get(uri, f"docs/{uri}")
     return posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
 
@@ -159,7 +159,7 @@ def shown(path: str) -> str:
 
 
 def modules() -> list[str]:
-    """Those that have something to say; the commands have a page of their own."""
+    """The modules that have something to say; the commands have a page of their own."""
     found = []
     for path in sorted((ROOT / SOURCE).rglob("*.py")):
         name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
@@ -178,7 +178,7 @@ def module_page(module: str) -> str:
 
 
 def modules_in_folders() -> list[Any]:
-    """The menu of the reference: a part for each folder of src/showtell, the modules that stand in none first."""
+    """The menu of the reference: first the modules in no folder, then a part for each folder of src/showtell."""
     folders: dict[str, list[Any]] = {}
     for module in modules():
         _, *inner = module.split(".")
@@ -220,7 +220,7 @@ def command_parts(command: Any, called: str) -> Iterator[str]:
 def recipes_page() -> str:
     parts = [
         "# Recipes",
-        "A recipe says all of a training run ([training](training.md)). `--set KEY=VALUE` changes one key.",
+        "A recipe describes a whole training run ([training](training.md)). `--set KEY=VALUE` changes one key.",
     ]
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
         parts += [f"## {path.stem} {{#{path.stem}}}", f"~~~yaml\n{path.read_text('utf-8').strip()}\n~~~"]
@@ -231,7 +231,7 @@ def recipes_page() -> str:
 
 
 def cell(text: str) -> str:
-    """A text that a table can hold."""
+    """A text, made fit for a table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("[", "&#91;")
 
 
@@ -243,7 +243,7 @@ def notebooks() -> list[Path]:
 
 
 def notebook_pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
-    """A notebook's pictures, and its text with its code and with what that printed."""
+    """A notebook's pictures, and its text with its code and the code's output."""
     parts = []
     pictures = 0
     for entry in json.loads(path.read_text(encoding="utf-8"))["cells"]:

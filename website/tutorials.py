@@ -1,4 +1,4 @@
-"""Run the notebooks of docs/tutorials, and keep what they print and draw: `python website/tutorials.py [FILE ...]`."""
+"""Run the notebooks of docs/tutorials, and store their output: `python website/tutorials.py [FILE ...]`."""
 
 import sys
 import tempfile
@@ -13,7 +13,7 @@ PLAIN = {"kernelspec": {"display_name": "Python 3", "language": "python", "name"
 
 
 def executed(path: Path) -> Any:
-    """The notebook as it is after a run in an empty folder; an error in a cell is raised."""
+    """The notebook after a run in an empty folder; an error in a cell is raised."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
@@ -21,7 +21,7 @@ def executed(path: Path) -> Any:
 
 
 def tidy(notebook: Any) -> Any:
-    """Without what differs from run to run and from editor to editor."""
+    """The notebook without what differs from run to run and from editor to editor."""
     notebook.metadata = PLAIN
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
@@ -31,7 +31,7 @@ def tidy(notebook: Any) -> Any:
 
 
 def joined(outputs: list[Any]) -> list[Any]:
-    """What was printed piece by piece, in one."""
+    """The outputs; text that was printed piece by piece becomes one."""
     kept: list[Any] = []
     for output in outputs:
         if kept and output.output_type == kept[-1].output_type == "stream":

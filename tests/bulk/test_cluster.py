@@ -177,7 +177,7 @@ def test_a_driver_that_is_killed_is_gone_on_with(place, capsys):
     assert 2 <= len(before) < PARTS
 
     assert main(arguments("resumed")) == 2
-    assert "resumed holds captions. Add --resume to continue" in capsys.readouterr().err
+    assert "resumed already holds captions. Add --resume to continue" in capsys.readouterr().err
     assert main(arguments("resumed", "--resume", "--beam", "1")) == 2
     assert "resumed was begun with beam 3, not 1." in capsys.readouterr().err
 
@@ -206,5 +206,5 @@ def test_what_stops_a_worker_is_said(place, capsys):
     assert line.startswith("showtell: A worker failed: JSONDecodeError: Expecting value")
     assert line.endswith("Fix that. The same command with --resume continues.")
     assert main([*command, "--out", "few", "--threads", "3"]) == 2
-    assert "1 x 3 threads need 3 cores, and the cluster has 2." in capsys.readouterr().err
+    assert "1 x 3 threads need 3 cores, but the cluster has 2." in capsys.readouterr().err
     assert not Path("few").exists()

@@ -136,7 +136,7 @@ def test_an_image_that_ends_workers_is_set_aside(place):
         assert not list(Path("out").glob("part-*")), "a part that is not done has no file"
     assert worker(Mortal)(0, part()) == (3, 3)
     errors = {row["image"]: row["error"] for row in rows() if row["error"]}
-    assert errors["photos/3.png"] == "photos/3.png ended the worker that captioned it, 2 times."
+    assert errors["photos/3.png"] == "photos/3.png crashed the worker that captioned it, 2 times."
     assert len(rows()) == 6
     assert not list(Path("out/_showtell/attempts").iterdir())
 
@@ -183,7 +183,7 @@ def test_results_go_to_a_url(place):
 
 
 def test_a_folder_of_something_else_is_refused(place):
-    with pytest.raises(UsageError, match="photos holds other files than captions"):
+    with pytest.raises(UsageError, match="photos holds files that are not captions"):
         Results("photos").manifest()
 
 
@@ -196,7 +196,7 @@ def test_other_options_are_refused(place):
     results = worker().results
     results.begin([part()], MADE_WITH)
     results.check(MADE_WITH)
-    with pytest.raises(UsageError, match=r"out was begun with beam 1, not 5\. Give what it was begun with"):
+    with pytest.raises(UsageError, match=r"out was begun with beam 1, not 5\. Use the same options as before"):
         results.check({**MADE_WITH, "beam": 5})
 
 

@@ -66,6 +66,20 @@ def test_write(place, capsys):
     assert run(capsys, "site/page.html", "site/notes.md", "--write")[1] == ""
 
 
+@pytest.mark.parametrize("options", [[], ["--write"]])
+def test_it_says_so_if_nothing_is_missing(place, options, capsys):
+    """Of a drawing without a text, it says something else."""
+    Path("site/page.html").write_text("<img src=img/red.png alt='a'><img src=img/red.png alt=''>")
+    Path("site/notes.md").write_text("![a](img/red.png)\n\n<img src='img/red.png' alt='a'>\n")
+    said = "showtell: 2 files with 4 images: none lacks alternative text.\n"
+    assert run(capsys, "site/page.html", "site/notes.md", *options) == (0, "", said)
+    Path("site/notes.md").write_text("No image.\n")
+    one = "showtell: 1 file with 0 images: none lacks alternative text.\n"
+    assert run(capsys, "site/notes.md", *options) == (0, "", one)
+    Path("site/notes.md").write_text("![](a.svg)\n")
+    assert "none lacks" not in run(capsys, "site/notes.md", *options)[2]
+
+
 def test_decorative_and_root(place, capsys):
     Path("site/page.html").write_text("<img alt='' src=/img/red.png>")
     assert run(capsys, "site/page.html", "--decorative")[:2] == (0, "")
@@ -109,7 +123,7 @@ def test_model_that_says_nothing(place, capsys, monkeypatch):
     monkeypatch.setattr("showtell.cli.commands.alt.sentence", lambda caption: "")
     code, out, error = run(capsys, "site/notes.md")
     assert (code, out) == (1, "")
-    assert "site/img/red.png: the model has nothing to say." in error
+    assert "site/img/red.png: the model's caption is empty." in error
 
 
 def test_photos_in_another_unicode_form_are_found(place, capsys):

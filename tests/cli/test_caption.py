@@ -153,7 +153,7 @@ def test_list_names_inputs(place, capsys, monkeypatch):
         ([], "There is no INPUT. Name photos or a folder: showtell caption photos/"),
         (
             ["photos", "--resume"],
-            "--resume goes on with a file. Say -o FILE.",
+            "--resume continues a file. Name it with -o FILE.",
         ),
         (["photos", "-f", "coco", "-n", "2"], "The coco format holds one caption for each image."),
         (
@@ -561,7 +561,7 @@ def test_resume_refuses_another_number_of_captions(place, capsys, made, asked):
     before = Path("x.jsonl").read_bytes()
     code, _, error = run(capsys, "photos", "-o", "x.jsonl", "-n", asked, "--resume")
     assert code == 2
-    assert f"x.jsonl holds another number of captions an image than {asked}. Give the same --num." in error
+    assert f"x.jsonl does not hold {asked} captions for each image. Give the same --num as before." in error
     assert Path("x.jsonl").read_bytes() == before
 
 
@@ -735,7 +735,7 @@ def test_txt_writes_beside_each_photo_and_leaves_what_is_there(place, capsys):
     assert Path("photos/a.txt").read_text() == f"photo of {SAID['red']}, film grain\n"
     assert Path("photos/trip/c.txt").read_text() == f"photo of {SAID['blue']}, film grain\n"
     assert Path("photos/b.txt").read_text() == "my own words\n"
-    assert "2 texts written beside their photos, 1 had one already (--overwrite writes over it)." in error
+    assert "2 texts written beside their photos, 1 had one already (--overwrite replaces it)." in error
     assert "3 had one already" in run(capsys, "photos", "--format", "txt")[2]
     assert run(capsys, "photos", "--format", "txt", "--overwrite")[0] == 0
     assert Path("photos/b.txt").read_text() == f"{SAID['lime']}\n"
@@ -752,7 +752,7 @@ def test_txt_is_read_as_a_data_set(place, capsys):
     ("arguments", "said"),
     [
         (["photos", "--prepend", "x"], "--prepend, --append and --overwrite are for --format txt."),
-        (["photos", "--format", "txt", "-o", "x.txt"], "The txt format writes a text beside each photo."),
+        (["photos", "--format", "txt", "-o", "x.txt"], "The txt format writes a text file beside each photo."),
     ],
 )
 def test_txt_refuses_what_it_does_not_do(place, capsys, arguments, said):

@@ -72,7 +72,7 @@ def test_captions_are_not_written_over(place, capsys):
     run(capsys, "photos", "--out", "out")
     assert run(capsys, "photos", "--out", "out") == (
         2,
-        ["showtell: out holds captions. Add --resume to continue, or choose another --out."],
+        ["showtell: out already holds captions. Add --resume to continue, or choose another --out."],
     )
 
 
@@ -149,11 +149,11 @@ def test_ctrl_c(place, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--engine", "ray"], "--engine ray writes a folder. Say --out DIR."),
+        (["--engine", "ray"], "--engine ray writes a folder. Add --out DIR."),
         (["--engine", "ray", "--out", "out", "-o", "x.csv"], "--engine ray writes Parquet files only."),
         (["--engine", "ray", "--out", "out", "--explain", "x"], "--engine ray writes Parquet files only."),
         (["--engine", "ray", "--out", "out", "--write-metadata"], "--engine ray writes Parquet files only."),
-        (["--out", "out"], "--out is for a cluster. Say --engine ray, or use -o FILE."),
+        (["--out", "out"], "--out is for a cluster. Add --engine ray, or use -o FILE."),
         (["--workers", "2"], "--workers is for a cluster."),
     ],
 )

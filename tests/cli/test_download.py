@@ -109,7 +109,7 @@ def test_ctrl_c(server, capsys, monkeypatch):
 
     monkeypatch.setattr(published, "unpack", interrupt)
     assert download() == 130
-    assert "what has come is kept. Run the same command to go on." in capsys.readouterr().err
+    assert "what was downloaded is kept. The same command continues where it stopped." in capsys.readouterr().err
 
 
 def test_an_archive_that_is_there_already_is_used(server, tmp_path):

@@ -162,7 +162,7 @@ def test_ctrl_c(place, capsys, monkeypatch):
 
     monkeypatch.setattr("tests.fake_model.FakeEngine.encode", interrupt)
     code, _, error = run(capsys, "-o", "r.json")
-    assert (code, error) == (130, "showtell: Stopped by Ctrl-C after 0 of 4 images. Nothing is written.\n")
+    assert (code, error) == (130, "showtell: Stopped by Ctrl-C after 0 of 4 images. Nothing was written.\n")
     assert not Path("r.json").exists()
 
 

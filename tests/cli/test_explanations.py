@@ -174,7 +174,7 @@ def test_a_photo_that_is_gone_since(place, capsys, monkeypatch):
 
     monkeypatch.setattr("showtell.captioner.Captioner.picture", once)
     assert run(capsys, "photos/a.png")[0] == 0
-    assert any("the photo is gone since it was captioned" in text for text in page().texts)
+    assert any("the photo has gone since it was captioned" in text for text in page().texts)
 
 
 def test_images_are_let_go(place):
@@ -221,7 +221,7 @@ def test_somebodys_web_site_is_left_alone(place, capsys):
     assert run(capsys, "photos") == (
         2,
         "",
-        "showtell: why/index.html is there and was not made by --explain. Choose another --explain DIR.\n",
+        "showtell: why/index.html exists and was not made by --explain. Choose another --explain DIR.\n",
     )
     assert Path("why/index.html").read_text() == "<h1>My photos</h1>"
 
@@ -240,7 +240,7 @@ def test_what_is_wrong_is_said_on_one_line(place, capsys):
     code, _, error = run(capsys, "photos", "-o", "x.csv", "--resume")
     assert (code, error) == (
         2,
-        "showtell: --explain writes a page of all images, and --resume captions some. Leave out one of them.\n",
+        "showtell: --explain shows all images, and --resume captions only some. Leave out one of the two.\n",
     )
 
 

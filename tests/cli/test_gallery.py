@@ -165,7 +165,7 @@ def test_a_model_that_can_not_tell_how_sure_it_is(place, capsys):
         ([], 2, "There is no INPUT. Name photos or a folder: showtell gallery photos/ --out album.html"),
         (["photos", "--data", "own.csv"], 2, "INPUT and --data can't be used together. Leave out one of them."),
         (["nothing"], 1, "nothing: there is no such file."),
-        (["photos/b.png"], 1, "No photo could be captioned, and album.html is not written."),
+        (["photos/b.png"], 1, "No photo could be captioned, so album.html was not written."),
         (["photos", "--beam", "0"], 2, "beam"),
     ],
 )
@@ -203,7 +203,7 @@ def test_ctrl_c_keeps_what_is_done(place, capsys, monkeypatch):
     monkeypatch.setattr(FakeEngine, "encode", interrupt)
     code, _, error = run(capsys, "photos", "--batch-size", "2")
     assert code == 130
-    assert "Stopped by Ctrl-C after 1 of 4 photos. The page holds those." in error
+    assert "Stopped by Ctrl-C after 1 of 4 photos. The page holds them." in error
     assert Page().said("textarea") == [GREEN]
 
 

@@ -199,11 +199,11 @@ def test_what_it_is(place, models, capsys):
         ),
         (
             ["push", "{}", "hub:a/b"],
-            "is a model of transformers, and showtell pushes models of its own. Push it with 'hf",
+            "is a transformers model, and showtell pushes only its own models. Push it with 'hf",
         ),
         (
             ["calibrate", "{}", "--data", "shapes:20"],
-            "whose config.json has no place for its confidence. Calibrate an ex",
+            "whose config.json has no place for a confidence. Calibrate an ex",
         ),
         (
             ["features", "--data", "shapes:20", "-o", "f", "-e", "hf:a/b"],

@@ -164,7 +164,7 @@ def test_other_options_are_refused(place, capsys, monkeypatch, format):
     monkeypatch.chdir(place)
     use_engine(monkeypatch)
     before = {path: path.read_bytes() for path in (out, journal_of(out))}
-    again = "Give what it was begun with, or leave out --resume to begin again."
+    again = "Use the same options as before, or leave out --resume to begin again."
     for arguments, message in (
         (["--ban", "red"], "with beam 2, not 3."),
         (["--beam", "2"], "with banned_words red, not none."),
@@ -220,7 +220,7 @@ def test_a_finished_array_is_not_gone_on_with(place, capsys):
     code, [error] = run(capsys, "-o", "x.json", "--resume")
     assert code == 2
     assert error == (
-        "showtell: x.json is finished: of an unfinished coco file there would be .x.json.unfinished beside it. "
+        "showtell: x.json is finished: an unfinished coco file would have .x.json.unfinished beside it. "
         "Leave out --resume to begin again."
     )
     assert Path("x.json").read_bytes() == before

@@ -129,7 +129,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):
         (OSError(28, "No space left on device"), "No space left on device.", 1),
         (
             KeyError("oops"),
-            "unexpected KeyError: 'oops' (a defect of showtell; run again",
+            "unexpected KeyError: 'oops' (a bug in showtell; run again",
             1,
         ),
     ],

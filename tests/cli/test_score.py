@@ -101,7 +101,7 @@ def test_scores_of_each_image(place: Path, capsys: pytest.CaptureFixture[str], n
 def test_per_image_file_is_checked_before_the_work(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, error = run(capsys, "pred.json", "ref.json", "--per-image", "images.xlsx")
     assert (code, out) == (2, "")
-    assert "images.xlsx is of no kind that --per-image writes. Name a .csv or .jsonl file." in error
+    assert "images.xlsx: --per-image writes CSV or JSON lines. Name a .csv or .jsonl file." in error
     code, _, error = run(capsys, "none.json", "ref.json", "--per-image", "no/images.csv")
     assert (code, "can't be written" in error) == (2, True)
 
@@ -180,12 +180,15 @@ def test_building_meteors_index_is_told_once(
     code, out, error = run(capsys, "pred.json", "ref.json", "--metric", "METEOR", "--json")
     assert code == 0
     assert json.loads(out)["missing"] == {}
-    assert error == "showtell: building METEOR's index in the cache folder, once for all.\n"
+    assert error == "showtell: building METEOR's index in the cache folder; this happens only once.\n"
 
 
 def test_several_captions_an_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("pred.csv", "image,caption,log_prob\n1,a dog runs,-1\n1,dog,-2\n2,two cars,-3\n")
-    assert "pred.csv has 1 further captions of its images; the first counts." in run(capsys, "pred.csv", "ref.json")[2]
+    assert (
+        "pred.csv has 1 more captions of the same images; only the first of each counts."
+        in (run(capsys, "pred.csv", "ref.json")[2])
+    )
 
 
 def test_nothing_matches(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

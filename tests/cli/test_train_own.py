@@ -11,6 +11,7 @@ from PIL import Image
 from showtell.bundle import load_bundle, shipped_models
 from showtell.cli import main
 from showtell.cli.commands.train import planned, recipes
+from showtell.confidence import FEWEST
 from showtell.data import load
 from showtell.data.dataset import OWN_SHARES, without_test
 from showtell.errors import UsageError
@@ -48,6 +49,12 @@ def test_one_command_trains_and_says_what_it_does(capsys: pytest.CaptureFixture[
     assert "20 photos with 20 captions to learn from, 4 to choose by. It starts from start" in error
     assert f"images are split {OWN_SHARES}, the same way every time." in error
     assert out.splitlines()[1].startswith("    0 what training starts from")
+    assert load_bundle("runs/mine").config.confidence is None
+    assert (
+        "showtell: Captions of this model have no `confidence`: validation had 4 captioned dev photos, and fitting it "
+        f"needs {FEWEST}. Fit it on more photos: showtell calibrate {Path('runs/mine')} --data SPEC.\n"
+    ) in error
+    assert error.count("have no `confidence`") == 1
     assert out.endswith(f"Model: {Path('runs/mine/model')}\nReport: {Path('runs/mine/report.html')}\n")
     words = load_bundle("runs/mine").tokenizer
     assert words.id_of("bricks") is not None

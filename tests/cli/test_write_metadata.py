@@ -18,7 +18,7 @@ RED, LIME, BLUE = (f"a {colour} picture of nothing" for colour in ("red", "green
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder to work in: a model `m`, and a photo of each format that descriptions are written into."""
+    """A folder to work in: a model `m`, and a photo of each format that can hold a description."""
     monkeypatch.chdir(tmp_path)
     use_fake_engine(monkeypatch)
     save_fake_model(tmp_path / "m")
@@ -48,7 +48,7 @@ def test_captions_are_written_and_printed(place, capsys):
     # The originals are no photos of the folder: the second run captions three, not six.
     code, out, error = run(capsys, "photos", "--write-metadata")
     assert (code, len(out.splitlines())) == (0, 3)
-    assert "0 described, 3 had a description already (--replace-description writes over it)." in error
+    assert "0 described, 3 had a description already (--replace-description overwrites it)." in error
 
 
 def test_the_best_of_several_captions(place, capsys):
@@ -70,7 +70,7 @@ def test_other_formats_are_captioned_and_the_rest_goes_on(place, capsys, monkeyp
     picture("red").save("photos/aa.gif")
     code, out, error = run(capsys, "photos", "--write-metadata")
     assert (code, len(out.splitlines())) == (1, 4)
-    assert "photos/aa.gif is neither JPEG, PNG nor WebP; descriptions are written into these only." in error
+    assert "photos/aa.gif is neither JPEG, PNG nor WebP; only these can hold a description." in error
     assert "3 described, 1 could not be described." in error
 
 
@@ -78,7 +78,7 @@ def test_stdin_has_no_file(place, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("photos/a.jpg").read_bytes())))
     code, out, error = run(capsys, "-", "--write-metadata")
     assert (code, out) == (1, f"-\t{RED}\n")
-    assert "- is no file of its own, and can't be given a description." in error
+    assert "- is not a file of its own, so it can't be given a description." in error
 
 
 def test_the_members_of_a_shard_have_no_file_of_their_own(place, capsys):
@@ -87,7 +87,7 @@ def test_the_members_of_a_shard_have_no_file_of_their_own(place, capsys):
     before = Path("shard.tar").read_bytes()
     code, out, error = run(capsys, "shard.tar", "--write-metadata")
     assert (code, out) == (1, f"shard.tar/photos/a.jpg\t{RED}\n")
-    assert "shard.tar/photos/a.jpg is no file of its own, and can't be given a description." in error
+    assert "shard.tar/photos/a.jpg is not a file of its own, so it can't be given a description." in error
     assert Path("shard.tar").read_bytes() == before
 
 

@@ -62,7 +62,7 @@ def test_table(folder: Path) -> None:
 def test_without_reading_the_images(folder: Path) -> None:
     result = CliRunner().invoke(app, ["info", f"folder:{folder}", "--no-check"])
     assert result.exit_code == 0
-    assert "unreadable files: not looked for" in result.stdout
+    assert "unreadable files: not checked" in result.stdout
 
 
 def test_long_lists_are_cut_in_the_table_only(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_parquet_in_groups_of_rows(place, capsys, monkeypatch):
 
 def test_parquet_needs_a_file(place, capsys):
     code, _, error = run(capsys, "x.png", "-f", "parquet")
-    assert (code, error) == (2, ["showtell: The parquet format is not written to stdout. Say -o FILE.parquet."])
+    assert (code, error) == (2, ["showtell: The parquet format is not written to stdout. Add -o FILE.parquet."])
 
 
 # Shards as an output
@@ -323,7 +323,7 @@ def test_another_programs_shard_is_not_gone_on_with(place, capsys, values):
     assert (code, error) == (
         2,
         [
-            "showtell: x.tar can't be continued: 1.json is not of showtell's with 1 captions. "
+            "showtell: x.tar can't be continued: showtell did not write its 1.json with 1 captions. "
             "Choose another -o FILE, or leave out --resume."
         ],
     )

@@ -156,7 +156,7 @@ def test_html_holds_its_pictures_and_escapes_words():
     assert text == words
     assert [str(image["src"]).startswith("data:image/jpeg;base64,") for image in images] == [True, True]
     assert images[0]["alt"] == "Looked at for “<script>”: upper left"
-    assert images[1]["alt"] == 'Looked at for “a"b”: everywhere about evenly'
+    assert images[1]["alt"] == 'Looked at for “a"b”: about evenly everywhere'
     assert all(len(str(image["src"])) < 20_000 for image in images)
 
 

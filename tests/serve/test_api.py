@@ -157,7 +157,7 @@ def test_json_as_the_programs_of_other_languages_write_it(api):
 def test_options_behind_the_address_are_refused(api):
     """They changed nothing, without a word."""
     answer = api.post("/v1/captions?num=2", files=form("red"))
-    check_problem(answer, 422, "num", "Send options in the body, not behind the address.")
+    check_problem(answer, 422, "num", "Send options in the body, not in the URL.")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_defect_is_a_problem_too(monkeypatch):
     captioner = fake_captioner()
     monkeypatch.setattr(captioner.engine, "encode", lambda images: 1 / 0)
     with client(captioner) as api:
-        check_problem(api.post("/v1/captions", files=form("red")), 500, "defect")
+        check_problem(api.post("/v1/captions", files=form("red")), 500, "bug")
         assert api.get("/readyz").status_code == 200
 
 

@@ -127,7 +127,7 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path, monkeypatch, capsys):
         assert main(["serve", "-m", str(tmp_path / "m"), "--port", str(taken.getsockname()[1])]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"showtell: 127\.0\.0\.1:\d+ can't be listened at: .*\. Choose another --port or --host\.\n", error
+        r"showtell: The server can't listen on 127\.0\.0\.1:\d+: .*\. Choose another --port or --host\.\n", error
     )
 
 

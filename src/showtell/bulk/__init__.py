@@ -2,5 +2,5 @@
 
 The input is cut into numbered parts once (`parts.py`), and the list of them is written beside the results. A worker
 reads the images of a part and captions them (`captioning.py`), and renames the part's finished file into
-its place (`results.py`). So a part is done when its file is there, whoever has been killed, and how often.
+its place (`results.py`). So a part is done when its file is there, however often workers were killed.
 """

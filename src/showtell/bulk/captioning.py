@@ -1,8 +1,8 @@
-"""What a worker does with a part: caption its images, and set aside those that stand in the way, with the reason.
+"""What a worker does with a part: caption its images, and skip those that can't be captioned, with the reason.
 
-An image that can't be read costs nothing. One at which the model fails costs its batch a second try, image by image.
-One at which the worker dies (a decoder that crashes, memory that is used up) costs lives: after two, the part is
-captioned image by image, each noted before, and after two more at the same image that image is passed over.
+An image that can't be read costs nothing. If the model fails on an image, its batch is tried again, image by image.
+An image may also kill the worker (a decoder crashes, memory runs out). After two deaths, the part is captioned image
+by image, each noted beforehand; after two deaths at the same image, that image is skipped.
 """
 
 import os
@@ -26,9 +26,9 @@ from showtell.images.storage import StoredImage
 from showtell.results.outputs import Row, row_of
 from showtell.search.options import SearchOptions
 
-READING_THREADS = 4  # more than a worker's cores: most of the time they wait for a network
+READING_THREADS = 4  # more than a worker's cores: mostly they wait for a network
 TRIES_TOGETHER = 2  # of a part, before its images are captioned one by one
-DEATHS_OF_AN_IMAGE = 2  # before it is passed over
+DEATHS_OF_AN_IMAGE = 2  # before it is skipped
 
 Outcome = list[Caption] | ShowtellError
 
@@ -41,7 +41,7 @@ class PartCaptioner:
     options: SearchOptions
     results: Results
     made_with: Mapping[str, Any]
-    """What the captions depend on; it goes into each file."""
+    """What the captions depend on; each file stores it."""
     batch_size: int
 
     def __call__(self, number: int, part: Part) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class PartCaptioner:
         for place, image in enumerate(images):
             deaths = attempt.deaths.get(place, 0)
             if deaths >= DEATHS_OF_AN_IMAGE:
-                yield image.name, ImageError(f"{image.name} ended the worker that captioned it, {deaths} times.")
+                yield image.name, ImageError(f"{image.name} crashed the worker that captioned it, {deaths} times.")
                 continue
             self.results.note(number, attempt, place)
             picture = self._picture(image)
@@ -103,11 +103,11 @@ class PartCaptioner:
             return self.captioner.picture(image.source())
         except ShowtellError as error:
             return error
-        except Exception as error:  # a defect, of a decoder or of ours, is no reason to lose the other images
+        except Exception as error:  # a bug, in a decoder or here, is no reason to lose the other images
             return ImageError(f"{image.name} can't be read: {_of(error)}.")
 
     def _captions(self, images: list[tuple[str, Pixels]]) -> list[Outcome]:
-        """The captions of a batch; where that fails, of each image alone, or why there are none."""
+        """The captions of a batch; if that fails, of each image alone, or why there are none."""
         if not images:
             return []
         try:
@@ -127,7 +127,7 @@ def rows_of(name: str, outcome: Outcome) -> list[Row]:
 
 
 def number_of(name: str) -> int:
-    """The number that seeds an image's samples: its name's, so that it is the same however the input is cut."""
+    """The number that seeds an image's samples: a hash of its name, the same however the input is cut."""
     return int.from_bytes(blake2b(os.fsencode(name), digest_size=6).digest())
 
 

@@ -21,14 +21,14 @@ from showtell.captioner import EngineName, load
 from showtell.errors import ShowtellError, UsageError, needs
 from showtell.search.options import SearchOptions
 
-RESTARTS = 100  # of one actor: machines that are taken away are forgiven, a loop of crashes ends some time
+RESTARTS = 100  # of one actor: enough for machines that are taken away, while a loop of crashes ends some time
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody asked for telemetry
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what else it says, exceptions say, too
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # the exceptions say the rest, too
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-LOCAL_STORE = 512 * 2**20  # bytes; of a cluster that is started here, on one machine
+LOCAL_STORE = 512 * 2**20  # bytes; for a cluster that is started here, on one machine
 
 ModelFiles = list[dict[str, bytes]]
 """The files of a model, or of each model of an ensemble, by name."""
@@ -36,12 +36,12 @@ ModelFiles = list[dict[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What an actor needs to know; it crosses to other machines."""
+    """What an actor needs to know; it is sent to other machines."""
 
     where: str
     """The folder of the results."""
     folder: str
-    """What paths are relative to."""
+    """The folder to which paths are relative."""
     options: SearchOptions
     made_with: Mapping[str, Any]
     batch_size: int
@@ -61,14 +61,14 @@ def workers_of_cluster(asked: int | None, threads: int) -> int:
 
     Raises:
         MissingExtraError: Ray is not installed.
-        UsageError: the cluster has not that many cores.
+        UsageError: the cluster does not have that many cores.
         ShowtellError: no cluster can be reached or started.
     """
     cores = int(_connected().cluster_resources().get("CPU", 0))
     workers = asked or max(1, cores // threads)
     if workers * threads > cores:
         raise UsageError(
-            f"{workers} x {threads} threads need {workers * threads} cores, and the cluster has {cores}.",
+            f"{workers} x {threads} threads need {workers * threads} cores, but the cluster has {cores}.",
             "Lower --workers or --threads.",
         )
     return workers
@@ -80,13 +80,13 @@ def captioned_parts(
     """Caption parts, in any order.
 
     Args:
-        models: what captions.
-        work: how.
+        models: the model, or the models of an ensemble.
+        work: how to caption.
         parts: by number, where their lines are in the list of parts.
         workers: how many caption at a time.
 
     Yields:
-        Of each part that is done, how many of its images were captioned, and how many could not be.
+        For each part that is done, how many of its images were captioned, and how many could not be.
 
     Raises:
         ShowtellError: a worker could not write, could not load the model, or died too often.
@@ -133,7 +133,7 @@ class Worker:
         self.caption = PartCaptioner(captioner, work.options, Results(work.where), work.made_with, work.batch_size)
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
-        """Caption the one part of the batch; what goes wrong with the part as a whole is said, and not tried again."""
+        """Caption the one part of the batch; an error of the part as a whole is reported, and not tried again."""
         number, first, end = (int(batch[name][0]) for name in ("number", "first", "end"))
         try:
             done, failed = self.caption(number, self.caption.results.part(first, end))
@@ -143,7 +143,7 @@ class Worker:
 
 
 def model_files(folders: Sequence[Path]) -> ModelFiles:
-    """The files of models on this machine's disk, without what else is there: pickles of the same weights."""
+    """The files of models on this machine's disk, without others, such as pickles of the same weights."""
     return [
         {
             file.name: file.read_bytes()
@@ -193,6 +193,6 @@ def _stopped(reason: str) -> ShowtellError:
 
 
 def _last_line(error: BaseException) -> str:
-    """Of an error's text: Ray's begins with a traceback."""
+    """The last line of an error's text: Ray's begin with a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__

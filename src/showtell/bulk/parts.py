@@ -1,7 +1,7 @@
 """Input, cut into parts: as many images as one worker captions into one file.
 
-A shard is a part as it is: to cut it, one would have to read it. Loose files are cut as they come, tables between
-their groups of rows.
+A shard is one part: to cut it, one would have to read it. Loose files are cut in the order in which they come, tables
+between their groups of rows.
 """
 
 import json
@@ -23,16 +23,16 @@ class Part:
 
     kind: Literal["files", "shard", "rows"]
     names: tuple[str, ...] = ()
-    """Of the images; of a shard's, nobody has looked."""
+    """The images' names; empty for a shard, which nobody has read yet."""
     where: str = ""
     """The shard or the table."""
     column: str = ""
-    """Of the table, that holds the images."""
+    """The table's column that holds the images."""
     first: int = 0
-    """Number of the table's row that the first name is of."""
+    """Number of the table's row that belongs to the first name."""
 
     def to_json(self) -> str:
-        """On one line; bytes of file names that are no Unicode survive."""
+        """On one line; bytes of file names that are not Unicode survive."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -46,9 +46,9 @@ def find_parts(names: Iterable[str], column: str | None, size: int, finder: Find
 
     Args:
         names: files, folders (with all below them), globs, shards and tables, as paths or as addresses.
-        column: of tables, the one that holds images; None to find it.
-        size: images of a part.
-        finder: goes through the folders, and gets what is wrong with names that hold no image.
+        column: the tables' column that holds images; None to find it.
+        size: images in a part.
+        finder: goes through the folders, and collects what is wrong with names that hold no image.
 
     Raises:
         UsageError: a table has no such column, or there is no such kind of address.
@@ -75,10 +75,10 @@ def find_parts(names: Iterable[str], column: str | None, size: int, finder: Find
 
 
 def images_of(part: Part) -> Iterator[StoredImage]:
-    """The images of a part, in its order. One that can't be read is an error of its own, and the others go on.
+    """The images of a part, in order. An image that can't be read gives its own error and does not stop the others.
 
-    Loose files are read when `read` is called, on any thread; shards and tables as this goes through them. Where a
-    shard breaks off, the last image is the shard itself, with the reason.
+    Loose files are read when `read` is called, on any thread; shards and tables while this generator runs. If a shard
+    breaks off, the last image is the shard itself, with the reason.
     """
     if part.kind == "files":
         yield from map(ImageFile, part.names)

@@ -1,12 +1,12 @@
 """The folder of a bulk run's results, on a disk or wherever fsspec writes.
 
-    part-000012.parquet        the captions of part 12; there whole or not at all
+    part-000012.parquet        the captions of part 12, complete or not there at all
     _showtell/manifest.json    what the captions are made with; written when the list of parts is
     _showtell/parts.jsonl      the parts, one a line: the input as it was when the run began
-    _showtell/attempts/        parts that are worked at, and how often that ended badly
+    _showtell/attempts/        parts that workers are at, and how often that ended badly
     _showtell/unfinished/      files before they get their names
 
-Readers of Parquet folders pass over names that begin with `_`.
+Readers of Parquet folders skip names that begin with `_`.
 """
 
 import io
@@ -33,7 +33,7 @@ PART_FILE = re.compile(r"part-(\d+)\.parquet")
 
 @dataclass
 class Attempt:
-    """What is known of the tries to caption a part, this one included."""
+    """What is known about the tries to caption a part, including this one."""
 
     tries: int = 1
     deaths: dict[int, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Results:
         self._own = f"{self.root}/{OWN}"
 
     def manifest(self) -> dict[str, Any] | None:
-        """What the run in this folder is made with; None where none has begun.
+        """What the run in this folder is made with; None if none has begun.
 
         Raises:
             UsageError: the folder holds something else.
@@ -69,7 +69,7 @@ class Results:
             return manifest
         with suppress(FileNotFoundError, NotADirectoryError):
             if any(entry.rstrip("/") != self._own for entry in self.file_system.ls(self.root, detail=False)):
-                raise UsageError(f"{self.where} holds other files than captions.", "Choose another --out.")
+                raise UsageError(f"{self.where} holds files that are not captions.", "Choose another --out.")
         return None
 
     def make_folders(self) -> None:
@@ -95,7 +95,7 @@ class Results:
             self._write(f"{self._own}/manifest.json", json.dumps(made_with, ensure_ascii=False, indent=1).encode())
 
     def check(self, made_with: Mapping[str, Any]) -> None:
-        """Refuse to go on with other options.
+        """Refuse to continue with other options.
 
         Raises:
             UsageError: they differ from the manifest's.
@@ -103,7 +103,7 @@ class Results:
         refuse_others(self.where, self.manifest() or {}, made_with, "choose another --out")
 
     def lines(self) -> list[tuple[int, int]]:
-        """Where each part's line is in the list of parts: its first byte, and the one behind it."""
+        """Where each part's line is in the list of parts: its first byte, and the one after its last."""
         places, end = [], 0
         with self.file_system.open(self._list_of_parts, "rb") as file:
             for line in file:
@@ -122,10 +122,12 @@ class Results:
         return {int(found[1]) for name in names if (found := PART_FILE.fullmatch(name))}
 
     def attempt(self, number: int) -> Attempt:
-        """Note that this process tries to caption a part; what earlier tries, that were not finished, have left."""
+        """Note that this process tries to caption a part; return it with what earlier, unfinished tries have noted."""
         attempt = Attempt()
         if (data := self._read(self._attempt(number))) is not None:
-            with suppress(ValueError, LookupError, TypeError):  # half-written: it died there, which says nothing
+            with suppress(
+                ValueError, LookupError, TypeError
+            ):  # half-written: the worker died there, which says nothing
                 before = json.loads(data)
                 attempt.deaths = {int(image): count for image, count in before["deaths"].items()}
                 attempt.tries = before["tries"] + 1
@@ -135,13 +137,13 @@ class Results:
         return attempt
 
     def note(self, number: int, attempt: Attempt, image: int | None = None) -> None:
-        """Note which image of a part is captioned now, should that be the end of this process."""
+        """Note which image of a part is captioned now, in case this process dies of it."""
         state = {"tries": attempt.tries, "deaths": attempt.deaths, "image": image}
         state |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.file_system.pipe_file(self._attempt(number), json.dumps(state).encode())
 
     def finish(self, number: int, rows: Sequence[Row], made_with: Mapping[str, Any]) -> None:
-        """Write a part's file, in place of what may be there."""
+        """Write a part's file, and replace any that is there."""
         file = io.BytesIO()
         write_parquet(file, rows, made_with, errors=True)
         self._write(f"{self.root}/part-{number:06}.parquet", file.getvalue())
@@ -169,7 +171,7 @@ class Results:
         return data
 
     def _write(self, path: str, data: bytes) -> None:
-        """A file that is there whole or not at all, also where two workers write it at a time."""
+        """Write a file completely or not at all, also if two workers write it at the same time."""
         aside = f"{self._own}/unfinished/{uuid4().hex}"
         with self.file_system.open(aside, "wb") as file:
             file.write(data)

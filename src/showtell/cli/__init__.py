@@ -45,13 +45,13 @@ ESCAPED = "showtell.escaped"  # an error handler of codecs
 
 COMPLETION = ("install_completion", "show_completion")
 
-# What the command line itself finds wrong (an unknown option). Typer exports the class's children only, and
-# has brought its own copy of click since 0.26: found from a child, it is the right one in every version.
+# The base class of the command line's own errors, such as an unknown option. Typer exports only subclasses of it,
+# and since 0.26 brings its own copy of click. Taken from a subclass, it is the right one in every version.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class ToStderr(logging.Handler):
-    """What the layers below have to say beside their results: a line on stderr."""
+    """Prints what the layers below log, a line each on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tell(record.getMessage())
@@ -69,7 +69,7 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a Ctrl-C that it did not expect still ends in a sentence."""
+        """Run the command; a Ctrl-C that it does not handle still ends in a sentence."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -79,7 +79,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="'showtell COMMAND -h' lists a command's options. SHOWTELL_DEBUG=1 shows an error's origin.",
+    epilog="'showtell COMMAND -h' lists a command's options. SHOWTELL_DEBUG=1 shows where an error comes from.",
 )
 for name, summary in COMMANDS.items():
     app.command(name, help=summary)(lambda: None)
@@ -90,7 +90,7 @@ def import_named(modules: list[str]) -> list[str]:
     for module in modules:
         try:
             import_module(module)
-        except (ImportError, ValueError, TypeError) as error:  # the latter two of what is no module's name
+        except (ImportError, ValueError, TypeError) as error:  # the latter two if it is not a module's name
             raise UsageError(
                 f"--decoder-module {module} can't be imported: {error}.",
                 "Install its package, or add its folder to PYTHONPATH.",
@@ -99,7 +99,7 @@ def import_named(modules: list[str]) -> list[str]:
 
 
 def print_version(wanted: bool) -> None:
-    """Answer ``--version`` before any command is looked for."""
+    """Answer ``--version`` before looking for a command."""
     if wanted:
         print(f"showtell {__version__}")
         raise typer.Exit
@@ -119,7 +119,7 @@ def root(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code; ``arguments`` are the process's own when not given.
+    """Run one command line and return its exit code; ``arguments`` are by default those of the process.
 
     Errors become one line on stderr. With ``SHOWTELL_DEBUG=1`` in the environment, the traceback precedes it.
     """
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)
-    warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file: its pixels are read, or it is refused
+    warnings.filterwarnings("ignore", module="PIL")  # about oddities in a file: its pixels are read, or it is refused
     logger = logging.getLogger("showtell")
     if not logger.handlers:
         logger.addHandler(ToStderr())
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def escaped(error: UnicodeError) -> tuple[str, int]:
-    r"""What a terminal or a Windows pipe (cp1252) can't encode is written as `\u5199`, which JSON reads as the same."""
+    r"""Write what a terminal or a Windows pipe (cp1252) can't encode as `\u5199`: to JSON that means the same."""
     assert isinstance(error, UnicodeEncodeError), "it is for writing only"
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
@@ -153,7 +153,7 @@ codecs.register_error(ESCAPED, escaped)
 
 
 def message_and_exit_code(error: Exception) -> tuple[str, int]:
-    """What a user reads of an error, and what a script sees of it."""
+    """The line that a user reads about an error, and the exit code that a script sees."""
     if isinstance(error, ShowtellError):
         return str(error), error.exit_code
     if isinstance(error, CommandLineError):
@@ -163,7 +163,6 @@ def message_and_exit_code(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1
     return (
-        f"unexpected {type(error).__name__}: {error} "
-        "(a defect of showtell; run again with SHOWTELL_DEBUG=1 to see where)",
+        f"unexpected {type(error).__name__}: {error} (a bug in showtell; run again with SHOWTELL_DEBUG=1 to see where)",
         1,
     )

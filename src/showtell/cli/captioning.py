@@ -37,6 +37,6 @@ def caption_examples(
         except KeyboardInterrupt:
             raise Interrupted(
                 f"Stopped by Ctrl-C after {len(captions):,} of {len(examples):,} images.",
-                "Nothing is written.",
+                "Nothing was written.",
             ) from None
     return captions, bad

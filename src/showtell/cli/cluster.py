@@ -14,13 +14,13 @@ from showtell.captioner import EngineName, load
 from showtell.cli.progress import progress_bar, tell
 from showtell.errors import Interrupted, UsageError
 
-if TYPE_CHECKING:  # `caption` takes this module's options: it must not wait for what only a cluster needs
+if TYPE_CHECKING:  # `caption` takes its options from here, and must not wait for what only a cluster needs
     from showtell.bulk.cluster import ModelFiles, Work
 
 CLUSTER = "On a cluster"
 
 EngineOrCluster = Annotated[
-    Literal["auto", "onnx", "openvino", "openvino-float32", "ray", "local"],  # "local" is an older name of "auto"
+    Literal["auto", "onnx", "openvino", "openvino-float32", "ray", "local"],  # "local" is an older name for "auto"
     typer.Option(
         "--engine",
         metavar="ENGINE",
@@ -47,12 +47,12 @@ Workers = Annotated[
         "--workers",
         min=1,
         metavar="N",
-        help="Models that caption at a time; by default as many as there are cores for.",
+        help="How many copies of the model caption at the same time; by default as many as the cores allow.",
         rich_help_panel=CLUSTER,
     ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", min=1, metavar="N", help="Cores for each of them.", rich_help_panel=CLUSTER)
+    int, typer.Option("--threads", min=1, metavar="N", help="Cores for each worker.", rich_help_panel=CLUSTER)
 ]
 PartSize = Annotated[
     int,
@@ -83,11 +83,11 @@ def caption_on_cluster(
     from showtell.images.sources import Finder
 
     if out is None:
-        raise UsageError("--engine ray writes a folder.", "Say --out DIR.")
+        raise UsageError("--engine ray writes a folder.", "Add --out DIR.")
     results = Results(out)
     begun = results.manifest()
     if begun is not None and not resume:
-        raise UsageError(f"{out} holds captions.", "Add --resume to continue, or choose another --out.")
+        raise UsageError(f"{out} already holds captions.", "Add --resume to continue, or choose another --out.")
     workers = workers_of_cluster(workers, threads)
     captioner = load(models, threads=1, engine=engine)
     options = captioner.options(**search)
@@ -126,7 +126,7 @@ def caption_on_cluster(
 def _captioned(
     files: "ModelFiles", work: "Work", left: Mapping[int, tuple[int, int]], workers: int, *, all_parts: int
 ) -> tuple[int, int]:
-    """Caption the parts that are left; how many images were captioned, and how many could not be."""
+    """Caption the parts that are left; return how many images were captioned, and how many could not be."""
     from showtell.bulk.cluster import captioned_parts
 
     done = failed = 0
@@ -154,7 +154,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _fingerprint(models: "ModelFiles") -> str:
-    """Eight digits that differ between models of different words, weights or preprocessing."""
+    """Eight digits that differ between models with different words, weights or preprocessing."""
     hashed = blake2b(digest_size=4)
     for model in models:
         for name, content in sorted(model.items()):

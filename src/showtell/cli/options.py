@@ -36,7 +36,7 @@ Model = Annotated[
         metavar="MODEL",
         help="Folder of a model or training run, a shipped model's name, hub:ORG/NAME\\[@REVISION], or "
         "hf:ORG/NAME for a captioner of transformers; "
-        "repeated, models that caption as one.",
+        "repeat it for several models that caption as one.",
     ),
 ]
 MinConfidence = Annotated[
@@ -46,7 +46,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="X",
-        help=f"Leave out captions that are less sure. By default {GUESS} where texts are written into files, else 0.",
+        help=f"Leave out captions with lower confidence. By default {GUESS} when texts are put into files, else 0.",
     ),
 ]
 BatchSize = Annotated[
@@ -65,10 +65,10 @@ Engine = Annotated[
 
 
 def takes_search_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, whose last parameter is `**search`, a flag for each search option, but for those named.
+    """Give a command, whose last parameter is `**search`, a flag for each search option except those in `but`.
 
-    Typer reads a command's flags from its signature: that gets them in place of `**search`. What the command line
-    leaves out does not reach the command: there the model's own options hold.
+    Typer reads a command's flags from its signature, where they replace `**search`. The command does not get options
+    that the command line leaves out: there, the model's own hold.
     """
     flags = [_flag(name, kind, option) for name, kind, option in declared() if name not in but]
     names = {flag.name for flag in flags}
@@ -93,7 +93,7 @@ def _flag(name: str, kind: type, option: Option) -> inspect.Parameter:
     own = name.replace("_", "-")
     flag = typer.Option(
         None,
-        # A model may have a switch on by itself.
+        # A model may have a switch on by default.
         *(option.flags or (f"--{own}/--no-{own}" if kind is bool else f"--{own}",)),
         metavar=option.metavar,
         help=f"{option.help} Repeat the flag for more." if repeated else option.help,

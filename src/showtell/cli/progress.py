@@ -1,4 +1,4 @@
-"""What stderr tells while a command works: people see bars, a log file gets a line a minute."""
+"""Progress on stderr: people see bars, a log file gets a line a minute."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from showtell.errors import one_line
 
 
 def tell(*said: object) -> None:
-    """Say on stderr, on a line each, what went wrong, or what a reader of the results should know."""
+    """Say on stderr, one line each, what went wrong, or what a reader of the results should know."""
     for each in said:
         print(f"showtell: {one_line(str(each))}", file=sys.stderr)
 
@@ -23,9 +23,9 @@ class LogLines:
         self.label, self.before, self.begun, self.told = "", 0, 0.0, 0.0
 
     def tell(self, label: str, done: int, total: int, rate: str = "") -> None:
-        """Say that `done` of `total` are done, if it is time to; another label is other work, with a speed of its own.
+        """Say that `done` of `total` are done, if a minute has passed. A new label means new work, with its own speed.
 
-        Without a `rate` in words it is what is done a second.
+        `rate` is the speed in words; by default it is computed.
         """
         now = time.monotonic()
         if label != self.label:
@@ -40,7 +40,7 @@ class LogLines:
 
 @contextmanager
 def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -> Iterator[Callable[[], None]]:
-    """Show how many of `total` are done, how fast, and the time left; yields what to call after each that follows."""
+    """Show how many of `total` are done, how fast, and the time left; yields a function to call after each item."""
     if not shown:
         yield lambda: None
         return
@@ -73,7 +73,7 @@ def progress_bar(label: str, total: int, *, done: int = 0, shown: bool = True) -
 
 @contextmanager
 def byte_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far downloads are, a bar for each; yields what to call with a label, the bytes done, and all."""
+    """Show a bar for each download; yields a function to call with its label, the bytes done, and all its bytes."""
     if not sys.stderr.isatty():
         downloads: dict[str, LogLines] = {}
         yield lambda label, done, total: downloads.setdefault(label, LogLines()).tell(f"{label}, bytes", done, total)
@@ -95,7 +95,7 @@ def byte_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def meteor_progress() -> Iterator[Callable[[float], None]]:
-    """Tell that METEOR's data are built, which takes half a minute, once; yields what `score` calls."""
+    """Say once that METEOR's data are being built, which takes half a minute; yields the function `score` calls."""
     percent = 0
     with ExitStack() as shown:
         advance: Callable[[], None] | None = None
@@ -103,7 +103,7 @@ def meteor_progress() -> Iterator[Callable[[float], None]]:
         def progress(fraction: float) -> None:
             nonlocal advance, percent
             if advance is None:
-                tell("building METEOR's index in the cache folder, once for all.")
+                tell("building METEOR's index in the cache folder; this happens only once.")
                 advance = shown.enter_context(progress_bar("percent", 100))
             while percent < int(100 * fraction):
                 percent += 1

@@ -56,7 +56,7 @@ OrderIndependent = Annotated[
 
 
 def missing_though_asked(report: Report, named: Sequence[str] | None) -> bool:
-    """Whether a metric is missing that the command line names; METEOR, left out of the core install, is no error."""
+    """Whether a metric that the command line names is missing. METEOR, not part of the core install, is no error."""
     return any(named or not METRICS[name].fits(report.language) for name in report.missing)
 
 
@@ -78,7 +78,7 @@ def captions_table(system: Diversity, people: Diversity, objects: Invented | Non
     ):
         if system.copied is not None or not label.startswith("copied"):
             table.add_row(label, *shown)
-    if objects is not None:  # of people's one can't tell: what the first says is what the photo shows
+    if objects is not None:  # not for people: their captions define what the photo shows
         table.add_row("invent an object", percent(objects.captions), "")
         table.add_row("objects that are invented", percent(objects.objects), "")
         table.add_row("person invented, where none is", percent(objects.person), "")
@@ -87,7 +87,7 @@ def captions_table(system: Diversity, people: Diversity, objects: Invented | Non
 
 
 def calibration_lines(sure: Calibration) -> str:
-    """How true a model's confidence is."""
+    """How well a model's confidence matches its captions' scores."""
     return (
         f"confidence: rank correlation with {RANKED_BY} {sure.correlation:.2f}; expected calibration error "
         f"{sure.error:.3f}; {RANKED_BY} of the surer half {sure.surer_half:.2f} x that of all"

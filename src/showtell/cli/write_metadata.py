@@ -33,14 +33,14 @@ KeepOriginal = Annotated[
     bool,
     typer.Option(
         "--keep-original/--no-original",
-        help="Leave each photo as it was beside the new one: PHOTO_original.",
+        help="Keep each photo as it was beside the new one: PHOTO_original.",
         rich_help_panel=METADATA,
     ),
 ]
 
 
 class Descriptions:
-    """Takes the captions of one photo after the other, and counts what became of them."""
+    """Writes captions into one photo after the other, and counts the outcomes."""
 
     def __init__(self, *, replace: bool, keep_original: bool, least: float) -> None:
         self._least = least
@@ -49,7 +49,7 @@ class Descriptions:
         self.written = self.had_one = self.guesses = self.failed = 0
 
     def add(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
-        """Describe the photo by the best of its captions, if it is no guess; one that can't be is told of."""
+        """Describe the photo by its best caption, unless that is a guess; report a photo that can't be described."""
         best = captions[0].if_at_least(self._least)
         if best.left_out:
             self.guesses += 1
@@ -67,9 +67,9 @@ class Descriptions:
         """How many photos were described, and why others were not."""
         said = f"{self.written:,} described"
         if self.had_one:
-            said += f", {self.had_one:,} had a description already (--replace-description writes over it)"
+            said += f", {self.had_one:,} had a description already (--replace-description overwrites it)"
         if self.guesses:
-            said += f", {self.guesses:,} left out as their captions are guesses (--min-confidence 0 writes them)"
+            said += f", {self.guesses:,} left out because their captions are guesses (--min-confidence 0 writes them)"
         if self.failed:
             said += f", {self.failed:,} could not be described"
         return f"{said}."
@@ -78,7 +78,7 @@ class Descriptions:
         from showtell.results.metadata import describe_photo
 
         if image.path is None:
-            raise ImageError(f"{image.name} is no file of its own, and can't be given a description.")
+            raise ImageError(f"{image.name} is not a file of its own, so it can't be given a description.")
         return describe_photo(image.path, text, replace=self._replace, keep_original=self._keep_original)
 
 
@@ -86,12 +86,12 @@ class Descriptions:
 def open_descriptions(
     *, wanted: bool, replace: bool, keep_original: bool, least: float
 ) -> Iterator[Descriptions | None]:
-    """What describes the photos if that is `wanted`, by captions of at least that confidence.
+    """Yields what describes the photos, if that is `wanted`, by captions of at least the confidence `least`.
 
-    At the end, also after Ctrl-C, it says how many.
+    At the end, also after Ctrl-C, it says how many photos were described.
 
     Raises:
-        UsageError: an option says how, and nothing is to be written.
+        UsageError: an option says how to write, but nothing is to be written.
         MissingExtraError: exiv2 is not installed.
     """
     if not wanted:
@@ -103,7 +103,7 @@ def open_descriptions(
         return
     from showtell.results.metadata.xmp import exiv2_library
 
-    exiv2_library()  # that it is missing is better known now than after the first batch
+    exiv2_library()  # raises now, and not after the first batch, if it is missing
     descriptions = Descriptions(replace=replace, keep_original=keep_original, least=least)
     try:
         yield descriptions

@@ -116,7 +116,7 @@ def histogram(bars: Mapping[int, float], outline: Mapping[int, float], *, names:
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers, evenly apart, at most about `most` of them, the outer two enclosing [low, high]."""
+    """Round numbers at even distances, at most about `most` of them; the outer two enclose [low, high]."""
     if high - low < FLAT * max(1, abs(low), abs(high)):
         room = max(abs(low), abs(high)) / 2
         room = room if room > FLAT else 0.5

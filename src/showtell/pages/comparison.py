@@ -1,6 +1,6 @@
-"""The page of `showtell compare --html`: what the table says, drawn, and the photos where two systems differ most.
+"""The page of `showtell compare --html`: the table as a chart, and the photos where two systems differ most.
 
-The page holds its style and photos itself and forbids the browser requests.
+The page holds its style and photos itself and lets the browser make no request.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def comparison_page(found: Comparison) -> str:
 
 
 def verdict(difference: Difference, confidence: float) -> str:
-    """What the tests say of one metric, as a sentence."""
+    """What the tests say about one metric, as a sentence."""
     if difference.difference == 0:
         return f"Both have the same {difference.metric}."
     better = "B" if difference.difference > 0 else "A"
@@ -40,7 +40,7 @@ def verdict(difference: Difference, confidence: float) -> str:
     gap = f"{better}’s {difference.metric} is higher by {printed(abs(difference.difference))}"
     if clear(difference, confidence):
         return f"{gap}, which is more than the choice of images explains."
-    return f"{gap}, but another choice of images could turn it around."
+    return f"{gap}, but another choice of images could reverse it."
 
 
 def clear(difference: Difference, confidence: float) -> bool:
@@ -92,7 +92,7 @@ def _row(difference: Difference, confidence: float) -> tuple[str, Sequence[str],
 
 
 def interval_chart(differences: list[Difference]) -> str:
-    """A dot and a line for each metric, to one scale: percent of the first system's score."""
+    """A dot and a line for each metric, on one scale: percent of the first system's score."""
     drawn = [d for d in differences if d.first > 0]
     if not drawn:
         return note("A scores 0: there is no percentage to draw.")
@@ -160,7 +160,7 @@ def _said(letter: str, caption: str, score: str, *, better: bool) -> str:
 
 
 def photo_of(contrast: Contrast) -> str | None:
-    """The photo as a data URL of a few KB; None where its file is not there or can't be read."""
+    """The photo as a data URL of a few KB; None if its file is missing or can't be read."""
     if contrast.path is None or not contrast.path.is_file():
         return None
     try:
@@ -172,21 +172,21 @@ def photo_of(contrast: Contrast) -> str | None:
 
 
 def _method(found: Comparison) -> str:
-    """How the numbers were made, and what was left out."""
+    """How the numbers were computed, and what was left out."""
     low, high = (1 - found.confidence) / 2, (1 + found.confidence) / 2
     left_out = "".join(
         note(f"{len(images):,} images {why}; they are not compared.") for why, images in found.left_out.items()
     )
     signatures = escape("\n".join(f"{letter} {mark}" for letter, mark in zip("AB", found.signatures, strict=True)))
     return f"""<p class="note">The interval: {found.draws:,} sets of {found.images:,} images are drawn with
-replacement, both systems are scored anew on each (CIDEr’s n-grams weigh what they do in the whole set), and the
+replacement, both systems are scored on each (CIDEr’s n-grams keep their weights from the whole set), and the
 interval holds the differences from the {100 * low:g} % to the {100 * high:g} % quantile.
 p, bootstrap: how many of these sets lie as far from their mean as the observed difference lies from zero (Koehn 2004).
 p, swaps: how many of {found.draws:,} random swaps of the two captions of each image give a difference as large
-(approximate randomisation, Noreen 1989). Seed {found.seed}. No correction is made for looking at several metrics.</p>
+(approximate randomisation, Noreen 1989). Seed {found.seed}. There is no correction for looking at several metrics.</p>
 {left_out}<pre tabindex="0"><code>{signatures}</code></pre>"""
 
 
 def _signed(percent: float) -> str:
-    """With its sign, by a true minus."""
+    """With its sign; the minus is a true one."""
     return true_minus(f"{percent:+.1f}")

@@ -1,6 +1,6 @@
 """``showtell caption --explain DIR``: where the model looked, as a PNG for each image and a page of them all.
 
-The page grows in a file of its own as the captions come and takes its place when the last is there, so memory
+The page grows in a temporary file as the captions come, and moves into its place after the last one, so memory
 does not depend on the number of images. It holds its style and pictures itself and makes no request.
 """
 
@@ -23,7 +23,7 @@ from showtell.pages.shell import lead, page_begin, page_end, true_minus
 
 PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="showtell caption --explain">'
-# Browsers lay out and draw only those of a thousand images that are on the screen.
+# Of a thousand images, browsers lay out and draw only those on the screen.
 LAZY = ".sample { content-visibility: auto; contain-intrinsic-size: auto 34rem; }\n"
 
 
@@ -44,7 +44,7 @@ class Explanations:
         return source
 
     def forget(self, number: int) -> None:
-        """Let go of an image that could not be captioned."""
+        """Forget an image that could not be captioned."""
         self._read.pop(number, None)
 
     def add(self, number: int, name: str, captions: Sequence[Caption]) -> None:
@@ -70,7 +70,7 @@ class Explanations:
     def _begin(self) -> None:
         said = (
             "Where the model looked for each word. The brighter a place, the more of the word’s attention it had; "
-            "a panel that stays dim is of a word that looked everywhere about evenly."
+            "a panel that stays dim belongs to a word for which the model looked about evenly everywhere."
             if self.has_attention
             else "This model has no attention to show: the page holds photos and captions only."
         )
@@ -79,7 +79,7 @@ class Explanations:
         self._page.write('<section aria-label="Images">\n')
 
     def _picture(self, source: Source) -> Pixels | None:
-        """What the model saw; None if the file is gone since."""
+        """What the model saw; None if the file has gone since then."""
         if hasattr(source, "seek"):
             source.seek(0)
         try:
@@ -93,7 +93,7 @@ def open_explanations(folder: Path, captioner: Captioner) -> Iterator[Explanatio
     """Make the folder and its page; also after Ctrl-C the page holds what was captioned by then.
 
     Raises:
-        UsageError: the folder can't be written, or holds a page that something else made.
+        UsageError: the folder can't be written, or holds a page that --explain did not make.
     """
     refuse_another_page(folder / PAGE)
     interrupted: Interrupted | None = None
@@ -114,7 +114,7 @@ def open_explanations(folder: Path, captioner: Captioner) -> Iterator[Explanatio
 
 
 def refuse_another_page(page: Path) -> None:
-    """Leave alone an index.html that is somebody's web site.
+    """Refuse to overwrite an index.html that --explain did not make.
 
     Raises:
         UsageError: there is one, or the folder can't be read.
@@ -127,24 +127,24 @@ def refuse_another_page(page: Path) -> None:
     except OSError as error:
         raise _unwritable(page.parent, error) from None
     if not ours:
-        raise UsageError(f"{page} is there and was not made by --explain.", "Choose another --explain DIR.")
+        raise UsageError(f"{page} exists and was not made by --explain.", "Choose another --explain DIR.")
 
 
 def panels_name(number: int, name: str) -> str:
-    """The file of an image's panels: its place among the inputs keeps names apart that are alike."""
+    """The file of an image's panels: its place among the inputs tells files of the same name apart."""
     stem = re.sub(r"[^\w.-]+", "_", Path(printable(name)).stem).strip("._-")
     return f"{number + 1:04d}-{stem[:60] or 'image'}.png"
 
 
 def explanation(name: str, captions: Sequence[Caption], picture: Pixels | None, file: str | None) -> str:
-    """One image on the page: photo, captions, and a panel a word under a fold."""
-    from showtell.pages.sample import article, attention_details  # with all metrics: `caption` must not wait for them
+    """One image on the page: photo, captions, and a panel for each word under a fold."""
+    from showtell.pages.sample import article, attention_details  # loads all metrics: `caption` must not wait for them
 
     best, others = captions[0], captions[1:]
     facts = [f"log-probability {signed(best.log_prob)}", html.escape(printable(name))]
     attention = ""
     if picture is None:
-        facts.append("the photo is gone since it was captioned")
+        facts.append("the photo has gone since it was captioned")
     elif best.attention is not None and file is not None:
         facts.append(f'<a href="{quote(file)}">panels as PNG</a>')
         attention = attention_details(picture, best.words, best.attention, unfolded=True)

@@ -1,4 +1,4 @@
-// Search, sort, check, save: the only script that the page lets run.
+// Search, sort, check, save: the only script that the page allows.
 
 "use strict";
 const $ = (id) => document.getElementById(id);
@@ -10,7 +10,7 @@ const photos = [...document.querySelectorAll(".photo")].map((root, place) => {
   const { image, sure } = root.dataset;
   return { root, place, image, sure, name: part(".name").title, field: part("textarea"), mark: part(".mark") };
 });
-const checked = new Map(); // place -> caption, of those that somebody has edited, or found right
+const checked = new Map(); // place -> caption, for captions that somebody has edited or found right
 let unsaved = false;
 
 const wordsOf = (photo) => photo.field.value.replace(/\s+/g, " ").trim();
@@ -30,7 +30,7 @@ function tellCounts() {
 
 // ---- Checking ----
 
-function note(photo, right = false) { // whether it is checked: edited, or said to be right
+function note(photo, right = false) { // mark it as checked, if it is edited or found right
   const words = wordsOf(photo), edited = words !== photo.field.defaultValue;
   if (edited || right) checked.set(photo.place, words);
   else checked.delete(photo.place);
@@ -63,7 +63,7 @@ function change(photo, right = false) {
   remember();
 }
 
-function step(photo, by) { // to the next caption that is shown, as the page is sorted now
+function step(photo, by) { // to the next caption shown, in the page's present order
   const shown = [...$("photos").querySelectorAll(".photo:not([hidden]) textarea")];
   shown[shown.indexOf(photo.field) + by]?.focus();
 }
@@ -106,7 +106,7 @@ $("sort").onchange = () => {
 
 const cell = (text) => `"${text.replaceAll('"', '""')}"`;
 
-function save(chosen, file) { // as RFC 4180 has it, every cell in quotes
+function save(chosen, file) { // as RFC 4180 says, with every cell in quotes
   const rows = chosen.map((photo) => [photo.image, wordsOf(photo)]).filter(([, words]) => words);
   const lines = ["image,caption", ...rows.map((row) => row.map(cell).join(","))].map((line) => `${line}\r\n`);
   const link = document.createElement("a");

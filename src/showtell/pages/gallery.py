@@ -1,8 +1,8 @@
 """The page of `showtell gallery`: photos with their captions, to search, sort, correct and save as a CSV table.
 
-The page grows in a file of its own as the captions come and takes its place when the last is there, so memory does not
-depend on the number of photos. It holds its style, pictures and script itself, lets no other script run, and makes no
-request.
+The page grows in a temporary file as the captions come, and moves into its place after the last one, so memory does
+not depend on the number of photos. It holds its style, pictures and script itself, lets no other script run, and makes
+no request.
 """
 
 import base64
@@ -42,7 +42,7 @@ TOOLS = """<form class="tools" id="tools" role="search" hidden>
 <p id="told" role="status"></p>
 </form>
 """
-LETTERS_A_LINE = 32  # of a caption, about; browsers that fit fields to their text don't need it
+LETTERS_A_LINE = 32  # of a caption, roughly; browsers that fit fields to their text don't need it
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Photo:
     name: str
     """What the page calls it."""
     image: str
-    """What the saved table calls it: the whole path of its file, or its address."""
+    """Its name in the saved table: the whole path of its file, or its address."""
     read: Callable[[], Source]
     written: Sequence[str] = ()
     """What people wrote about it."""
@@ -60,7 +60,7 @@ class Photo:
     """An `<img>`; empty until the photo is read."""
 
     def pixels(self, at_least: int) -> Pixels:
-        """The photo for the model, as `read_image` reads it; its thumbnail is made on the way: stdin is read once.
+        """The photo for the model, as `read_image` reads it; also makes its thumbnail, as stdin can be read only once.
 
         Raises:
             ShowtellError: it can't be read.
@@ -75,7 +75,7 @@ class Photo:
 
 @contextmanager
 def open_gallery(out: Path, model: str) -> Iterator[Callable[[Photo, Caption], None]]:
-    """Write the page; yields what adds a photo to it. After Ctrl-C the page holds what was captioned by then.
+    """Write the page; yields a function that adds a photo. After Ctrl-C the page holds what was captioned by then.
 
     Args:
         out: the file.
@@ -133,12 +133,12 @@ def _begin(out: Path, model: str) -> str:
     begin = page_begin(
         printable(out.stem),
         escape(f"Captions by {model}"),
-        '<p class="lead">Correct what is wrong; Enter says that a caption is right, and goes to the next. '
-        f"Then save those that you have checked, and train on them: <code>{command}</code></p>",
+        '<p class="lead">Correct what is wrong; Enter marks a caption as right and goes to the next. '
+        f"Then save the captions that you have checked, and train on them: <code>{command}</code></p>",
         style=_beside("gallery.css"),
         policy=f"{POLICY}; script-src 'sha256-{digest}'",
     )
-    # By its id a browser knows the page again, and what was edited on it.
+    # By its id a browser recognises the page, and restores what was edited on it.
     photos = f'id="photos" data-id="{secrets.token_hex(8)}" data-name="{escape(printable(out.stem))}"'
     return f'{begin}{TOOLS}<div class="photos" {photos}>\n'
 

@@ -1,14 +1,14 @@
 """Attention drawn over a photo: where the decoder looked as it said each word (NumPy and Pillow only).
 
 A word's alpha is measured in even shares: 1/N for each of the grid's N cells, as if it had looked
-everywhere. A cell at or below one share stays dark, the word's strongest cell is brightest, brightness is
-linear between. A word whose strongest cell is below FULL_AT shares never reaches full brightness: one
-that looked everywhere at once ("a", "of") is seen to have done so, instead of having its noise amplified.
-Lightness tells the heat before colour does: the photo is dim and grey where nothing was looked at, and
-glows in its own colours where much was.
+everywhere. A cell at or below one share stays dark, the word's strongest cell is brightest, and brightness
+is linear between them. A word whose strongest cell is below FULL_AT shares never reaches full brightness:
+if the model looked everywhere at once ("a", "of"), the picture shows that, and does not amplify noise.
+Lightness shows the heat before colour does: the photo is dim and grey where the model did not look, and
+glows in its own colours where it looked most.
 
-The grid is laid over the whole image given. Hand over the picture that the model saw (`images.resize` of
-the photo) or, for a model that squashes photos instead of cropping them, the photo itself.
+The grid covers the whole image given. Pass the picture that the model saw (`images.resize` of the photo)
+or, for a model that squashes photos instead of cropping them, the photo itself.
 """
 
 import base64
@@ -22,14 +22,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from showtell.errors import UsageError
 
-FULL_AT = 4.0  # even shares (1/N) that a cell needs for full brightness in a word without a stronger one
-DIMMED = 0.5  # brightness left where nothing was looked at: dark enough to recede, light enough to recognise
+FULL_AT = 4.0  # even shares (1/N) that a cell needs for full brightness, in a word without a stronger cell
+DIMMED = 0.5  # brightness left where the model did not look: dark enough to recede, light enough to recognise
 GREYED = 0.75  # colour taken away there
 GLOW = (
     255.0,
     176.0,
     64.0,
-)  # amber: apart from skin, grass, sky and snow, and for every kind of colour vision
+)  # amber: unlike skin, grass, sky and snow, for every kind of colour vision
 GLOW_OPACITY = 0.45
 LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -85,7 +85,7 @@ def panels(
     columns: int = 5,
     width: int = 240,
 ) -> Image.Image:
-    """One panel a word, row by row, each with its word below it.
+    """A panel for each word, row by row, each with its word below it.
 
     Args:
         image: uint8 `[H, W, 3]`, what the model saw.
@@ -95,7 +95,7 @@ def panels(
         width: pixels of a panel; its height follows the image.
 
     Raises:
-        UsageError: when there are no words, or not one grid a word.
+        UsageError: when there are no words, or not one grid for each.
     """
     if columns < 1 or width < 16:
         raise UsageError(f"Panels need at least 1 column of 16 pixels, not {columns} of {width}.")
@@ -122,7 +122,7 @@ def panels_html(
 ) -> str:
     """`panels` as an HTML fragment: an ordered list of figures that hold their JPEGs as data URIs.
 
-    It needs no style sheet and makes no request; a page may style it through its class, `attention`.
+    It needs no style sheet and makes no request; a page may style it by its class, `attention`.
     """
     drawn = _word_overlays(image, words, attention, width)
     items = []
@@ -133,7 +133,7 @@ def panels_html(
             f' alt="Looked at for “{name}”: {brightest(alpha)}"><figcaption>{name}</figcaption></figure></li>'
         )
     rows = -(-len(words) // MOST_ACROSS)
-    across = max(FEWEST_ACROSS, -(-len(words) // rows))  # rows of like length; narrow screens break earlier
+    across = max(FEWEST_ACROSS, -(-len(words) // rows))  # rows of similar length; narrow screens break earlier
     column = f"minmax(max({width // 2}px,(100% - {across - 1} * .75rem) / {across}),1fr)"
     layout = f"display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,{column})"
     return f'<ol class="attention" dir="auto" style="list-style:none;margin:0;padding:0;{layout}">{"".join(items)}</ol>'
@@ -146,7 +146,7 @@ def brightest(alpha: NDArray[np.floating]) -> str:
     vertical = ("upper", "", "lower")[(2 * row + 1) * 3 // (2 * height)]
     horizontal = ("left", "", "right")[(2 * column + 1) * 3 // (2 * width)]
     if heat(alpha, height, width).max() < 0.25:
-        return "everywhere about evenly"
+        return "about evenly everywhere"
     return f"{vertical} {horizontal or 'middle'}".strip()
 
 
@@ -160,7 +160,7 @@ def jpeg_uri(image: Image.Image) -> str:
 def _word_overlays(
     image: NDArray[np.uint8], words: Sequence[str], attention: NDArray[np.floating], width: int
 ) -> list[Image.Image]:
-    """One picture a word, `width` pixels wide."""
+    """One picture for each word, `width` pixels wide."""
     if attention.ndim != 3 or len(words) == 0 or len(words) != len(attention):
         raise UsageError(
             f"{len(words)} words need attention of shape [{len(words)}, h, w], not {list(attention.shape)}."
@@ -173,7 +173,7 @@ def _word_overlays(
 
 
 def _cut(word: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    """The word, or as much of it as `width` pixels hold."""
+    """The word, or as much of it as fits in `width` pixels."""
     if font.getlength(word) <= width:
         return word
     kept = next(n for n in range(len(word) - 1, -1, -1) if n == 0 or font.getlength(word[:n] + "…") <= width)

@@ -1,4 +1,4 @@
-"""What a training run logged, read with care: a killed run's last line is cut, a diverged run's loss NaN."""
+"""What a training run logged, read with care: a killed run's last line is cut off, a diverged run's loss is NaN."""
 
 import json
 import math
@@ -23,13 +23,13 @@ def read_records(path: Path) -> tuple[list[Record], str]:
 
 
 def best_of(log: Sequence[Record]) -> Record | None:
-    """The validation with the highest score of those that epochs are ranked by."""
+    """The best validation, by the scores that rank epochs."""
     scored = [record for record in log if score(record, RANKED_BY) is not None]
     return max(scored, key=lambda record: [score(record, name) or 0.0 for name in RANKING], default=None)
 
 
 def column(log: Sequence[Record], name: str) -> list[float]:
-    """The numbers of that name, of those records that have one."""
+    """The numbers of that name, from the records that have one."""
     return [found for record in log if (found := number(record.get(name))) is not None]
 
 
@@ -40,9 +40,9 @@ def items(record: Record, name: str) -> list[Any]:
 
 
 def scores(record: Record) -> dict[str, float]:
-    """The record's scores by name, on the scale on which people see them: 0.2345 is 23.45.
+    """The record's scores by name, on the scale that people see: 0.2345 is 23.45.
 
-    Where there are several data sets, they are the first one's, and of the others `CIDEr, NAME`.
+    With several data sets, they are the first one's, and `CIDEr, NAME` for each of the others.
     """
     logged = record.get("scores")
     found = {name: number(value) for name, value in (logged if isinstance(logged, dict) else {}).items()}
@@ -54,12 +54,12 @@ def scores(record: Record) -> dict[str, float]:
 
 
 def score(record: Record, metric: str) -> float | None:
-    """One of the record's scores, on that scale."""
+    """One of the record's scores, on the same scale."""
     return scores(record).get(metric)
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None for all else that a log may hold."""
+    """A finite number, or None for anything else that a log may hold."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None

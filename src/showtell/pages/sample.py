@@ -1,4 +1,4 @@
-"""One captioned image on a page: its photo, the caption, what belongs to it, the attention; and so in the report."""
+"""One captioned image, on a page or in the report: its photo, the caption, facts about it, the attention."""
 
 import html
 import io
@@ -34,9 +34,9 @@ def article(
         picture: the photo `[H, W, 3]`; None if there is none.
         caption: plain text.
         facts: HTML, for the line below the caption.
-        label: what is listed.
+        label: of the list.
         listed: HTML items.
-        below: HTML under it all.
+        below: HTML under everything else.
         tag: of the caption: a paragraph, or a heading.
     """
     text = html.escape(caption)
@@ -60,7 +60,7 @@ def article(
 def attention_details(
     picture: NDArray[np.uint8], words: Sequence[str], attention: NDArray[np.floating], *, unfolded: bool
 ) -> str:
-    """A panel a word under a fold."""
+    """A panel for each word, under a fold."""
     panels = panels_html(picture, words, attention)
     return f"<details{' open' * unfolded}><summary>Attention, word by word</summary>{panels}</details>"
 

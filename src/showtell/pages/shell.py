@@ -1,6 +1,6 @@
 """What all pages share: head, style, header and footer, and small pieces of HTML.
 
-A page holds its style and pictures itself, follows the reader's dark mode and forbids the browser requests.
+A page holds its style and pictures itself, follows the reader's dark mode and lets the browser make no request.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,14 +15,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def page_begin(
     name: str, kind: str, summary: str, *, heading: str = "", style: str = "", meta: str = "", policy: str = POLICY
 ) -> str:
-    """A page up to what it shows.
+    """A page up to its content.
 
     Args:
         name: what the page is about, plain text.
-        kind: of page, as the line above the heading: ``"Training report"``; plain text.
+        kind: the kind of page, for the line above the heading: ``"Training report"``; plain text.
         summary: HTML below the heading.
         heading: HTML; the name by default.
-        style: CSS beside that of all pages.
+        style: CSS, in addition to that of all pages.
         meta: a line of the head.
         policy: what the page may load and run, as a Content-Security-Policy.
     """
@@ -49,9 +49,9 @@ def page_begin(
 
 
 def page_end(made: str = "") -> str:
-    """A page behind what it shows; `made` begins the footer."""
+    """The page after its content; `made` begins the footer."""
     return f"""</main>
-<footer><p>{made}Written by showtell {__version__}. This page holds all that it shows and loads nothing.</p></footer>
+<footer><p>{made}Written by showtell {__version__}. This page is one file and loads nothing.</p></footer>
 </body>
 </html>
 """
@@ -75,7 +75,7 @@ def lead(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """A paragraph of plain text; nothing of none."""
+    """A paragraph of plain text; nothing if it is empty."""
     return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
@@ -91,7 +91,7 @@ def chart_figure(title: str, subtitle: str, chart: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str], str]], labelled_by: str) -> str:
-    """A table that scrolls where it is too wide; each row is its heading, its other cells, and its mark if it has one.
+    """A table that scrolls if it is too wide; each row is its heading, its other cells, and its mark, if any.
 
     Args:
         columns: headings, plain text.

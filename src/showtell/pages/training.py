@@ -3,13 +3,13 @@
 `write_report(run_folder)` reads
 
 - `recipe.yaml`: shown as it is;
-- `log.jsonl`: a JSON object a validation, with any of epoch, step, loss, learning_rate, captions_per_second,
+- `log.jsonl`: a JSON object for each validation, with any of epoch, step, loss, learning_rate, captions_per_second,
   padding (share of the tokens, 0 to 1), minutes (since the start) and scores {"CIDEr": ...};
-- `samples.jsonl`: a JSON object a validation image, with image_id, caption, words, log_prob, references,
+- `samples.jsonl`: a JSON object for each validation image, with image_id, caption, words, log_prob, references,
   scores {"CIDEr": ...}, image (a small JPEG of what the model saw) and attention (an .npy file `[T, h, w]`);
   the two files are named relative to the run folder;
 
-and writes `report.html`, which holds its style, charts and pictures itself and forbids the browser requests.
+and writes `report.html`, which holds its style, charts and pictures itself and lets the browser make no request.
 What is missing or unreadable is left out, with a sentence in its place.
 """
 
@@ -54,7 +54,7 @@ COLUMNS = (
 COLUMN_NAMES = {"learning_rate": "learning rate", "captions_per_second": "captions/s"}
 GROUPS = {
     "best": ("The best", f"Captions with the highest {RANKED_BY}, each against its own references."),
-    "middle": ("The middle", "What to expect of a new photo: the captions around the median."),
+    "middle": ("The middle", "What to expect for a new photo: the captions around the median."),
     "worst": (
         "The worst",
         "Where to look first: captions that are wrong, or right in words nobody else chose.",
@@ -90,7 +90,7 @@ def report_page(run_folder: Path) -> str:
 def showcase(samples: Iterable[Record]) -> dict[str, list[Record]]:
     """The samples that the report shows, none twice: `{"best": [...], "middle": [...], "worst": [...]}`.
 
-    Training needs to keep pictures and attention of these only. Samples without that score are left out.
+    Training needs to keep only their pictures and attention. Samples without a score are left out.
     """
     scored = [(value, sample) for sample in samples if (value := score(sample, RANKED_BY)) is not None]
     ranked = [sample for _, sample in sorted(scored, key=lambda pair: -pair[0])]
@@ -138,7 +138,7 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
             return ""
         return chart_figure(title, subtitle, line_chart(lines, title=title, below=axis, from_zero=zero, best=mark))
 
-    validated = "Of captions that the model wrote for the validation images"
+    validated = "For captions that the model wrote for the validation images"
     charts = [
         over_run("Training loss", "Mean over an epoch’s words", ["loss"], zero=False),
         over_run("Reward", "Of the model’s own samples, mean over an epoch", ["reward"], zero=False),
@@ -152,12 +152,12 @@ def _charts(log: Sequence[Record], samples: Sequence[Record]) -> str:
 
 
 def _others(log: Sequence[Record]) -> list[str]:
-    """Scores that no metric here is called: other data sets', or a newer showtell's."""
+    """Scores of no metric in this version: other data sets', or a newer showtell's."""
     return sorted({name for record in log for name in scores(record)} - {*COLUMNS})
 
 
 def _axis(log: Sequence[Record]) -> tuple[str, Sequence[float]]:
-    """What to draw a run over: epochs, or steps where epochs start again with each stage, or mere order."""
+    """A run's x axis: epochs, or steps if epochs start again with each stage, or else the order of the records."""
     for name in ("epoch", "step"):
         places = column(log, name)
         if len(places) == len(log) and all(a < b for a, b in itertools.pairwise(places)):
@@ -184,12 +184,12 @@ def _lengths(samples: Sequence[Record]) -> str:
 
 
 def _length(caption: object) -> int:
-    """Words of a caption; punctuation that stands alone is none."""
+    """The number of words in a caption; punctuation that stands alone is not a word."""
     return sum(any(map(str.isalnum, word)) for word in str(caption).split())
 
 
 def _scores_table(log: Sequence[Record]) -> str:
-    """A row a validation; the best one is marked."""
+    """A row for each validation; the best one is marked."""
     rows = [{name: number(value) for name, value in {**record, **scores(record)}.items()} for record in log]
     present = {name for row in rows for name, value in row.items() if value is not None}
     columns = [name for name in (*COLUMNS, *_others(log)) if name in present]

@@ -1,9 +1,9 @@
-"""Going on after an interruption: what is kept beside an unfinished file, and which images a file holds.
+"""Continuing after an interruption: what is kept beside an unfinished file, and which images a file holds.
 
-The journal of `captions.csv` is `.captions.csv.unfinished`. Its first line says what the captions are made with: those
-of two models in one file would look like those of one. Where the file itself can't grow (a COCO array, Parquet), the
-captions are its other lines. It goes when the file is finished. A run holds a lock on it: two that write one file would
-mix their rows.
+The journal of `captions.csv` is `.captions.csv.unfinished`. Its first line says what the captions are made with, so
+that one file never mixes the captions of two models. If the file itself can't grow (a COCO array, Parquet), the
+journal's other lines hold the captions. It is removed when the file is finished. A run holds a lock on it, so that two
+runs never write one file.
 """
 
 import csv
@@ -26,14 +26,14 @@ def journal_of(path: Path) -> Path:
 
 
 def has_journal(path: Path) -> bool:
-    """Whether a run keeps one: not of a pipe or a device, which can't be continued."""
-    # /dev/stdout is a link, to a file at times.
+    """Whether a run keeps one: not for a pipe or a device, which can't be continued."""
+    # /dev/stdout is a link, sometimes to a file.
     return not path.is_symlink() and (path.is_file() or not path.exists())
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keep the journal of an output, and other runs from it, until the output is finished or the block raises.
+    """Keep the journal of an output, and keep other runs off it, until the output is finished or the block raises.
 
     Raises:
         UsageError: another run writes the output, or its folder can't be written.
@@ -57,13 +57,13 @@ def held(path: Path) -> Iterator[None]:
             is_over = True
         finally:
             if is_over or not journal.stat().st_size:
-                if sys.platform == "win32":  # it removes nothing that is open
+                if sys.platform == "win32":  # which can't remove an open file
                     lock.close()
                 journal.unlink()
 
 
 def begin(path: Path, made_with: Mapping[str, Any]) -> None:
-    """Write the first line of the journal that is held. Raises UsageError."""
+    """Write the first line of the held journal. Raises UsageError."""
     if has_journal(path):
         try:
             journal_of(path).write_text(first_line(made_with), encoding="utf-8", newline="")
@@ -80,25 +80,25 @@ def is_begun(path: Path, made_with: Mapping[str, Any]) -> bool:
     """Whether a run with the same options has left the output `path` unfinished.
 
     Raises:
-        UsageError: its options were others.
+        UsageError: its options were different.
     """
     try:
         with journal_of(path).open("rb") as file:
             before = json.loads(file.readline())["made_with"]
-    except (OSError, ValueError, LookupError, TypeError):  # none, or its first line is half-written: so is nothing else
+    except (OSError, ValueError, LookupError, TypeError):  # none, or only half of its first line
         return False
     refuse_others(path, before, made_with, "leave out --resume to begin again")
     return True
 
 
 def refuse_others(where: object, before: Mapping[str, Any], made_with: Mapping[str, Any], else_: str) -> None:
-    """Refuse to go on in an output that was begun with other options. Raises UsageError."""
+    """Refuse to continue an output that was begun with other options. Raises UsageError."""
     for name, now in json.loads(json.dumps(made_with)).items():
-        then = before.get(name, now)  # what an older version did not know
+        then = before.get(name, now)  # an older version may not have known it
         if then != now:
             raise UsageError(
                 f"{where} was begun with {name} {shown(then)}, not {shown(now)}.",
-                f"Give what it was begun with, or {else_}.",
+                f"Use the same options as before, or {else_}.",
             )
 
 
@@ -108,7 +108,7 @@ def shown(value: object) -> str:
 
 
 def done_images(path: Path, format: RowFormat, num: int, header: str = "", output: Path | None = None) -> set[str]:
-    """The images that a file holds all `num` captions of; what follows the last one's is cut off.
+    """The images with all `num` captions in the file; what follows the last of these captions is cut off.
 
     Args:
         path: the file.
@@ -118,7 +118,7 @@ def done_images(path: Path, format: RowFormat, num: int, header: str = "", outpu
         output: what messages call the file.
 
     Raises:
-        UsageError: the file is something else, or was made with another number of captions an image.
+        UsageError: the file is something else, or was made with another number of captions for each image.
     """
     if not path.exists():
         return set()
@@ -141,7 +141,7 @@ def done_images(path: Path, format: RowFormat, num: int, header: str = "", outpu
                 break  # the last row is half-written
             if (name != current and 0 < count < num) or (name == current and count == num):
                 raise UsageError(
-                    f"{output or path} holds another number of captions an image than {num}.", "Give the same --num."
+                    f"{output or path} does not hold {num} captions for each image.", "Give the same --num as before."
                 )
             current, count = name, count + 1 if name == current else 1
             if count == num:
@@ -152,7 +152,7 @@ def done_images(path: Path, format: RowFormat, num: int, header: str = "", outpu
 
 
 def _records(file: BinaryIO, *, quoted: bool) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, each with the byte behind it; if `quoted`, a line break in quotes ends none."""
+    """The records of a file, each with the position of its end; if `quoted`, a line break in quotes ends none."""
     record, end = b"", 0
     for line in iter(file.readline, b""):
         record += line

@@ -1,4 +1,4 @@
-"""Where captions go: rows and tar shards as they are made; COCO results, Parquet and what is compressed at the end.
+"""Where captions go: rows and tar shards are written at once; COCO results, Parquet and compressed files at the end.
 
 Whatever the format, a run that is interrupted can be continued (`journal.py`).
 """
@@ -49,17 +49,17 @@ COLUMNS = ("image", "caption", "log_prob", "confidence")
 ROW_GROUP = 10_000  # rows of a Parquet file that are in memory together
 
 Row = dict[str, Any]
-"""Of an output: image, caption, log_prob and confidence; in a cluster's, `error` too."""
+"""A row of an output: image, caption, log_prob and confidence; in a cluster's, `error` too."""
 
 
 class Output(Protocol):
     """Takes the captions of one image after the other."""
 
     done: set[str]
-    """The images whose captions an interrupted run has left, by the names that the file calls them."""
+    """The images whose captions an interrupted run has written, by their names in the file."""
 
     def called(self, name: str) -> str:
-        """What the file calls an image."""
+        """An image's name in the file."""
         ...
 
     def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
@@ -68,7 +68,7 @@ class Output(Protocol):
 
 
 class RowOutput:
-    """A row for each caption, written out at once; with `sure` it says in words how sure the caption is."""
+    """A row for each caption, written at once; with `sure` it says in words how sure the model is."""
 
     def __init__(
         self, write: Callable[[str], object], format: RowFormat, done: set[str], *, sure: bool = False
@@ -89,7 +89,7 @@ class RowOutput:
 
 
 class ShardOutput:
-    """A WebDataset sample for each image: KEY.jpg (the file as it is), KEY.txt (a caption a line), KEY.json."""
+    """A WebDataset sample for each image: KEY.jpg (the file as it is), KEY.txt (captions, one a line), KEY.json."""
 
     def __init__(self, write: Callable[[bytes], None], done: set[str], keys: set[str]) -> None:
         self._write = write
@@ -114,7 +114,7 @@ class ShardOutput:
         )
 
     def _key(self, image: StoredImage) -> str:
-        """The image's path without its suffix, in a shard the one there; no two are alike, and none has a dot."""
+        """The image's path, in its shard if it has one, without suffix; made unique, and without a dot."""
         path = image.name.removeprefix(f"{image.container}/") if isinstance(image, ByteRange) else image.name
         stem = as_key(os.path.splitext(path)[0])  # noqa: PTH122 (a URL's slashes stay)
         numbered = (f"{as_key(image.name)}_{number}" for number in count(1))
@@ -143,10 +143,10 @@ def rounded(confidence: float | None) -> float | None:
 
 
 def format_for(asked: Format | None, output: Path | None) -> Format:
-    """The format that was asked for; else the one that the file's name says; else text.
+    """The format that was asked for; else the one of the file's suffix; else text.
 
     Raises:
-        UsageError: the name says none that is known, or the format needs a file, and none is named.
+        UsageError: the suffix is not known, or the format needs a file and none is named.
         MissingExtraError: Parquet can't be written here.
     """
     suffix = suffix_of(output) if output else ""
@@ -154,14 +154,14 @@ def format_for(asked: Format | None, output: Path | None) -> Format:
     if format is None:
         known = ", ".join(filter(None, FORMAT_OF_SUFFIX))
         raise UsageError(
-            f"{output} has a suffix that says no format.",
-            f"Known are {known}, the text ones also with .gz behind; or say --format.",
+            f"{output} has a suffix that names no format.",
+            f"Use one of {known} (text formats also with .gz), or add --format.",
         )
     if format == "txt" and output is not None:
-        raise UsageError("The txt format writes a text beside each photo.", "Leave out -o, or say --format text.")
+        raise UsageError("The txt format writes a text file beside each photo.", "Leave out -o, or use --format text.")
     if format in ("parquet", "tar"):
         if output is None:
-            raise UsageError(f"The {format} format is not written to stdout.", f"Say -o FILE.{format}.")
+            raise UsageError(f"The {format} format is not written to stdout.", f"Add -o FILE.{format}.")
         if _is_compressed(output):
             raise UsageError(f"{output}: {format} files are not compressed by gzip.", "Leave out .gz.")
     if format == "parquet":
@@ -190,7 +190,7 @@ def open_output(
         format: its format.
         made_with: what the captions depend on, by name; JSON.
         num: captions of each image.
-        resume: go on behind what an interrupted run has left.
+        resume: continue what an interrupted run has written.
         sure: see `row_of`.
 
     Raises:
@@ -222,7 +222,7 @@ def _growing(
     done: set[str] = set()
     with held(path):
         if resume and path.is_file():
-            is_begun(path, made_with)  # or refused
+            is_begun(path, made_with)  # or it refuses
             done = done_images(path, format, num, header)
         goes_on = resume and path.is_file() and path.stat().st_size > 0
         with _opened(path) as write:
@@ -238,18 +238,18 @@ def _shard(path: Path, made_with: Mapping[str, Any], num: int, *, resume: bool) 
     """A tar file whose samples are written as they are made.
 
     Raises:
-        UsageError: it can't be written, or is not one that was made here with `num` captions an image.
+        UsageError: it can't be written, or was not made by showtell with `num` captions for each image.
     """
     done: set[str] = set()
     keys: set[str] = set()
     keep = 0  # bytes
     with held(path):
         if resume and path.exists():
-            is_begun(path, made_with)  # or refused
+            is_begun(path, made_with)  # or it refuses
             for key, values, end in written_samples(path):
                 if not isinstance(values, dict) or len(values.get("captions", ())) != num:
                     raise UsageError(
-                        f"{path} can't be continued: {key}.json is not of showtell's with {num} captions.",
+                        f"{path} can't be continued: showtell did not write its {key}.json with {num} captions.",
                         "Choose another -o FILE, or leave out --resume.",
                     )
                 keys.add(key)
@@ -272,7 +272,7 @@ def _rows_of_whole(
     resume: bool,
     sure: bool,
 ) -> Iterator[Output]:
-    """Rows that become a file when the last one is there; they wait in its journal."""
+    """Rows that become a file after the last one; until then they are in its journal."""
     if path is None:
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             file.write(first_line(made_with))
@@ -286,12 +286,12 @@ def _rows_of_whole(
     with held(path), ExitStack() as stack:
         if has_journal(path):
             journal = journal_of(path)
-        else:  # beside a device is no place for it
+        else:  # it can't be beside a device
             journal, resume = Path(stack.enter_context(tempfile.TemporaryDirectory()), "rows"), False
         goes_on = resume and is_begun(path, made_with)
         if resume and not goes_on and path.exists():
             raise UsageError(
-                f"{path} is finished: of an unfinished {format} file there would be {journal.name} beside it.",
+                f"{path} is finished: an unfinished {format} file would have {journal.name} beside it.",
                 "Leave out --resume to begin again.",
             )
         header = first_line(made_with)
@@ -302,14 +302,14 @@ def _rows_of_whole(
                 write(header.encode())
             try:
                 yield RowOutput(lambda text: write(text.encode()), "jsonl", done, sure=sure)
-            except Interrupted:  # what is done can be read, and the journal stays to go on from
+            except Interrupted:  # the file holds what is done, and the journal stays, to be continued
                 _write_whole_of(journal, path, format, made_with)
                 raise
         _write_whole_of(journal, path, format, made_with)
 
 
 def _write_whole_of(journal: Path, path: Path, format: WholeFormat, made_with: Mapping[str, Any]) -> None:
-    """Make the file of its journal's rows."""
+    """Make the file from its journal's rows."""
     with journal.open(encoding="utf-8", newline="") as file, new_file(path) as aside:
         rows = _rows(file)
         if format == "parquet":
@@ -343,7 +343,7 @@ def row_text(format: RowFormat, row: Row) -> str:
         sure = f"\t{row['sure']}" if "sure" in row else ""
         return f"{on_one_line(row['image'])}\t{row['caption']}{sure}\n"
     line = io.StringIO()
-    writer = csv.writer(line, delimiter=DELIMITERS[format], lineterminator="\r\n")  # else it leaves \r without quotes
+    writer = csv.writer(line, delimiter=DELIMITERS[format], lineterminator="\r\n")  # with "\n" it would not quote \r
     writer.writerow(row[column] for column in COLUMNS)
     return line.getvalue().removesuffix("\r\n") + "\n"
 
@@ -354,7 +354,7 @@ def coco_text(rows: Iterable[Row]) -> Iterator[str]:
     separator = "[\n"
     for record in rows:
         image_id = coco_image_id(record["image"])
-        if image_id in taken:  # files of one name in two folders: the second goes by its whole path
+        if image_id in taken:  # files of one name in two folders: the second gets its whole path
             image_id = record["image"]
         while image_id in taken:
             image_id = f"./{image_id}"
@@ -367,7 +367,7 @@ def coco_text(rows: Iterable[Row]) -> Iterator[str]:
 def write_parquet(
     file: Path | BinaryIO, rows: Iterable[Row], made_with: Mapping[str, Any], *, errors: bool = False
 ) -> None:
-    """Parquet of the columns that `Row` names; its metadata say what they are made with.
+    """Write Parquet with the columns that `Row` names; its metadata say what the captions are made with.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -384,7 +384,7 @@ def write_parquet(
 
 
 def as_key(path: str) -> str:
-    """A path as WebDataset's key of a sample: relative, and without a dot, behind which it would look for a suffix."""
+    """A path as the key of a WebDataset sample: relative, and without a dot, after which a suffix would begin."""
     return re.sub(r"[^\w/-]+", "_", writable(path)).strip("/") or "image"
 
 
@@ -396,7 +396,7 @@ def coco_image_id(name: str) -> int | str:
 
 @contextmanager
 def _opened(path: Path, shown: Path | None = None) -> Iterator[Callable[[bytes], None]]:
-    """Open a file, which messages call `shown`; yields what writes to its end, whole or not at all."""
+    """Open a file, `shown` in messages; yields a function that appends to it, completely or not at all."""
 
     def write(content: bytes) -> None:
         try:
@@ -417,7 +417,7 @@ def _opened(path: Path, shown: Path | None = None) -> Iterator[Callable[[bytes],
 
 
 def _cut(path: Path, length: int) -> None:
-    if path.is_file():  # and no pipe
+    if path.is_file():  # and not a pipe
         os.truncate(path, length)
 
 

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Sidecars:
-    """An `Output` (see `outputs.py`); photos that have a text already are left alone, unless it may be overwritten.
+    """An `Output` (see `outputs.py`); skips photos that have a text already, unless it may be overwritten.
 
     Args:
         images: all photos that will be captioned.
         prepend: written before each caption.
-        append: written behind it.
-        overwrite: whether texts that are there may be replaced.
+        append: written after it.
+        overwrite: whether existing texts may be replaced.
 
     Raises:
-        UsageError: an image is no file on this disk, or two would have one text.
+        UsageError: an image is not a file on this disk, or two images would have the same text file.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Sidecars:
         owners: dict[Path, StoredImage] = {}
         for image in images:
             if image.path is None:
-                raise UsageError(f"{image.name} is no file of its own, and no text can lie beside it.", "Say -o FILE.")
+                raise UsageError(f"{image.name} is not a file of its own, so no text can be beside it.", "Use -o FILE.")
             text = image.path.with_suffix(".txt")
             if (other := owners.setdefault(text, image)) is not image and other.path != image.path:
                 raise UsageError(
                     f"{printable(other.name)} and {printable(image.name)} would both have the text {text.name}.",
-                    "Rename one of them, or say -o FILE.",
+                    "Rename one of them, or use -o FILE.",
                 )
             self._beside[image.name] = text
         there = {name for name, text in self._beside.items() if text.exists()}
@@ -51,12 +51,12 @@ class Sidecars:
         return name
 
     def write(self, image: StoredImage, captions: "Sequence[Caption]") -> None:
-        """Write the text, a caption a line; of a caption that is left out for its confidence none."""
+        """Write the text, one caption a line, without captions that are left out for their confidence."""
         lines = [f"{self._prepend}{caption.text}{self._append}\n" for caption in captions if caption.text]
         if lines:
             write_file(self._beside[image.name], lines)
             self.written += 1
 
     def summary(self) -> str:
-        kept = f", {self.kept:,} had one already (--overwrite writes over it)" if self.kept else ""
+        kept = f", {self.kept:,} had one already (--overwrite replaces it)" if self.kept else ""
         return f"{self.written:,} texts written beside their photos{kept}."

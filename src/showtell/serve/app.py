@@ -40,7 +40,7 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
 }
 NEEDS_TOKEN = ("/v1/", "/metrics")
-DESCRIPTION = "Captions for photos. Errors are RFC 9457 problem details: `detail` is a sentence that says the way out."
+DESCRIPTION = "Captions for photos. Errors are RFC 9457 problem details: `detail` says what is wrong and what to do."
 
 
 def create_app(
@@ -91,12 +91,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
         for status, why in {
             400: "The body can't be read",
             401: "The token is missing or wrong",
-            403: "A page of another site asked",
+            403: "The request comes from a page of another site",
             408: "The body came too slowly",
             413: "Too many bytes or images",
             415: "Neither a form nor JSON",
             422: "A field is wrong, or no image can be read",
-            429: "The queue is full; Retry-After says how long",
+            429: "The queue is full; Retry-After says how long to wait",
             503: "The captions took too long",
         }.items()
     }
@@ -132,12 +132,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
-        """It is if it answers."""
+        """Yes, if it answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Does it caption?", responses={503: {"description": "A model has stopped"}})
+    @app.get("/readyz", summary="Is it ready to caption?", responses={503: {"description": "A model has stopped"}})
     async def readyz() -> Response:
-        """It does if every model's thread works."""
+        """Yes, if every model's thread works."""
         if not service.ready:
             raise ProblemError(503, "A model has stopped. Start the server again.")
         return JSONResponse({"status": "ready"})
@@ -209,8 +209,8 @@ class Door:
         headers, path = Headers(scope=scope), scope["path"]
         if not path.startswith(NEEDS_TOKEN):
             return None
-        if headers.get("sec-fetch-site") == "cross-site":  # said by browsers only; a page elsewhere can't unsay it
-            return problem_response(problem(403, "Pages of other sites may not ask this server."))
+        if headers.get("sec-fetch-site") == "cross-site":  # only browsers send it, and a page can't remove it
+            return problem_response(problem(403, "Pages of other sites may not use this server."))
         if self.token is None:
             return None
         scheme, _, sent = headers.get("authorization", "").partition(" ")
@@ -226,7 +226,7 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """What FastAPI itself finds wrong: an unknown path, another method."""
+    """What FastAPI itself finds wrong: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     details = {404: "There is nothing at this path.", 405: f"This path does not take {request.method[:20]}."}
     return problem_response(problem(error.status_code, details.get(error.status_code, error.detail)), error.headers)
@@ -234,7 +234,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _defect(_: Request, error: Exception) -> Response:
     """Starlette raises the error again when this is sent, and uvicorn logs where it came from."""
-    return problem_response(problem(500, "The server has a defect; its log says where."))
+    return problem_response(problem(500, "The server has a bug; its log says where."))
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

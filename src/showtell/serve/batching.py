@@ -1,14 +1,13 @@
 """Images of different requests, captioned together: each model has a queue, and threads that empty it.
 
 A thread takes whatever waits, up to a batch, but leaves the other idle threads their share. Images that arrive while
-all work are the next batch, so under load batches grow by themselves and nobody waits for the sake of a batch. Only an
-idle thread holds an image back, for `wait` seconds at most, while others are known to be on their way (their request
-has been read and they are being decoded) or likely to be: as many as in the last batch, whose clients may have their
-next question. A client that is alone never waits.
+all threads are busy form the next batch, so under load batches grow by themselves and no image waits for its batch to
+fill. Only an idle thread holds an image back, for `wait` seconds at most, while more images are on their way (their
+request has been read and they are being decoded) or likely to come: as many as in the last batch, whose clients may
+send their next request. A client that is alone never waits.
 
-All images of a batch go through the encoder together; those that are searched with the same options are searched
-together. The search of an image depends on its own pixels, options and number only, so its captions are the same
-in any batch.
+All images of a batch go through the encoder together; those with the same options are searched together. The search
+of an image depends only on its own pixels, options and number, so its captions are the same in any batch.
 """
 
 import threading
@@ -29,7 +28,7 @@ LONGEST_RETRY = 60  # seconds
 
 
 class QueueFullError(Exception):
-    """There is no place for so many images; in `retry_after` seconds there may be."""
+    """The queue has no room for so many images; in `retry_after` seconds it may have."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the queue is full for {retry_after} s")
@@ -43,7 +42,7 @@ class Job:
     picture: Pixels
     """`[S, S, 3]`, as `images.resize` makes it."""
     number: int
-    """Of the image in its request: with the seed it draws the image's samples."""
+    """The image's place in its request: together with the seed, it determines the image's samples."""
     options: SearchOptions
     attention: bool
     captions: Future[list[Caption]] = field(default_factory=Future)
@@ -53,14 +52,14 @@ class Job:
 class Batcher:
     """Captions what is put into it, on threads of its own, from `start` to `close`.
 
-    There are as many threads as the engine leaves cores for: batches at a time.
+    It has as many threads as the engine can run batches at a time on the machine's cores.
 
     Args:
         captioner: the model.
         batch_size: images captioned together.
         wait: seconds that an image is held back for others.
         capacity: images that may wait or be on their way.
-        observe: told of each batch: how many images, and the seconds that it took.
+        observe: called for each batch, with its number of images and the seconds that it took.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Batcher:
         """Announce images that are on their way: each must then be `put`, or given up by `release`.
 
         Raises:
-            QueueFullError: there is no place for so many.
+            QueueFullError: there is no room for so many.
         """
         with self._changed:
             if self.waiting + images > self.capacity:
@@ -115,7 +114,7 @@ class Batcher:
             self._on_their_way += images
 
     def release(self, images: int = 1) -> None:
-        """Announced images that will not come."""
+        """Give up announced images."""
         with self._changed:
             self._on_their_way -= images
             self._changed.notify()
@@ -147,7 +146,7 @@ class Batcher:
                 self.observe(len(jobs), seconds)
 
     def _next_batch(self) -> list[Job]:
-        """The next images, waited for; none when closed."""
+        """Wait for the next images; none when closed."""
         with self._changed:
             self._idle += 1
         with self._collecting, self._changed:
@@ -164,7 +163,7 @@ class Batcher:
             return [self._jobs.popleft() for _ in range(min(self.batch_size, share + bool(over)))]
 
     def _caption(self, jobs: list[Job]) -> None:
-        """Caption a batch; whatever goes wrong is the outcome of the images that it went wrong for."""
+        """Caption a batch; an error is the outcome of the images that it affects."""
         engine = self.captioner.engine
         try:
             memory = self.captioner.encode([job.picture for job in jobs])

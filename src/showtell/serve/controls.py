@@ -4,16 +4,16 @@ from html import escape
 
 from showtell.search.options import Option, declared
 
-ELSEWHERE = ("sample", "num", "seed")  # what the page says with "Drawn at random", five captions and "Draw again"
+ELSEWHERE = ("sample", "num", "seed")  # the page sets them with "Drawn at random", five captions and "Draw again"
 
 
 def sliders() -> str:
-    """What stands open on the page: the options that have a slider."""
+    """The controls that the page always shows: the options that have a slider."""
     return "".join(_control(name, kind, option) for name, kind, option in declared() if option.slider)
 
 
 def others() -> str:
-    """The rest: fields that are empty where the model's own option holds."""
+    """The other controls; an empty field means the model's own option."""
     return "".join(
         _control(name, kind, option) for name, kind, option in declared() if not option.slider and name not in ELSEWHERE
     )

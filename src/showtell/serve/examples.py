@@ -1,7 +1,7 @@
-"""Photos for the page: those that this machine has, because showtell comes with none.
+"""Example photos for the page. showtell comes with none, so they are photos that this machine has.
 
-A folder of the user's choice; else the free photos that scikit-image, scikit-learn and matplotlib bring along, where
-they are installed. A model of drawn scenes (`shapes`) gets drawn scenes.
+They come from a folder of the user's choice, else from scikit-image, scikit-learn and matplotlib, whose packages hold
+free photos, where those are installed. A model of drawn scenes (`shapes`) gets drawn scenes.
 """
 
 import importlib.util
@@ -79,7 +79,7 @@ def _installed() -> Iterator[Example]:
 
 
 def _knows_shapes_only(captioner: Captioner) -> bool:
-    """Whether a model was trained on drawn scenes: they take some thirty words."""
+    """Whether a model was trained on drawn scenes, whose captions use about thirty words."""
     return len(captioner.tokenizer) < 64 and captioner.tokenizer.id_of("triangle") is not None
 
 

@@ -12,7 +12,7 @@ MEDIA_TYPE = "application/problem+json"
 class FieldProblem(BaseModel):
     """What is wrong with one field of a request."""
 
-    field: str = Field(description="its name; where it stands in a list, too: `images.0.data`")
+    field: str = Field(description="its name, with its place if it is in a list: `images.0.data`")
     detail: str = Field(description="one sentence")
 
 
@@ -21,7 +21,7 @@ class Problem(BaseModel):
 
     title: str = Field(description="the name of the status")
     status: int = Field(description="the HTTP status")
-    detail: str = Field(description="what is wrong, and the way out")
+    detail: str = Field(description="what is wrong, and what to do")
     errors: list[FieldProblem] | None = Field(None, description="field by field, where fields are wrong")
 
 

@@ -22,7 +22,7 @@ from showtell.serve.schema import Asked, AskedInJson, SentImage
 from showtell.serve.settings import Settings
 
 JSON, FORM = "application/json", "multipart/form-data"
-FILE_FIELD = re.compile(r"(images?|files?)(\[\d*\])?")  # `images` is ours, the others what clients often say
+FILE_FIELD = re.compile(r"(images?|files?)(\[\d*\])?")  # `images` is ours, the others are common in clients
 LISTS = tuple(name for name, kind, option in declared() if kind is str and not option.text)
 MAX_FIELDS, MAX_FIELD_BYTES = 300, 64 * 1024
 LONGEST_NAME = 100
@@ -46,7 +46,7 @@ class Room:
 
     @contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
-        """A function to call with the number of bytes of each chunk; they are given back at the end.
+        """Yields a function to call with the number of bytes of each chunk; they are given back at the end.
 
         The function raises ProblemError when there is no room.
         """
@@ -79,7 +79,7 @@ async def read_request(request: Request, settings: Settings, take: Callable[[int
             415, f"The content type is {kind or 'missing'}; send {FORM} (curl -F images=@FILE) or {JSON}."
         )
     for name in request.query_params:
-        detail = "Send options in the body, not behind the address."
+        detail = "Send options in the body, not in the URL."
         raise ProblemError(422, f"{name}: {detail}", errors=[FieldProblem(field=name, detail=detail)])
     try:
         async with asyncio.timeout(settings.timeout):
@@ -95,7 +95,7 @@ async def read_request(request: Request, settings: Settings, take: Callable[[int
         ) from None
     except ClientDisconnect:
         raise ProblemError(400, "The body was cut off.") from None
-    limit = min(settings.max_images, settings.queue)  # what never fits into the queue must not be told to try again
+    limit = min(settings.max_images, settings.queue)  # "Try again" would not help what never fits
     if len(sent) > limit:
         raise ProblemError(413, f"The request has {len(sent)} images; the limit is {limit}.")
     return asked, sent
@@ -125,7 +125,7 @@ def _mebibytes(count: int) -> str:
 
 
 async def _form(request: Request, stream: AsyncGenerator[bytes, None], settings: Settings) -> FormData:
-    """The fields of a form; its files stay in memory, where Starlette's own way would write large ones to disk."""
+    """The fields of a form; its files stay in memory (by itself, Starlette would write large ones to disk)."""
     parser = MultiPartParser(
         request.headers,
         stream,
@@ -191,7 +191,7 @@ def _sent(image: SentImage, place: int) -> Sent:
     assert image.data is not None
     text = image.data.partition(",")[2] if image.data.startswith("data:") else image.data
     try:
-        # Many tools break it into lines; the alphabet for addresses has - and _.
+        # Many tools break it into lines; the alphabet for URLs has - and _.
         standard = "".join(text.split()).replace("-", "+").replace("_", "/")
         return Sent(shown_name(image.name, place), base64.b64decode(standard, validate=True))
     except (binascii.Error, ValueError):
@@ -202,7 +202,7 @@ def _sent(image: SentImage, place: int) -> Sent:
 
 
 def shown_name(name: str | None, place: int) -> str:
-    """What an image is called: the last part of its file's name, fit to be shown; else its place."""
+    """The name of an image in answers: the last part of its file's name, made printable; else its place."""
     last = re.split(r"[/\\]", name or "")[-1]
     shown = "".join(c if c.isprintable() else "?" for c in last).strip()
     if len(shown) > LONGEST_NAME:

@@ -30,13 +30,13 @@ def takes_search_options(request: type[Request]) -> type[Request]:
 
 @takes_search_options
 class Asked(BaseModel):
-    """How to caption; each search option that is left out is the model's own."""
+    """How to caption; for search options that are left out, the model's own hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = Field(None, max_length=200, description="which model; the first one if left out")
     attention: bool = Field(False, description="whether to say where the model looked for each word")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="captions that are less sure come without words")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="captions with a lower confidence have no words")
 
     def search_options(self) -> dict[str, Any]:
         """The search options that the request names."""
@@ -75,7 +75,7 @@ class CaptionOut(BaseModel):
     word_probabilities: list[float] = Field(description="of each word, given those before it")
     score: float = Field(description="what captions are ranked by: log_prob, normalised by length")
     confidence: float | None = Field(description="the chance that it is right, 0..1; null if the model can't tell")
-    left_out: str | None = Field(None, description="why it has no words: it is less sure than min_confidence")
+    left_out: str | None = Field(None, description="why it has no words: its confidence is below min_confidence")
     finished: bool = Field(description="false when the caption was cut at max_words")
     attention: list[list[list[float]]] | None = Field(
         description="[word][row][column]: where the model looked for each word; each word's numbers sum to 1. "
@@ -90,7 +90,7 @@ class ImageOut(BaseModel):
     captions: list[CaptionOut] | None = Field(None, description="best first")
     seen: tuple[float, float, float, float] | None = Field(
         None,
-        description="the part of the image that the model sees, and attention's grid lies over: left, top, right, "
+        description="the part of the image that the model sees, on which attention's grid lies: left, top, right, "
         "bottom, as shares of its width and height",
     )
     problem: Problem | None = Field(None, description="why this image has no captions")
@@ -100,7 +100,7 @@ class CaptionsOut(BaseModel):
     """The answer: one entry an image, in the order of the request."""
 
     model: str
-    options: dict[str, Any] = Field(description="all the search options that were in force")
+    options: dict[str, Any] = Field(description="all search options that were used")
     images: list[ImageOut]
 
 

@@ -1,4 +1,4 @@
-"""Runs the application on a socket until it is told to stop, and then finishes what it took."""
+"""Runs the application on a socket until it is told to stop, and then finishes the requests that it has accepted."""
 
 import asyncio
 import signal
@@ -18,12 +18,12 @@ from showtell.serve.examples import Example
 from showtell.serve.settings import Settings
 
 BACKLOG = 1024  # connections that the kernel holds before they are accepted
-CONNECTIONS = 1000  # more than that are refused: a file descriptor each
-HEAD_SECONDS = 10.0  # in which a request's first lines must come
+CONNECTIONS = 1000  # each takes a file descriptor; more are refused
+HEAD_SECONDS = 10.0  # in which a request's headers must arrive
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection whose client takes too long to say what it wants; uvicorn would wait for ever."""
+    """Closes a connection whose client takes too long to send a request; uvicorn would wait for ever."""
 
     silence: asyncio.TimerHandle | None = None
 
@@ -66,15 +66,15 @@ def serve(
     Args:
         captioners: by name; the first one is the default.
         settings: the limits.
-        host: the address to listen at.
+        host: the address to listen on.
         port: the port; 0 is any that is free.
         examples: photos that the page offers.
-        announce: told the URL, once connections are accepted.
+        announce: called with the URL, once connections are accepted.
 
     Raises:
         UsageError: the port is taken, or the address is not this machine's.
     """
-    for captioner in captioners.values():  # the first run of a model is slow, and must be nobody's
+    for captioner in captioners.values():  # a model's first run is slow: no request should wait for it
         size = captioner.config.preprocessing.size
         captioner(np.zeros((size, size, 3), np.uint8))
     app = create_app(captioners, settings, examples)
@@ -90,7 +90,7 @@ def serve(
     with _listening(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{listener.getsockname()[1]}")
-        # When all is done, uvicorn raises the signal that stopped it again: both end as a Ctrl-C, which ends here.
+        # At its end, uvicorn raises the signal that stopped it again: either one becomes a Ctrl-C, caught here.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
@@ -107,4 +107,6 @@ def _listening(host: str, port: int) -> socket.socket:
         return listener
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{host}:{port} can't be listened at: {reason}.", "Choose another --port or --host.") from None
+        raise UsageError(
+            f"The server can't listen on {host}:{port}: {reason}.", "Choose another --port or --host."
+        ) from None

@@ -43,10 +43,10 @@ class Model:
 
 
 class Service:
-    """The models and all that waits for them; it works from `start` to `close`.
+    """The models and the images that wait for them; it works from `start` to `close`.
 
     Args:
-        captioners: by the name that requests call them; the first one is the default.
+        captioners: by the name that requests use; the first one is the default.
         settings: the limits.
     """
 
@@ -85,7 +85,7 @@ class Service:
         self.fetching.shutdown()
 
     def described(self) -> ModelsOut:
-        """What clients may know of the models and the limits."""
+        """What clients may know about the models and the limits."""
         models = [
             ModelOut(
                 name=model.name,
@@ -107,7 +107,7 @@ class Service:
             ProblemError: it can't be answered.
         """
         if all(model.batcher.waiting >= self.settings.queue for model in self.models.values()):
-            raise _busy(1)  # there is no need to read what can't be taken
+            raise _busy(1)  # there is no need to read a request that can't be taken
         with self.room.body() as take:
             asked, sent = await read_request(request, self.settings, take)
             model = self._model(asked.model)
@@ -136,7 +136,7 @@ class Service:
         return self.models[name]
 
     async def _caption(self, model: Model, sent: list[Sent], options: SearchOptions, asked: Asked) -> list[ImageOut]:
-        """Each image's captions, or its problem; if all have problems, the request has.
+        """Each image's captions, or its problem; if all have problems, the request fails.
 
         Raises:
             ProblemError: the queue is full, or no image can be captioned.
@@ -176,7 +176,9 @@ class Service:
             data = sent.data
             if sent.url is not None:
                 if not settings.fetch_urls:
-                    raise ImageError(f"{sent.name} is a URL, and this server fetches none.", "Send the file, in data.")
+                    raise ImageError(
+                        f"{sent.name} is a URL, and this server fetches none.", "Send the file itself, in data."
+                    )
                 data = await loop.run_in_executor(self.fetching, fetch, sent.url, settings.max_bytes)
             assert data is not None
             picture, seen = await loop.run_in_executor(

@@ -17,6 +17,7 @@ starts from the best model of those before.
 """
 
 import math
+import shlex
 import signal
 import threading
 import time
@@ -36,6 +37,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from showtell.bundle import load_bundle
 from showtell.captioner import load
+from showtell.confidence import FEWEST
 from showtell.data.dataset import Dataset
 from showtell.engines.torch import weights_of
 from showtell.errors import Interrupted
@@ -95,9 +97,23 @@ def train(
         run.tell(Note("No epoch was better than the model that training started from, which is kept."))
     if processes.is_main():
         captioner = load(folder / "model")
+        if captioner.config.confidence is None:
+            run.tell(Note(no_confidence(run)))
         add_pictures(folder, captioner, {example.image_id: example for example in run.dev_examples})
         write_report(folder)
     return folder / "report.html"
+
+
+def no_confidence(run: Run) -> str:
+    """Why the model's captions have no confidence, and what to do."""
+    photos = sum(example.dataset == run.dev_examples[0].dataset for example in run.dev_examples)
+    reason = (
+        f"validation had {photos:,} captioned dev photos, and fitting it needs {FEWEST}"
+        if photos < FEWEST
+        else f"the model captions all {photos:,} dev photos well, or all badly"
+    )
+    command = f"showtell calibrate {shlex.quote(str(run.folder))} --data SPEC"
+    return f"Captions of this model have no `confidence`: {reason}. Fit it on more photos: {command}."
 
 
 def fit(run: Run, *, restore: bool) -> None:

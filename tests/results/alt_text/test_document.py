@@ -59,7 +59,7 @@ def test_lines(tmp_path):
     [
         ("a%20b.jpg?v=3#top", "site/a b.jpg"),
         ("../a.jpg", "site/../a.jpg"),
-        ("/img/a.jpg", "begins at the site's root (say --root DIR)"),
+        ("/img/a.jpg", "begins at the site's root (add --root DIR)"),
         ("https://x.org/a.jpg", "is on another machine"),
         ("//x.org/a.jpg", "is on another machine"),
         ("file://x.org/a.jpg", "is on another machine"),
@@ -119,7 +119,7 @@ def test_root(tmp_path):
             b"",
             "a.txt is neither HTML nor Markdown by its suffix. Known are .htm, .html, .markdown, .md, .xhtml.",
         ),
-        ("a.html", b"\xff\xfe\x00", "a.html begins like UTF-16 and is not."),
+        ("a.html", b"\xff\xfe\x00", "a.html begins like UTF-16 but is not."),
         ("a.html", None, "a.html can't be read: No such file or directory."),
     ],
 )
@@ -138,7 +138,7 @@ def test_changed_meanwhile(tmp_path):
     path.write_text("<img src=a>")
     document = read_document(path)
     path.write_text("<p><img src=a>")
-    with pytest.raises(DataError, match="has changed since it was read, and is left alone"):
+    with pytest.raises(DataError, match="has changed since it was read, so it is left as it is"):
         document.write({"a": "T."})
     assert path.read_text() == "<p><img src=a>"
 

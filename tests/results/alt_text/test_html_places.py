@@ -86,7 +86,8 @@ def test_addresses_are_what_they_mean():
 
 
 def test_images_without_an_address():
-    _, skipped = html_places("<img><img srcset='a.jpg 2x'>")
+    _, skipped, images = html_places("<img><img srcset='a.jpg 2x'><img src=a alt=b>")
+    assert images == 3
     assert [(place.image, place.reason) for place in skipped] == [
         ("<img>", "has no src"),
         ("a.jpg 2x", "has srcset and no src"),
@@ -102,7 +103,7 @@ PIECES = st.sampled_from((*TAGS, *TEXT_TAGS, *SOUP, " ", "\n", "\r\n"))
 @given(st.lists(PIECES, max_size=25).map("".join), st.booleans(), st.text(min_size=1).filter(str.strip))
 def test_twice_is_once_and_nothing_else_changes(text, decorative, alt):
     """On any tag soup: no error, what is taken out again leaves the document, and nothing is left to do."""
-    places, _ = html_places(text, decorative=decorative)
+    places, _, _ = html_places(text, decorative=decorative)
     once = filled(text, alt, decorative=decorative)
     assert html_places(once, decorative=decorative)[0] == []
     assert len(once) == len(text) + sum(len(place.filled(alt)) - (place.end - place.start) for place in places)

@@ -225,14 +225,14 @@ def test_description_of(before, found):
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        (b"GIF89a", "is neither JPEG, PNG nor WebP; descriptions are written into these only."),
+        (b"GIF89a", "is neither JPEG, PNG nor WebP; only these can hold a description."),
         (b"", "is neither JPEG, PNG nor WebP"),
-        (PHOTOS["plain JPEG"][:30], "is no sound JPEG: at byte 20 there is no segment."),
-        (PHOTOS["plain PNG"][:40], "is no sound PNG: at byte 33 there is no chunk."),
-        (PHOTOS["plain lossy WebP"][:-2], "is no sound WebP: its length is not what its first bytes say."),
-        (b"RIFF\4\0\0\0WEBP", "is no sound WebP: it holds nothing."),
-        (b"RIFF\x0e\0\0\0WEBPVP8 \x09\0\0\0xx", "is no sound WebP: the chunk at byte 12 is cut off."),
-        (b"RIFF\x0e\0\0\0WEBPVP8 \2\0\0\0xx", "is no sound WebP: it begins with no picture."),
+        (PHOTOS["plain JPEG"][:30], "is a damaged JPEG: at byte 20 there is no segment."),
+        (PHOTOS["plain PNG"][:40], "is a damaged PNG: at byte 33 there is no chunk."),
+        (PHOTOS["plain lossy WebP"][:-2], "is a damaged WebP: its length is not the one that its first bytes give."),
+        (b"RIFF\4\0\0\0WEBP", "is a damaged WebP: it is empty."),
+        (b"RIFF\x0e\0\0\0WEBPVP8 \x09\0\0\0xx", "is a damaged WebP: the chunk at byte 12 is cut off."),
+        (b"RIFF\x0e\0\0\0WEBPVP8 \2\0\0\0xx", "is a damaged WebP: it does not begin with a picture."),
         (photo("JPEG", xmp=b"<x:xmpmeta"), "has XMP that can't be read."),
         (photo("JPEG", xmp=b"\xff\xff"), "has XMP that can't be read."),
         (

@@ -41,8 +41,8 @@ def alt(
 ) -> None:
     """Propose alternative text for images that lack it: a line for each, `FILE:LINE<TAB>IMAGE<TAB>TEXT`.
 
-    Images on other machines and drawings (SVG) are left out, and those of which the model could only guess. Read the
-    texts before you publish them: some are wrong.
+    Images on other machines, drawings (SVG) and images where the model could only guess are left out. Read the texts
+    before you publish them: some are wrong.
     """
     captioner = load(model)
     captioner.options(**search)
@@ -60,7 +60,9 @@ def alt(
     images = dict.fromkeys(file for document in documents for file in document.files.values() if file.is_file())
     texts = texts_of(captioner, list(images), batch_size, search, least, problems)
     proposed = sum(show(document, texts) for document in documents)
-    if write:
+    if documents and not any(document.places or document.skipped for document in documents):
+        tell(f"{counted(documents)}: none lacks alternative text.")
+    elif write:
         written = sum(filled(document, texts, problems) for document in documents)
         tell(f"{written:,} of {proposed:,} written. Read them before you publish them: some are wrong.")
     elif proposed:
@@ -68,6 +70,12 @@ def alt(
     tell(*problems, *missing)
     if problems or missing:
         raise typer.Exit(1)
+
+
+def counted(documents: list[Document]) -> str:
+    """How many documents were read, and how many images they have."""
+    files, images = len(documents), sum(document.images for document in documents)
+    return f"{files:,} file{'s' * (files != 1)} with {images:,} image{'s' * (images != 1)}"
 
 
 def missing_images(document: Document) -> list[ImageError]:
@@ -86,7 +94,7 @@ def texts_of(
     least: float,
     problems: list[ShowtellError],
 ) -> dict[Path, str]:
-    """The alternative text of each image, if the model is at least so sure; `problems` gets what is wrong with others.
+    """The texts of images whose confidence is at least `least`; what is wrong with others is added to `problems`.
 
     Raises:
         Interrupted: at Ctrl-C; no file has been changed by then.
@@ -103,7 +111,7 @@ def texts_of(
                 elif text := sentence(outcome[0].text):
                     texts[image] = text
                 else:
-                    problems.append(ImageError(f"{image}: the model has nothing to say."))
+                    problems.append(ImageError(f"{image}: the model's caption is empty."))
                 advance()
     except KeyboardInterrupt:
         raise Interrupted("Stopped by Ctrl-C; no file was changed.") from None
@@ -111,7 +119,7 @@ def texts_of(
 
 
 def show(document: Document, texts: dict[Path, str]) -> int:
-    """Print what is proposed for a document, and on stderr what is left alone; returns how many texts there are."""
+    """Print the texts proposed for a document, and on stderr what is skipped; return how many texts there are."""
     for skipped in document.skipped:
         line = f"{printable(str(document.path))}:{document.line_of(skipped)}"
         tell(f"{line}: {shortened(skipped.image)} {skipped.reason}.")
@@ -125,7 +133,7 @@ def show(document: Document, texts: dict[Path, str]) -> int:
 
 
 def filled(document: Document, texts: dict[Path, str], problems: list[ShowtellError]) -> int:
-    """Put the texts into a document; returns how many. A document that can't be written is added to `problems`."""
+    """Put the texts into a document; return how many. If it can't be written, the reason is added to `problems`."""
     by_image = {image: texts[file] for image, file in document.files.items() if file in texts}
     count = sum(place.image in by_image for place in document.places)
     if count:
@@ -138,5 +146,5 @@ def filled(document: Document, texts: dict[Path, str], problems: list[ShowtellEr
 
 
 def shortened(address: str) -> str:
-    """An address for a message: data in a document may be megabytes of it."""
+    """An address, short enough for a message: a data: URL may be megabytes long."""
     return printable(address if len(address) <= 60 else address[:57] + "...")

@@ -37,7 +37,7 @@ def calibrate(
     bundle = load_bundle(model)
     if bundle.converted is not None:
         raise UsageError(
-            f"{model} is a model of transformers, whose config.json has no place for its confidence.",
+            f"{model} is a transformers model, whose config.json has no place for a confidence.",
             "Calibrate an export of it: showtell export MODEL --out DIR.",
         )
     captioner = load(model, engine=engine)

@@ -51,7 +51,7 @@ def caption(
             "-f",
             metavar="FORMAT",
             help="text, jsonl, csv, tsv, coco, parquet or tar; by default as FILE's suffix says, else text. "
-            "txt: a text beside each photo.",
+            "txt: a text file beside each photo.",
         ),
     ] = None,
     output: Annotated[
@@ -71,7 +71,9 @@ def caption(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="With --format txt: replace existing texts.")] = False,
     explain: Annotated[
         Path | None,
-        typer.Option("--explain", metavar="DIR", help="Draw where the model looked: a PNG an image, and index.html."),
+        typer.Option(
+            "--explain", metavar="DIR", help="Draw where the model looked: a PNG for each image, and index.html."
+        ),
     ] = None,
     write_metadata: WriteMetadata = False,
     replace_description: ReplaceDescription = False,
@@ -98,7 +100,7 @@ def caption(
         if format or output or explain or write_metadata:
             raise UsageError(
                 "--engine ray writes Parquet files only.",
-                "Say --out DIR, and leave out -o, --format, --explain and --write-metadata.",
+                "Use --out DIR, and leave out -o, --format, --explain and --write-metadata.",
             )
         if min_confidence is not None or confidence:
             raise UsageError(
@@ -120,12 +122,12 @@ def caption(
         )
         return
     if out or workers:
-        raise UsageError(f"{'--out' if out else '--workers'} is for a cluster.", "Say --engine ray, or use -o FILE.")
+        raise UsageError(f"{'--out' if out else '--workers'} is for a cluster.", "Add --engine ray, or use -o FILE.")
     format = format_for(format, output)
     if resume and output is None:
-        raise UsageError("--resume goes on with a file.", "Say -o FILE.")
+        raise UsageError("--resume continues a file.", "Name it with -o FILE.")
     if resume and explain:
-        raise UsageError("--explain writes a page of all images, and --resume captions some.", "Leave out one of them.")
+        raise UsageError("--explain shows all images, and --resume captions only some.", "Leave out one of the two.")
     if (prepend or append or overwrite) and format != "txt":
         raise UsageError("--prepend, --append and --overwrite are for --format txt.", "Leave them out, or add it.")
     images, finder = find_images(names, column)
@@ -133,7 +135,7 @@ def caption(
     captioner = load(model, threads=1, engine="auto" if engine == "local" else engine)
     options = captioner.options(**search)
     if format == "coco" and options.num > 1:
-        raise UsageError("The coco format holds one caption for each image.", "Say --num 1, or --format jsonl.")
+        raise UsageError("The coco format holds one caption for each image.", "Use --num 1, or --format jsonl.")
     if min_confidence is not None or confidence:
         captioner.refuse_unless_confident()
     least = min_confidence or 0.0
@@ -173,7 +175,7 @@ def caption(
 
 
 def what_captions_depend_on(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
-    """The model, by its name and the hash of what it says of itself, its engine, and the search options."""
+    """The model's name with a hash of its config and vocabulary, its engine, and the search options."""
     said = captioner.config.model_dump_json() + captioner.tokenizer.to_json()
     return {
         "model": f"{captioner.config.name} {hashlib.sha256(said.encode()).hexdigest()[:8]}",
@@ -194,10 +196,10 @@ def caption_all(
     *,
     bar: bool,
 ) -> int:
-    """Caption images and write the captions as they come; those that can't be read are listed at the end.
+    """Caption images and write the captions as they come; images that can't be read are listed at the end.
 
     Returns:
-        How many those are.
+        How many images could not be read.
 
     Raises:
         Interrupted: at Ctrl-C; what was captioned by then is written.
@@ -205,7 +207,7 @@ def caption_all(
     failures: dict[int, ShowtellError] = {}
     is_done = [results.called(image.name) in results.done for image in images]
     done = sum(is_done)
-    # Where captions appear on the terminal themselves, a bar would only run through them.
+    # If the captions themselves appear on the terminal, a bar would run through them.
     shown = bar or not sys.stdout.isatty()
     try:
         with progress_bar("captioning", len(images), done=done, shown=shown) as advance:
@@ -220,7 +222,7 @@ def caption_all(
                         explanations.forget(number)
                 else:
                     outcome = [caption.if_at_least(least) for caption in outcome]
-                    if descriptions:  # before the row: what a resumed run leaves out is described
+                    if descriptions:  # before the row: a resumed run skips images that have one
                         descriptions.add(image, outcome)
                     results.write(image, outcome)
                     done += 1
@@ -232,7 +234,7 @@ def caption_all(
             f"Stopped by Ctrl-C after {done:,} of {len(images):,} images.",
             f"The same command {'without --explain ' if explanations else ''}with --resume continues."
             if bar
-            else "With -o FILE, --resume could go on.",
+            else "With -o FILE, --resume could continue.",
         ) from None
     finally:
         tell(*(failures[number] for number in sorted(failures)))
@@ -249,9 +251,9 @@ def outcomes(
 ) -> Iterator[tuple[int, StoredImage, list[Caption] | ShowtellError]]:
     """The images that are not done, each with its place among all, and its captions or why there are none.
 
-    The batch in which an interrupted run stopped is captioned whole, and first: an image's numbers may depend on
-    what is multiplied together with it in their last digit, and the file shall be the same. Then come the images
-    that the run could not read. (The place seeds the sampling, too.)
+    The batch in which an interrupted run stopped comes first, and is captioned as a whole: the last digit of an
+    image's numbers may depend on the others in its batch, and the file must be the same as without the interruption.
+    The images that the run could not read come last. (The place also seeds the sampling.)
     """
     reached = max((number + 1 for number, done in enumerate(is_done) if done), default=0)
     first = reached - reached % batch_size if reached < len(images) else reached
@@ -268,7 +270,7 @@ def captioned(
     explanations: Explanations | None,
     batch_size: int,
 ) -> Iterator[tuple[int, StoredImage, list[Caption] | ShowtellError]]:
-    """The images of these numbers, as `outcomes` has them."""
+    """The images with these numbers, as `outcomes` yields them."""
     ahead: deque[StoredImage] = deque()  # those that are read but not yet captioned
 
     def reads() -> Iterator[Callable[[], Source]]:

@@ -21,7 +21,7 @@ from showtell.metrics.table import RANKING, metric_of
 app = typer.Typer()
 
 
-@app.command(epilog="Exit codes: 0 compared, 1 a metric that --metric or --spice names can't be had, 2 wrong usage.")
+@app.command(epilog="Exit codes: 0 compared, 1 a metric named by --metric or --spice is missing, 2 wrong usage.")
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Captions of the first system.", show_default=False)],
     second: Annotated[str, typer.Argument(metavar="B", help="Captions of the second system.", show_default=False)],

@@ -58,7 +58,7 @@ def info(
 )
 def download(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The data set; without it, all are listed.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="The data set; leave it out to list all.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where it goes; NAME/ by default.")
@@ -80,7 +80,9 @@ def download(
         with byte_bars() as progress:
             published.download(found, folder, keep_archives=keep_archives, progress=progress)
     except KeyboardInterrupt:
-        raise Interrupted("Stopped by Ctrl-C; what has come is kept.", "Run the same command to go on.") from None
+        raise Interrupted(
+            "Stopped by Ctrl-C; what was downloaded is kept.", "The same command continues where it stopped."
+        ) from None
     for archive in found.archives:
         print(f"{folder}: {archive.file.name} is unpacked; its {archive.file.digest.partition(':')[0]} was right.")
     if found.then:
@@ -89,7 +91,7 @@ def download(
 
 
 def unreadable_images(examples: tuple[Example, ...]) -> list[str]:
-    """What is wrong with each image that can't be read, one sentence an image."""
+    """What is wrong with each image that can't be read, one sentence each."""
     found = []
     with (
         ThreadPoolExecutor(os.cpu_count()) as readers,  # decoders let other threads run
@@ -103,7 +105,7 @@ def unreadable_images(examples: tuple[Example, ...]) -> list[str]:
 
 
 def summary_of(dataset: Dataset, unreadable: list[str] | None) -> dict[str, Any]:
-    """The facts that `info` prints, as `--json` has them; `unreadable` is None where nobody looked."""
+    """The facts that `info` prints, as `--json` has them; `unreadable` is None if images were not read."""
     parts = {split: dataset.split(split) for split in dataset.splits}
     return {
         "name": dataset.name,
@@ -149,7 +151,7 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _print_files(console: Any, what: str, names: list[str] | None) -> None:
-    console.print(f"{what}: {'not looked for' if names is None else f'{len(names):,}'}")
+    console.print(f"{what}: {'not checked' if names is None else f'{len(names):,}'}")
     for name in (names or [])[:SHOWN]:
         console.print(f"  {name}")
     if names and len(names) > SHOWN:

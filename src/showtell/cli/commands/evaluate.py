@@ -65,7 +65,7 @@ def evaluate(
     examples = dataset.split(split)
     references = {example.image_id: example.captions for example in examples}
     language = language or language_of([caption for said in references.values() for caption in said])
-    tokens_of([], language)  # before hours of work: can they be scored?
+    tokens_of([], language)  # fails now, and not after hours of work, if they can't be scored
     if features is None:
         outcomes = from_files(captioner, examples, batch_size, search_options)
     else:
@@ -112,10 +112,10 @@ def from_features(
     search_options: dict[str, Any],
     folder: Path,
 ) -> Iterator[list[Caption] | ShowtellError]:
-    """As `from_files`, from what the encoder has computed before.
+    """As `from_files`, but from features that the encoder computed earlier.
 
     Raises:
-        DataError: the cache is of another encoder or lacks an image.
+        DataError: the cache comes from another encoder or lacks an image.
     """
     cache = open_features(folder, captioner.config, examples)
     options = captioner.options(**search_options)
@@ -133,8 +133,8 @@ def open_features(folder: Path, config: BundleConfig, examples: Sequence[Example
     """The feature cache of the model's encoder.
 
     Raises:
-        DataError: it is of another encoder or of other images, whose features would give confident nonsense, or is
-            damaged.
+        DataError: it comes from another encoder or other images, whose features would give confident nonsense, or it
+            is damaged.
     """
     stamps = {example.image_id: example.stamp for example in examples}
     cache = FeatureCache.open(folder, config.training.get("feature_fingerprint"), stamps)
@@ -177,7 +177,7 @@ def print_scores(scored: Report, model: str, data: str) -> None:
 
 
 def calibration_of(captions: dict[str, Caption], scored: Report) -> Calibration | None:
-    """How true the captions' confidence is; None of a model that has none."""
+    """How well the captions' confidence matches their scores; None if the model gives no confidence."""
     chances = [captions[image_id].confidence for image_id in scored.image_ids]
     if None in chances or RANKED_BY not in scored.per_image:
         return None
@@ -185,7 +185,7 @@ def calibration_of(captions: dict[str, Caption], scored: Report) -> Calibration 
 
 
 def print_captions(system: Diversity, people: Diversity, objects: Invented | None, sure: Calibration | None) -> None:
-    """What the captions are like: how many break off, stand in the train split already, or invent an object."""
+    """What the captions are like: how many break off, are in the train split already, or invent an object."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)

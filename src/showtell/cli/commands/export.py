@@ -27,7 +27,7 @@ app = typer.Typer()
 Item = TypeVar("Item")
 
 COMPARED = 16  # photos
-MEASURED = 64  # photos, that int8's scales are measured on
+MEASURED = 64  # photos on which int8's scales are measured
 
 
 @app.command(epilog="Use the new folder like any other model: showtell caption photos/ --model DIR")
@@ -41,7 +41,7 @@ def export(
             "-d",
             metavar="SPEC",
             help=f"Compare on {COMPARED} photos of a data set, too; "
-            "with --int8, measure on its train photos, and score all of the split.",
+            "with --int8, measure on its train photos, and score the whole split.",
         ),
     ] = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, dev or test.")] = "dev",
@@ -51,21 +51,19 @@ def export(
             "--weights",
             metavar="TYPE",
             help="How weights are stored: float32, float16 (half the size) or int8 (a quarter). "
-            "All compute in float32, as fast.",
+            "All compute in float32, equally fast.",
         ),
     ] = "float32",
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Compute in int8: faster, and captions change a little. Needs --data or --photos."),
+        typer.Option("--int8", help="Compute in int8: faster, but captions change a little. Needs --data or --photos."),
     ] = False,
     photos: Annotated[
         Path | None,
-        typer.Option(
-            "--photos", metavar="DIR", help=f"With --int8: a folder of photos, of which {MEASURED} are measured."
-        ),
+        typer.Option("--photos", metavar="DIR", help=f"With --int8: a folder of photos; {MEASURED} are measured."),
     ] = None,
 ) -> None:
-    """Write a model that captions without PyTorch (ONNX), once it gives what PyTorch gives."""
+    """Write a model that captions without PyTorch (ONNX), after a check that it agrees with PyTorch."""
     bundle = load_bundle(model)
     refuse_contradictions(data, int8, photos)
     preprocessing = bundle.config.preprocessing
@@ -96,15 +94,15 @@ def export(
 
 
 def refuse_contradictions(data: str | None, int8: bool, photos: Path | None) -> None:
-    """Options that need each other.
+    """Refuse options that contradict each other.
 
     Raises:
-        UsageError: int8 arithmetic without photos, or photos for it without it.
+        UsageError: int8 arithmetic without photos, or --photos without int8 arithmetic.
     """
     if int8 and data is None and photos is None:
         raise UsageError(
             "--int8 needs photos to measure the encoder's arrays on.",
-            "Give --data SPEC, which also measures what it does to CIDEr, or a folder: --photos DIR.",
+            "Give --data SPEC, which also measures the change in CIDEr, or a folder: --photos DIR.",
         )
     if photos is not None and not int8:
         raise UsageError("--photos is for --int8 only.", "Add --int8, or leave --photos out.")
@@ -132,7 +130,7 @@ def calibration_photos(
 
 
 def spread(items: Sequence[Item]) -> list[Item]:
-    """Some of the items, evenly from first to last: folders and data sets have their likes side by side."""
+    """Some of the items, evenly spaced: folders and data sets often hold similar photos side by side."""
     step = max(1, len(items) // MEASURED)
     return list(items[::step][:MEASURED])
 

@@ -1,4 +1,4 @@
-"""``showtell features``: what a frozen encoder makes of a data set's images, computed once for good."""
+"""``showtell features``: a frozen encoder's features of a data set's images, computed once."""
 
 import sys
 import time
@@ -74,7 +74,7 @@ def features(
             with progress_bar("encoding", to_do) as advance:
                 fill_in_processes(data, settings, out, processes, batch_size, catching_up(advance, before))
         else:
-            set_seed(0)  # random weights are those of a recipe's default seed, and the same when this goes on
+            set_seed(0)  # random weights are those of a recipe's default seed, and the same when this continues
             network = build_encoder(settings)
             examples = examples_of_part(dataset.examples, number, parts)
             with writer_for(examples, network, out, part_name(number, parts) if part else "") as writer:
@@ -97,7 +97,7 @@ def features(
 
 
 def part_of(text: str | None) -> tuple[int, int]:
-    """What `--part 2/4` says; the only part if it isn't given. Raises UsageError."""
+    """The numbers in `--part 2/4`; 1 and 1 if it isn't given. Raises UsageError."""
     if text is None:
         return 1, 1
     number, _, parts = text.partition("/")
@@ -107,7 +107,7 @@ def part_of(text: str | None) -> tuple[int, int]:
 
 
 def catching_up(advance: Callable[[], None], before: int) -> Callable[[int], None]:
-    """What moves a bar to a number of images, of which `before` were there when it began."""
+    """A function that moves a bar to a number of images, `before` of which were done when it began."""
     shown = before
 
     def move(done: int) -> None:
@@ -120,7 +120,7 @@ def catching_up(advance: Callable[[], None], before: int) -> Callable[[int], Non
 
 
 def announcement(images: int, to_do: int, size: int, grid: tuple[int, int], width: int, out: Path) -> str:
-    """What is going to be written, before it is."""
+    """A line on what will be written."""
     before = f", {images - to_do:,} of them done before" if to_do < images else ""
     shape = f"{grid[0]} x {grid[1]} cells x {width:,} numbers of 16 bits"
     return f"{images:,} images{before}; {shape}: {megabytes(size)} to write in {out}"

@@ -1,4 +1,4 @@
-"""``showtell gallery``: photos and captions on one page, to correct there and to save as a table for `train`."""
+"""``showtell gallery``: a page of photos and captions, to correct them and to save them as a table for `train`."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ def gallery(
     column: shared.Column = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", metavar="SPEC", help="In place of INPUT: a data set, with what people wrote."),
+        typer.Option("--data", "-d", metavar="SPEC", help="In place of INPUT: a data set, with people's captions."),
     ] = None,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Of the data set: train, dev or test.")] = "dev",
     model: shared.Model = None,
@@ -56,7 +56,7 @@ def gallery(
         raise UsageError(f"{out}: a gallery is HTML.", "Name an .html file.")
     check_writable(out)
     captioner = load(model, threads=1, engine=engine)
-    captioner.options(**search)  # refuses what is wrong before photos are looked for
+    captioner.options(**search)  # refuses wrong options before it looks for photos
     problems: Sequence[ShowtellError] = ()
     if data is not None:
         dataset = without_test(load_data(data))  # as `train` splits photos of one's own
@@ -73,7 +73,7 @@ def gallery(
     with open_gallery(out, captioner.config.name) as add:
         bad = caption_all(captioner, photos, total, add, batch_size, search)
         if bad == total:
-            raise DataError(f"No photo could be captioned, and {out} is not written.")
+            raise DataError(f"No photo could be captioned, so {out} was not written.")
     print(f"Gallery: {out}")
     if bad or problems:
         tell(f"{total - bad:,} captioned, {bad + len(problems):,} failed.")
@@ -81,7 +81,7 @@ def gallery(
 
 
 def of_images(images: Iterable[StoredImage]) -> Iterator[Photo]:
-    """Photos behind INPUTs. The table calls a file by its whole path: a browser may save the table anywhere."""
+    """Photos of INPUTs. The table names a file by its whole path: a browser may save the table anywhere."""
     for image in in_order(images):
         yield Photo(image.name, str(image.path.absolute()) if image.path else image.name, image.source)
 
@@ -101,10 +101,10 @@ def caption_all(
     batch_size: int,
     search: dict[str, Any],
 ) -> int:
-    """Caption photos and add them to the page as they come; those that can't be read are listed at the end.
+    """Caption photos and add them to the page as they come; photos that can't be read are listed at the end.
 
     Returns:
-        How many those are.
+        How many photos could not be read.
 
     Raises:
         Interrupted: at Ctrl-C; what was captioned by then is on the page.
@@ -130,7 +130,7 @@ def caption_all(
                     done += 1
                 advance()
     except KeyboardInterrupt:
-        raise Interrupted(f"Stopped by Ctrl-C after {done:,} of {total:,} photos.", "The page holds those.") from None
+        raise Interrupted(f"Stopped by Ctrl-C after {done:,} of {total:,} photos.", "The page holds them.") from None
     finally:
         tell(*failures)
     return len(failures)

@@ -17,7 +17,7 @@ def models(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help="Model folders, training runs, or names of models that come with showtell; by default all of these.",
+            help="Model folders, training runs, or names of models that come with showtell; by default the latter.",
             show_default=False,
         ),
     ] = None,
@@ -25,7 +25,7 @@ def models(
 ) -> None:
     """Show what a model is: encoder, decoder, words, search options, scores; or the models that come with showtell."""
     if not names:
-        default_model()  # says so, if there is none
+        default_model()  # raises if there is none
         names = [str(folder) for folder in shipped_models().values()]
     for name in names:
         bundle = load_bundle(name)
@@ -60,7 +60,7 @@ def description(bundle: Bundle) -> list[str]:
 
 
 def settings(values: dict[str, Any]) -> str:
-    """A config on one line; what is not set, and whole configs in it, are left out: --json has them."""
+    """A config on one line, without keys that are not set and without whole configs in it: --json has them."""
     return ", ".join(f"{key} {value}" for key, value in values.items() if value and not isinstance(value, dict))
 
 

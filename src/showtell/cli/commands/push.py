@@ -15,13 +15,15 @@ from showtell.files import read_text
 app = typer.Typer()
 
 
-@app.command(epilog="Needs the \\[hub] extra and a token that may write: hf auth login, or HF_TOKEN.")
+@app.command(epilog="Needs the \\[hub] extra and a token with write access: hf auth login, or HF_TOKEN.")
 def push(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or folder of a training run.")],
-    repository: Annotated[str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; made if it is not there.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="hub:ORG/NAME", help="The repository; created if it does not exist.")
+    ],
     license: Annotated[
         str | None,
-        typer.Option("--license", metavar="ID", help="Under which the model is given away: apache-2.0, cc-by-4.0, ..."),
+        typer.Option("--license", metavar="ID", help="The model's licence: apache-2.0, cc-by-4.0, ..."),
     ] = None,
     datasets: Annotated[
         list[str] | None,
@@ -30,11 +32,11 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     message: Annotated[str, typer.Option("--message", metavar="TEXT", help="The commit message.")] = "Model",
 ) -> None:
-    """Put a model folder on the Hugging Face Hub, its card with it."""
+    """Put a model folder on the Hugging Face Hub, with its card."""
     bundle = load_bundle(model)
     if bundle.converted is not None:
         raise UsageError(
-            f"{model} is a model of transformers, and showtell pushes models of its own.",
+            f"{model} is a transformers model, and showtell pushes only its own models.",
             "Push it with 'hf upload ORG/NAME DIR', or an export of it: showtell export MODEL --out DIR.",
         )
     card_file = bundle.path / CARD
@@ -47,12 +49,12 @@ def push(
         disable_progress_bars()
     pushed = hub.push_model(bundle.path, repository, FILES, card, private=private, message=message)
     if "\nlicense:" not in card:
-        tell("the model has no license, so nobody else may use it. Say --license.")
+        tell("the model has no license, so nobody else may use it. Add --license.")
     print(f"Pushed. To caption with it: showtell caption photo.jpg --model {pushed}")
 
 
 def facts_of(config: BundleConfig) -> dict[str, object]:
-    """What the Hub lists models by, as far as the model itself says it."""
+    """The facts by which the Hub lists models, as far as the model's config has them."""
     facts: dict[str, object] = {
         "library_name": "showtell",
         "pipeline_tag": "image-to-text",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(epilog="Exit codes: 0 scored, 1 a metric that --metric or --spice names can't be had, 2 wrong usage.")
+@app.command(epilog="Exit codes: 0 scored, 1 a metric named by --metric or --spice is missing, 2 wrong usage.")
 def score(
     pred: Annotated[
         str,
@@ -53,7 +53,7 @@ def score(
     """Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr, as the official COCO code does, without Java."""
     if per_image is not None:
         if per_image.suffix.lower() not in (".csv", ".jsonl"):
-            raise UsageError(f"{per_image} is of no kind that --per-image writes.", "Name a .csv or .jsonl file.")
+            raise UsageError(f"{per_image}: --per-image writes CSV or JSON lines.", "Name a .csv or .jsonl file.")
         check_writable(per_image)
     references = read_references(ref, split)
     predictions = matched(read_predictions(pred), references)
@@ -114,7 +114,7 @@ def print_report(report: Report, system: Diversity, people: Diversity, mark: str
 
 
 def scores_table(report: Report) -> "Table":
-    """A row a score, of those too that can't be had."""
+    """A row for each score, also for those that are missing."""
     table = scores.plain_table("metric", "score")
     for metric in METRICS.values():
         for name in metric.names:
@@ -126,7 +126,7 @@ def scores_table(report: Report) -> "Table":
 
 
 def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
-    """Say on stderr which ids have no counterpart, and which captions were not looked at."""
+    """Say on stderr which ids have no counterpart, and how many captions were not scored."""
     for what, ids in (
         ("in REF have no caption in PRED", report.without_prediction),
         ("in PRED have no references", report.without_references),
@@ -134,7 +134,7 @@ def tell_unmatched(report: Report, predictions: Predictions, pred: str) -> None:
         if ids:
             tell(f"{len(ids):,} images {what}; they are not scored: {scores.first_few(ids)}")
     if predictions.spare:
-        tell(f"{pred} has {predictions.spare:,} further captions of its images; the first counts.")
+        tell(f"{pred} has {predictions.spare:,} more captions of the same images; only the first of each counts.")
 
 
 def facts(report: Report, predictions: Predictions, system: Diversity, people: Diversity, mark: str) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def facts(report: Report, predictions: Predictions, system: Diversity, people: D
 
 
 def write_per_image(path: Path, report: Report, predictions: Predictions) -> None:
-    """A row an image: its id, its caption and its scores, with all digits.
+    """A row for each image: its id, its caption and its scores, with all digits.
 
     Raises:
         UsageError: the file can't be written.

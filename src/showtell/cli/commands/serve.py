@@ -1,4 +1,4 @@
-"""``showtell serve``: a page to caption photos on, and an HTTP API."""
+"""``showtell serve``: a web page that captions photos, and an HTTP API."""
 
 import sys
 from ipaddress import ip_address
@@ -14,7 +14,7 @@ from showtell.cli.progress import tell
 from showtell.errors import needs
 
 LIMITS, SPEED = "Limits", "Speed"
-BODIES_HELD = 8  # of the largest size; of smaller ones, more
+BODIES_HELD = 8  # of the largest size; more if they are smaller
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def serve(
         typer.Option("--token", envvar="SHOWTELL_TOKEN", metavar="TEXT", help="Ask clients for this bearer token."),
     ] = None,
     examples: Annotated[
-        Path | None, typer.Option("--examples", metavar="DIR", help="Photos that the page offers to try.")
+        Path | None, typer.Option("--examples", metavar="DIR", help="Example photos for the page.")
     ] = None,
     fetch_urls: Annotated[
         bool, typer.Option("--fetch-urls", help="Fetch images that requests name by URL; never from private addresses.")
@@ -86,7 +86,7 @@ def serve(
     ] = 50_000_000,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For a request.", rich_help_panel=LIMITS),
+        typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time for a request.", rich_help_panel=LIMITS),
     ] = 30,
 ) -> None:
     """Serve a page and an HTTP API (POST /v1/captions) until Ctrl-C. Nothing that is sent is stored."""
@@ -117,7 +117,7 @@ def serve(
 
 
 def load_by_name(models: list[str] | None, threads: int, engine: EngineName) -> dict[str, Captioner]:
-    """Models by their names; a name that comes again gets a number."""
+    """Models by their names; a repeated name gets a number."""
     captioners: dict[str, Captioner] = {}
     wanted: list[str | Path] = [*models] if models else [default_model()]
     for captioner in [load(model, threads=threads, engine=engine) for model in wanted]:

@@ -46,7 +46,7 @@ def print_recipes(wanted: bool) -> None:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that come with showtell, by name; they lie in the package, or in a checkout beside it."""
+    """The recipes that come with showtell, by name; they are in the package, or in a checkout beside it."""
     package = Path(showtell.__file__).parent
     folder = next((place for place in (package / "recipes", package.parents[1] / "recipes") if place.is_dir()), None)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
@@ -129,8 +129,8 @@ def train(
 ) -> None:
     """Train a captioner on photos of your own, or by a recipe.
 
-    With nothing but PHOTOS it starts from the model that comes with showtell, and chooses all else by how many photos
-    there are. Features are cached once; each epoch ends with captions of the dev images and their scores.
+    With nothing but PHOTOS it starts from the model that comes with showtell, and chooses the rest by the number of
+    photos. Features are cached once; each epoch ends with captions of the dev images and their scores.
     """
     if any(find_spec(package) is None for package in NEEDED):
         raise MissingExtraError("Training", "train")
@@ -155,7 +155,7 @@ def train(
 def planned(
     what: str, data: list[str], recipe: str | None, start: str | None, minutes: float | None, settings: list[str]
 ) -> "tuple[Recipe, Dataset, list[str]]":
-    """What is trained on what, and what people should know of it.
+    """The recipe, the data set, and what the user should know about them.
 
     Raises:
         ShowtellError: something is missing, can't be read, or contradicts something else.

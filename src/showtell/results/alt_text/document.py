@@ -1,4 +1,4 @@
-"""A document as text whose every byte comes back, and the images that it shows from the same disk."""
+"""A document as text from which every byte can be restored, and the images on the same disk that it shows."""
 
 import codecs
 import re
@@ -26,7 +26,7 @@ TEMPLATE = re.compile(r"\{\{|\{%|<[?%]|\$\{")  # an address that another program
 ON_WINDOWS = sys.platform == "win32"
 DRIVE = re.compile("[A-Za-z]:/")
 CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
-LATIN_1 = "cp1252"  # Windows' own, which has a few letters more
+LATIN_1 = "cp1252"  # the variant of Windows, with a few more letters
 UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -43,16 +43,18 @@ class Document:
     places: tuple[Place, ...]
     """Where images that are files lack text, in order."""
     skipped: tuple[Skipped, ...]
-    """The images without text that are no files here."""
+    """The images without text that are not files here."""
     files: Mapping[str, Path]
     """The file of each place's image."""
+    images: int
+    """All images in the document, those with text included."""
 
     def line_of(self, place: Place | Skipped) -> int:
         """The number of the line that a place is in, from 1."""
         return bisect_right(self._line_starts, place.start)
 
     def with_texts(self, texts: Mapping[str, str]) -> bytes:
-        """The document with these texts, by image, in its places; a place whose image has none stays as it is."""
+        """The document with these texts, by image, in its places; a place whose image has no text stays as it is."""
         pieces, done = [], 0
         for place in self.places:
             if alt := texts.get(place.image):
@@ -69,7 +71,7 @@ class Document:
         try:
             if self.path.read_bytes() != self.content:
                 raise DataError(
-                    f"{self.path} has changed since it was read, and is left alone.", "Run the command again."
+                    f"{self.path} has changed since it was read, so it is left as it is.", "Run the command again."
                 )
             replace_file(self.path, self.with_texts(texts))
         except OSError as error:
@@ -80,7 +82,7 @@ class Document:
         return [0, *(line_break.end() for line_break in LINE_BREAK.finditer(self.text))]
 
     def _writable(self, filled: str) -> str:
-        """Letters that a document in an older encoding than UTF-8 can't hold become character references."""
+        """The text, with character references for letters that a document in an older encoding can't hold."""
         is_unicode = self.codec[1] != "surrogateescape" or all(not "\ud800" <= c <= "\udfff" for c in self.text)
         return filled if is_unicode else filled.encode("ascii", "xmlcharrefreplace").decode()
 
@@ -90,7 +92,7 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
 
     Args:
         path: the file, HTML or Markdown by its suffix.
-        root: the folder that addresses like `/images/dog.jpg` begin in.
+        root: the folder to which addresses like `/images/dog.jpg` are relative.
         decorative: as in `html_places`.
 
     Raises:
@@ -110,8 +112,8 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
     try:
         text = content.decode(*codec)
     except UnicodeDecodeError:
-        raise DataError(f"{path} begins like UTF-16 and is not.") from None
-    places, skipped = (html_places if suffix in HTML else markdown_places)(text, decorative=decorative)
+        raise DataError(f"{path} begins like UTF-16 but is not.") from None
+    places, skipped, images = (html_places if suffix in HTML else markdown_places)(text, decorative=decorative)
     encoding = _encoding_of(content)
     found: list[Place] = []
     files: dict[str, Path] = {}
@@ -123,13 +125,13 @@ def read_document(path: Path, *, root: Path | None = None, decorative: bool = Fa
         else:
             skipped.append(Skipped(place.start, place.image, file))
     skipped.sort(key=lambda place: place.start)
-    return Document(path, content, text, codec, tuple(found), tuple(skipped), files)
+    return Document(path, content, text, codec, tuple(found), tuple(skipped), files, images)
 
 
 def file_of(image: str, folder: Path, root: Path | None = None, encoding: str = LATIN_1) -> Path | str:
-    """The file of an image's address in a document in `folder`; or why it is none here.
+    """The file that an image's address names in a document in `folder`; or why it names none here.
 
-    Bytes of the address, percent-encoded or not, are UTF-8, else of `encoding`, the document's own.
+    Bytes of the address, percent-encoded or not, are UTF-8, or else in `encoding`, the document's own.
     """
     if TEMPLATE.search(image):
         return "is filled in by a template"
@@ -159,24 +161,24 @@ def file_of(image: str, folder: Path, root: Path | None = None, encoding: str = 
     elif root is not None:
         folder, path = root, parts.path.lstrip("/")
     else:
-        return "begins at the site's root (say --root DIR)"
+        return "begins at the site's root (add --root DIR)"
     files = [folder / name for name in _decoded(path, encoding)]
     return next(filter(None, (file if file.exists() else next(as_on_disk([file])) for file in files)), files[0])
 
 
 def _decoded(path: str, encoding: str) -> Iterator[str]:
-    """What a path in an address may stand for, the likeliest first."""
+    """The paths that a path in an address may mean, the likeliest first."""
     yield unquote(path, errors="surrogateescape")
     with suppress(UnicodeError):
         yield unquote_to_bytes(path.encode("utf-8", "surrogateescape")).decode(encoding)
 
 
 def _encoding_of(content: bytes) -> str:
-    """The encoding older than UTF-8 that a page says of itself, else Latin-1."""
+    """The encoding that a page declares, if it is older than UTF-8; else Latin-1."""
     declared = CHARSET.search(content, 0, 1024)
     try:
         name = codecs.lookup(declared[1].decode()).name if declared else "utf-8"
-        "".encode(name)  # or it is a codec of something else
+        "".encode(name)  # fails if it is not a text encoding
     except LookupError:
         return LATIN_1
     return LATIN_1 if name in ("utf-8", "ascii", "iso8859-1") else name

@@ -1,7 +1,7 @@
 """`<img>` elements without alternative text in HTML.
 
-The standard library's parser says where a tag begins and what its source is; a place is behind the tag's name, or
-the alt attribute itself.
+The standard library's parser says where a tag begins and what its source is; a place is right after the tag's name,
+or it is the alt attribute itself.
 """
 
 import re
@@ -11,24 +11,24 @@ from urllib.parse import urljoin
 
 from showtell.results.alt_text.place import Place, Skipped
 
-# Their content is text, whatever it looks like; the parser knows of script and style, and newer ones of others.
+# Their content is text, whatever it looks like. The parser knows that of script and style; newer ones know more.
 TEXT_ONLY = frozenset(("textarea", "title", "xmp", "iframe", "noembed", "noframes"))
 # One attribute as browsers read it: name, value with its quotes.
 ATTRIBUTE = re.compile(r"""[\s/]*(?P<name>[^\s/>][^\s/>=]*)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]*))?""")
 TAG_NAME = len("<img")
 
 
-def html_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped]]:
-    """Where the text of images is missing, in order, and the images that are left alone.
+def html_places(text: str, *, decorative: bool = False) -> tuple[list[Place], list[Skipped], int]:
+    """Where the text of images is missing, in order, the images that are skipped, and how many images there are.
 
     Args:
         text: the document.
-        decorative: whether `alt=""`, which says that an image means nothing, is missing text too.
+        decorative: whether `alt=""`, which marks an image as decoration, counts as missing text too.
     """
     finder = _Finder(text, decorative)
     finder.feed(text)
     finder.close()
-    return finder.places, finder.skipped
+    return finder.places, finder.skipped, finder.images
 
 
 class _Finder(HTMLParser):
@@ -38,10 +38,11 @@ class _Finder(HTMLParser):
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]  # as the parser counts lines
         self.places: list[Place] = []
         self.skipped: list[Skipped] = []
+        self.images = 0
         self._base: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """See a tag; of attributes of one name, the first counts."""
+        """Handle a tag; if an attribute is repeated, the first one counts."""
         values = {name: value or "" for name, value in reversed(attrs)}
         if tag == "img":
             self._see_image(values)
@@ -51,7 +52,7 @@ class _Finder(HTMLParser):
             self.set_cdata_mode(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """`<img/>` is `<img>`; so is `<textarea/>` a `<textarea>` to browsers, but not to people who write XHTML."""
+        """`<img/>` is `<img>`. To browsers, `<textarea/>` is `<textarea>` too, but not to people who write XHTML."""
         if tag not in TEXT_ONLY:
             self.handle_starttag(tag, attrs)
 
@@ -62,6 +63,7 @@ class _Finder(HTMLParser):
         return super().parse_html_declaration(i)
 
     def _see_image(self, values: dict[str, str]) -> None:
+        self.images += 1
         if values.get("alt", "").strip() or ("alt" in values and not self._decorative) or is_named_or_hidden(values):
             return
         line, column = self.getpos()
@@ -80,16 +82,16 @@ class _Finder(HTMLParser):
 
 
 def is_named_or_hidden(values: dict[str, str]) -> bool:
-    """Whether screen readers have another name for the image, or pass it over."""
+    """Whether screen readers have another name for the image, or skip it."""
     named = any(values.get(name, "").strip() for name in ("aria-label", "aria-labelledby"))
     hidden = values.get("aria-hidden", "").strip().lower() == "true"
     return named or hidden or values.get("role", "").strip().lower() in ("presentation", "none")
 
 
 def alt_attribute(tag: str) -> tuple[int, int]:
-    """Where the alt attribute is in a tag's source, the white space before it included.
+    """Where the alt attribute is in a tag's source, including the white space before it.
 
-    Where parsers disagree about stray quotes, that is behind the tag's name: of two attributes the first counts.
+    If none is found (parsers disagree about stray quotes), it is right after the tag's name: the first of two counts.
     """
     for attribute in ATTRIBUTE.finditer(tag, TAG_NAME):
         if attribute["name"].lower() == "alt":

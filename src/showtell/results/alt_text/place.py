@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-# What HTML or Markdown could read as something else than text. A backslash before it is not enough in Markdown: code,
-# formulas and tables end at their mark all the same. A character reference is read as text in both.
+# What HTML or Markdown could read as something other than text. In Markdown a backslash is not enough: code, formulas
+# and tables still end at their mark. Both read a character reference as text.
 SYNTAX = re.compile(r"[\\\[\]*_~`$|<>&\"]")
 
 
@@ -16,18 +16,18 @@ class Place:
     start: int
     end: int
     image: str
-    """The image's address, as the document means it: entities and backslashes are resolved, %20 is not."""
+    """The image's address: the document's entities and backslashes are resolved, %20 is not."""
     syntax: Literal["attribute", "markdown"]
 
     def filled(self, alt: str) -> str:
-        """What the document says here when the image's text is `alt`."""
+        """What the document holds here if the image's text is `alt`."""
         escaped = SYNTAX.sub(lambda match: f"&#{ord(match[0])};", alt)
         return escaped if self.syntax == "markdown" else f' alt="{escaped}"'
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image without alternative text that is left alone, and why."""
+    """An image without alternative text that is skipped, and why."""
 
     start: int
     image: str

@@ -1,15 +1,15 @@
 """A caption as the description of a photo, in the file itself: XMP, and in a JPEG IPTC too.
 
-Viewers show the one or the other of the places that hold a description: EXIF, or a PNG's text, says the same afterwards
-where it held one.
+Viewers differ in where they look for a description. So if EXIF, or a PNG's text, held one before, it says the same
+afterwards.
 
-The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: writing whole files, it writes EXIF, colour
-profiles and comments anew, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet into the
-file, whose other bytes stay what they are, pixels first.
+The library exiv2 reads and writes XMP (`xmp.py`). It never sees the photo: when it writes whole files, it rewrites
+EXIF, colour profiles and comments, and not always as they were. The modules `jpeg`, `png` and `webp` put its packet
+into the file, and all other bytes stay as they are, pixels first.
 
-No library does that in their place. Pillow encodes a JPEG's and a lossy WebP's pixels anew when it saves metadata.
-piexif knows EXIF only, and iptcinfo3 a JPEG's IPTC only. python-xmp-toolkit needs the library exempi, which no wheel
-brings along. pyexiv2 is the same exiv2, under the same GPL, and writes whole files.
+No library could replace them. Pillow encodes the pixels of a JPEG and a lossy WebP again when it saves metadata.
+piexif knows only EXIF, and iptcinfo3 only a JPEG's IPTC. python-xmp-toolkit needs the library exempi, which no wheel
+contains. pyexiv2 is the same exiv2, under the same GPL, and writes whole files.
 """
 
 import io
@@ -24,10 +24,10 @@ from showtell.errors import ImageError
 from showtell.files import replace_file
 from showtell.results.metadata import exif, iptc, jpeg, png, webp, xmp
 
-# exiftool keeps originals by this name, too, and its -restore_original and -delete_original find them.
+# exiftool keeps originals under this name, too, and its -restore_original and -delete_original find them.
 ORIGINAL = "{name}_original"
 
-# What cameras write there by themselves.
+# What cameras write there on their own.
 NO_DESCRIPTIONS = frozenset(
     ("OLYMPUS DIGITAL CAMERA", "KONICA MINOLTA DIGITAL CAMERA", "MINOLTA DIGITAL CAMERA", "SONY DSC", "DIGITAL CAMERA")
 )
@@ -61,14 +61,14 @@ class Container(Protocol):
 
 
 def describe_photo(path: Path, description: str, *, replace: bool = False, keep_original: bool = True) -> bool:
-    """Put a description into a photo: into XMP as dc:description, in a JPEG into IPTC as Caption-Abstract too; and into
-    EXIF's ImageDescription and a PNG's Description where they are there.
+    """Put a description into a photo: into XMP as dc:description, in a JPEG also into IPTC as Caption-Abstract; and
+    into EXIF's ImageDescription and a PNG's Description if the photo has them.
 
     Args:
         path: a JPEG, PNG or WebP file.
         description: one line of text.
-        replace: also when the photo has a description; without, that one stays.
-        keep_original: leave the photo as it was beside the new one, as `NAME_original`.
+        replace: whether to replace a description that the photo has.
+        keep_original: keep the photo as it was beside the new one, as `NAME_original`.
 
     Returns:
         Whether the description was written; if not, the photo has one already.
@@ -134,11 +134,11 @@ def _description_of(photo: bytes) -> str:
 
 
 def _exif_description(photo: bytes) -> str:
-    """What EXIF calls the image's description; damaged EXIF says nothing."""
+    """The image's description in EXIF; empty if EXIF is damaged."""
     try:
         with Image.open(io.BytesIO(photo)) as image:
             text = image.getexif().get(exif.IMAGE_DESCRIPTION, "")
-    except Exception:  # whatever damaged EXIF does to its reader: it then says nothing, and the photo is described
+    except Exception:  # whatever damaged EXIF does to its reader: the photo can still be described
         return ""
     text = text.replace("\0", " ").strip() if isinstance(text, str) else ""
     return "" if text.upper() in NO_DESCRIPTIONS else text
@@ -150,11 +150,11 @@ def _container(photo: bytes) -> Container:
     for container in containers:
         if container.SIGNATURE.match(photo):
             return container
-    raise ValueError("is neither JPEG, PNG nor WebP; descriptions are written into these only")
+    raise ValueError("is neither JPEG, PNG nor WebP; only these can hold a description")
 
 
 def _sound(work: Callable[[bytes], Result], photo: bytes, name: str) -> Result:
-    """Do the work, and say of which photo it is that something is wrong."""
+    """Do the work; an error names the photo."""
     try:
         return work(photo)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The description in EXIF: the field ImageDescription of its first directory (TIFF 6.0, section 2).
 
-Only a field that is there is written, and nothing else moves: a camera's own notes count bytes from the beginning. A
-text that is too long for the old one's place goes to the end.
+Only an existing field is written, and nothing else moves: a camera's own notes count bytes from the beginning. A text
+that is too long for the place of the old one goes to the end.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "
 
 
 def with_description(exif: bytes, description: str) -> bytes:
-    """EXIF with this description, if it has a field for one; EXIF that is damaged stays as it is."""
+    """EXIF with this description, if it has a field for one; damaged EXIF stays as it is."""
     order = ORDERS.get(exif[:4])
     if order is None:
         return exif

@@ -1,9 +1,9 @@
 """The caption in a JPEG's IPTC: dataset 2:120 of IIM 4.2, in resource 0x0404 of the Photoshop segments.
 
-Written here and not by exiv2, which writes the other datasets anew (13:27:23 becomes 13:27:23+00:00), refuses
-resources that ImageReady leaves, and forgets the digest by which readers see that XMP and IPTC belong together.
+This module writes it, and not exiv2, which rewrites the other datasets (13:27:23 becomes 13:27:23+00:00), refuses
+resources that ImageReady leaves, and drops the digest by which readers see that XMP and IPTC belong together.
 
-Every problem is a ValueError whose text goes on after the photo's name: "a.jpg" "has IPTC that can't be read".
+Every problem is a ValueError whose text follows the photo's name: "a.jpg" "has IPTC that can't be read".
 """
 
 import hashlib
@@ -71,13 +71,13 @@ def with_caption(photoshop: Sequence[bytes], caption: str) -> list[bytes]:
 
 
 def _block(photoshop: Sequence[bytes]) -> bytes:
-    """The resources, which may be longer than a segment and are then cut anywhere."""
+    """The resources. If they are longer than a segment, they are cut anywhere."""
     return b"".join(content.removeprefix(PREFIX) for content in photoshop)
 
 
 def _resources(block: bytes) -> Iterator[Resource]:
     place = 0
-    while block[place:].strip(b"\0"):  # zeros behind the last are filling
+    while block[place:].strip(b"\0"):  # zeros after the last one are padding
         header = RESOURCE.match(block, place)
         name_end = place + 7 + int.from_bytes(block[place + 6 : place + 7], "big")
         start = name_end + (name_end - place) % 2 + 4
@@ -119,7 +119,7 @@ def _datasets(iptc: bytes) -> Iterator[Dataset]:
 
 
 def _with_dataset(iptc: bytes, number: tuple[int, int], content: bytes) -> bytes:
-    """The fields with one replaced, or put in before those of higher numbers; a field that repeats becomes one."""
+    """The fields with one replaced, or inserted before those of higher numbers; a repeated field becomes one."""
     written = bytes((0x1C, *number)) + len(content).to_bytes(2, "big") + content
     datasets = list(_datasets(iptc))
     place = next((i for i, dataset in enumerate(datasets) if dataset.number >= number), len(datasets))

@@ -1,6 +1,6 @@
 """Where a JPEG keeps XMP and IPTC: in segments before the scan (ISO 10918-1; XMP part 3, section 1.1.3).
 
-Every problem is a ValueError whose text goes on after the photo's name: "a.jpg" "is cut off".
+Every problem is a ValueError whose text follows the photo's name: "a.jpg" "is cut off".
 """
 
 import re
@@ -31,12 +31,12 @@ class Segment:
     end: int
 
     def is_a(self, kind: tuple[int, bytes]) -> bool:
-        """Whether this is a segment of that marker whose content begins so."""
+        """Whether this segment has that marker and a content that begins so."""
         return self.marker == kind[0] and self.content.startswith(kind[1])
 
 
 def xmp_of(photo: bytes) -> bytes | None:
-    """The XMP packet. (What did not fit in 64 KB, the extended XMP, is in segments of their own, which stay.)"""
+    """The XMP packet. (Extended XMP, which did not fit in 64 KB, is in other segments, which stay as they are.)"""
     packets = [segment.content for segment in segments(photo) if segment.is_a(XMP)]
     return packets[0].removeprefix(XMP[1]) if packets else None
 
@@ -84,7 +84,7 @@ def segments(photo: bytes) -> list[Segment]:
             break
         found.append(Segment(marker, photo[header.end() : end], place, end))
         place = end
-    raise ValueError(f"is no sound JPEG: at byte {place:,} there is no segment")
+    raise ValueError(f"is a damaged JPEG: at byte {place:,} there is no segment")
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -95,7 +95,7 @@ def segment(marker: int, content: bytes) -> bytes:
 def _with_segments(
     photo: bytes, kind: tuple[int, bytes], contents: Sequence[bytes], *, behind: Sequence[tuple[int, bytes]]
 ) -> bytes:
-    """The photo with other segments of a kind, where the old ones were or `behind` what readers expect first."""
+    """The photo with other segments of a kind: where the old ones were, or `behind` those that readers expect first."""
     there = segments(photo)
     old = [segment for segment in there if segment.is_a(kind)]
     place = old[0].start if old else 2

@@ -1,7 +1,7 @@
 """Where a PNG keeps XMP: in an iTXt chunk of the keyword XML:com.adobe.xmp (XMP part 3, section 1.1.5); EXIF; and the
 text of the keyword Description (PNG, third edition, section 11.3.3).
 
-Every problem is a ValueError whose text goes on after the photo's name: "a.png" "is cut off".
+Every problem is a ValueError whose text follows the photo's name: "a.png" "is cut off".
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 SIGNATURE = re.compile(rb"\x89PNG\r\n\x1a\n")
 XMP, DESCRIPTION = b"XML:com.adobe.xmp", b"Description"
-# What is behind the keyword in an iTXt: compression flag and method, language, translated keyword, text.
+# What follows the keyword in an iTXt: compression flag and method, language, translated keyword, text.
 TEXT = re.compile(rb"([\0\1])\0[^\0]*\0[^\0]*\0(.*)", re.DOTALL)
 UNPACKED_LIMIT = 16 * 2**20  # bytes
 
@@ -49,7 +49,7 @@ def with_description(photo: bytes, description: str) -> bytes:
 
 
 def _with_chunk(photo: bytes, old: Sequence[tuple[int, int]], name: bytes, content: bytes) -> bytes:
-    """The photo with a chunk in place of the old ones, else behind the first."""
+    """The photo with a chunk in place of the old ones, else after the first chunk."""
     chunk = len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
     place = old[0][0] if old else next(end for name, _, end in _chunks(photo) if name == b"IHDR")
     pieces = [photo[:place], chunk]
@@ -80,7 +80,7 @@ def _texts(photo: bytes, keyword: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _chunks(photo: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, length and check sum included."""
+    """Name, start and end of each chunk, including its length and check sum."""
     place = 8
     while place + 12 <= len(photo):
         end = place + 12 + int.from_bytes(photo[place : place + 4], "big")
@@ -91,7 +91,7 @@ def _chunks(photo: bytes) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         place = end
-    raise ValueError(f"is no sound PNG: at byte {place:,} there is no chunk")
+    raise ValueError(f"is a damaged PNG: at byte {place:,} there is no chunk")
 
 
 def _unpacked(text: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Where a WebP keeps XMP and EXIF: in chunks of its extended format (RFC 9649, section 2.7).
 
-Every problem is a ValueError whose text goes on after the photo's name: "a.webp" "is cut off".
+Every problem is a ValueError whose text follows the photo's name: "a.webp" "is cut off".
 """
 
 import re
@@ -55,19 +55,19 @@ def _riff_end(photo: bytes) -> int:
 
 
 def _chunks(photo: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, its header included, the byte that makes its length even excluded."""
+    """Name, start and end of each chunk, with its header but without the byte that makes its length even."""
     riff_end = _riff_end(photo)
     if riff_end > len(photo) or riff_end % 2:
-        raise ValueError("is no sound WebP: its length is not what its first bytes say")
+        raise ValueError("is a damaged WebP: its length is not the one that its first bytes give")
     place = 12
     while place < riff_end:
         end = place + 8 + int.from_bytes(photo[place + 4 : place + 8], "little")
         if end > riff_end:
-            raise ValueError(f"is no sound WebP: the chunk at byte {place:,} is cut off")
+            raise ValueError(f"is a damaged WebP: the chunk at byte {place:,} is cut off")
         yield photo[place : place + 4], place, end
         place = end + (end - place) % 2
     if place == 12:
-        raise ValueError("is no sound WebP: it holds nothing")
+        raise ValueError("is a damaged WebP: it is empty")
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
@@ -75,7 +75,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _extended(kind: bytes, picture: bytes) -> bytes:
-    """The header of the extended format for a picture of the simple one: flags, width and height."""
+    """The extended format's header for a picture in the simple format: flags, width and height."""
     if kind == b"VP8 " and picture[3:6] == b"\x9d\x01\x2a" and len(picture) >= 10:  # lossy: RFC 6386, section 9.1
         size = int.from_bytes(picture[6:10], "little")
         width, height, flags = size & 0x3FFF, size >> 16 & 0x3FFF, HAS_XMP
@@ -84,5 +84,5 @@ def _extended(kind: bytes, picture: bytes) -> bytes:
         width, height = (size & 0x3FFF) + 1, (size >> 14 & 0x3FFF) + 1
         flags = HAS_XMP | (HAS_ALPHA if size >> 28 & 1 else 0)
     else:
-        raise ValueError("is no sound WebP: it begins with no picture")
+        raise ValueError("is a damaged WebP: it does not begin with a picture")
     return bytes((flags, 0, 0, 0)) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")

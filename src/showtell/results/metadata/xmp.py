@@ -1,8 +1,8 @@
 """The description in an XMP packet: the property dc:description, a text for each language; and tiff:ImageDescription,
-where older programs copied that of EXIF to.
+into which older programs copied the one in EXIF.
 
-exiv2, which has Adobe's XMP toolkit in it, reads and writes the packet. Every problem is a ValueError whose text goes
-on after the photo's name: "a.jpg" "has XMP that can't be read".
+exiv2, which contains Adobe's XMP toolkit, reads and writes the packet. Every problem is a ValueError whose text follows
+the photo's name: "a.jpg" "has XMP that can't be read".
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ def description_of(packet: bytes) -> str:
 
 
 def with_description(packet: bytes | None, description: str) -> bytes:
-    """The packet, or a new one, with a description in the default language, and in no other: those speak of the old."""
+    """The packet, or a new one, with a description in the default language only: others would translate the old one."""
     exiv2 = exiv2_library()
     xmp_image = _parsed(packet or b"")
     xmp = xmp_image.xmpData()
@@ -34,7 +34,7 @@ def with_description(packet: bytes | None, description: str) -> bytes:
         xmp[name] = exiv2.LangAltValue({DEFAULT: description})
     code, text = exiv2.XmpParser.encode(xmp, exiv2.XmpParser.XmpFormatFlags.useCompactFormat, 1)
     if code:
-        raise ValueError("has XMP that can't be written anew")
+        raise ValueError("has XMP that can't be rewritten")
     return str(text).encode()
 
 

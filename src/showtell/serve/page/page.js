@@ -2,12 +2,12 @@
 
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const START = { top_p: 0.9 }; // of draws, where the model has no value of its own
-const FULL_AT = 4; // even shares that a cell needs for full brightness (as in showtell/explain.py)
+const START = { top_p: 0.9 }; // for sampling, if the model has no value of its own
+const FULL_AT = 4; // even shares that a cell needs for full brightness (as in pages/overlay.py)
 const GLOW = [255, 176, 64], GLOW_OPACITY = 0.45, DIMMED = 0.5, GREYED = 0.75;
 const FIELD = 96; // the overlay's own pixels, each way
 const AT_ONCE = 4; // requests
-const STEP = 620; // ms of a word that is played
+const STEP = 620; // ms for each word that is played
 
 let models = [], token = "";
 let chosen = []; // one model's name, or two
@@ -29,7 +29,7 @@ async function api(path, options = {}) {
       continue;
     }
     const problem = await answer.json().catch(() => null);
-    throw new Error(problem?.detail ?? `The server answers ${answer.status}.`);
+    throw new Error(problem?.detail ?? `The server answered ${answer.status}.`);
   }
 }
 
@@ -61,7 +61,7 @@ const mode = () => document.querySelector("[name=mode]:checked").value;
 const controls = () => document.querySelectorAll(".option [name]");
 const valuesOf = (slider) => slider.dataset.values.split(" ");
 
-function searchOptions() { // as a form sends them; the model's own hold where a control says nothing
+function searchOptions() { // as a form sends them; an empty control means the model's own option
   const options = mode() === "beam" ? {} : { sample: true, seed };
   for (const control of controls()) {
     if (control.closest("[data-mode][hidden]")) continue;
@@ -87,7 +87,7 @@ function showOwn(own) { // a model's options
     if (control.type === "range") {
       const values = valuesOf(control), place = values.findIndex((each) => (value == null ? each === "off" : each >= value));
       control.value = place < 0 ? values.length : place;
-    } else if (control.type === "select-one") control.options[0].text = `by default ${value}`;
+    } else if (control.type === "select-one") control.options[0].text = `default: ${value}`;
     else control.placeholder = [value ?? ""].flat().join(" ");
   }
   if (own.sample) document.querySelector("[value=sample]").checked = true;
@@ -140,7 +140,7 @@ function select(photo) {
   for (const name of chosen) caption(photo, name);
 }
 
-// Ask for a photo's captions, unless they are there already; an older question that is still open is dropped.
+// Ask for a photo's captions, unless they are there already; an older request that is still open is aborted.
 async function caption(photo, model) {
   const options = searchOptions(), key = JSON.stringify(options);
   const before = photo.told.get(model);
@@ -243,7 +243,7 @@ function showGallery(wanted) {
   askAll();
 }
 
-function downloadAll() { // as RFC 4180 has it; of what is edited the model's confidence says nothing
+function downloadAll() { // as RFC 4180 says; the model's confidence does not hold for an edited caption
   const cards = photos.map(({ card }) => card).filter((card) => card.words);
   const cell = (text) => `"${text.replaceAll('"', '""')}"`;
   const rows = cards.map(({ photo, words, edited, best }) => [
@@ -292,7 +292,7 @@ class View {
     this.tell();
   }
 
-  fit(width, height) { // the frame takes the photo's shape; a small photo is shown larger, but not without end
+  fit(width, height) { // the frame takes the photo's shape; a small photo is shown larger, up to a point
     this.frame.style.setProperty("--ratio", width / height);
     this.frame.style.setProperty("--widest", `${Math.max(320, 3 * width)}px`);
   }
@@ -336,7 +336,7 @@ class View {
     this.photo.alt = sentence(this.shown.text);
     this.facts.replaceChildren(
       ...(confidence === null ? [] : [badge(confidence), ` ${ADVICE[level(confidence)]} `]),
-      `The stronger a word’s line, the surer the model is of it.${finished ? "" : " Cut at the longest length."}`,
+      `The stronger a word’s line, the surer the model is of it.${finished ? "" : " Cut at the maximum length."}`,
     );
     this.others.hidden = this.captions.length < 2;
     this.others.querySelector("ol").replaceChildren(...this.captions.map((each, place) => {
@@ -422,7 +422,7 @@ function waitingLines() {
 
 // ---- Attention over the photo ----
 
-class Overlay { // two canvases: one takes the colour away where nothing was looked at, one dims there and glows elsewhere
+class Overlay { // two canvases: one removes colour where the model did not look, one dims there and glows elsewhere
   constructor(hush, glow) {
     this.layers = [hush, glow];
     this.field = null; // heat, 0 to 1, as it is drawn now
@@ -491,7 +491,7 @@ function field(alpha) {
   return smooth;
 }
 
-function weights(count) { // of the cells that each of FIELD places between `count` cells is made of
+function weights(count) { // for each of FIELD places, the cells of `count` that it mixes, and their shares
   const cubic = (x) => {
     x = Math.abs(x);
     return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
@@ -502,9 +502,9 @@ function weights(count) { // of the cells that each of FIELD places between `cou
   });
 }
 
-function brightest(alpha) { // in words, for who can't see the picture
+function brightest(alpha) { // in words, for people who can't see the picture
   const cells = alpha.flat(), even = cells.reduce((a, b) => a + b, 0) / cells.length, most = Math.max(...cells);
-  if ((most / even - 1) / (Math.max(FULL_AT, most / even) - 1) < 0.25) return "everywhere about evenly";
+  if ((most / even - 1) / (Math.max(FULL_AT, most / even) - 1) < 0.25) return "about evenly everywhere";
   const height = alpha.length, width = alpha[0].length, at = cells.indexOf(most);
   const row = Math.floor(at / width), column = at % width;
   const vertical = ["upper", "", "lower"][Math.floor(((2 * row + 1) * 3) / (2 * height))];
@@ -577,7 +577,7 @@ function percent(probability) {
 async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // not allowed, or a page without https that is not this machine's
+  } catch { // not allowed, or a page without https from another machine
     const field = element("textarea", "unseen", text);
     document.body.append(field);
     field.select();
