@@ -36,7 +36,9 @@ def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: 
         if {key: array.shape for key, array in theirs.items()} != {key: array.shape for key, array in weights.items()}:
             raise UsageError(f"{bundle.path} and {first.path} are models of different kinds or sizes.")
         if bundle.tokenizer.to_json() != first.tokenizer.to_json():
-            raise UsageError(f"{bundle.path} and {first.path} have different words.", "Train one with start_from.")
+            raise UsageError(
+                f"{bundle.path} and {first.path} have different words.", "Train one from the other (start_from)."
+            )
         for key, total in mean.items():
             total += share / sum(shares) * theirs[key]
     names = [bundle.config.name for bundle in bundles]

@@ -56,12 +56,12 @@ class BundleConfig(BaseModel):
 
     format_version: int = Field(FORMAT_VERSION, description="of this file; a newer one is refused")
     name: str = Field(description="what the model is called in lists and messages")
-    about: str = Field("", description="what it is good at, for who chooses a model: one sentence")
+    about: str = Field("", description="what it is good at, to help people choose a model: one sentence")
     licence: str = Field("", description="of its data and its weights: one sentence")
     preprocessing: Preprocessing = Field(description="how an image becomes the encoder's input")
     encoder: dict[str, Any] = Field(description="what models.encoders builds the encoder from")
     decoder: dict[str, Any] = Field(description="what models builds the decoder from")
-    search: SearchOptions = Field(SearchOptions(), description="how captions are searched unless asked otherwise")
+    search: SearchOptions = Field(SearchOptions(), description="how captions are searched by default")
     grid: tuple[int, int] = Field(description="rows and columns of the encoder's cells: N = rows x columns")
     confidence: Confidence | None = Field(None, description="how captions' confidence follows from their features")
     scores: dict[str, float] = Field({}, description="of generated captions, by metric, on the validation split")
@@ -216,7 +216,7 @@ def check_replaceable(path: Path, *, means: bool = False) -> None:
     if WEIGHTS in there and not strange and not (means and "mean_of" in load_bundle(path).config.training):
         raise UsageError(f"{path} holds a trained model, and writing there would remove it.", "Choose a new folder.")
     if strange or (path.exists() and not path.is_dir()):
-        holds = f"holds other files than a model ({strange[0]})" if strange else "is a file"
+        holds = f"holds files that are not part of a model ({strange[0]})" if strange else "is a file"
         raise UsageError(f"{path} {holds}, and writing a model there would remove it.", "Choose a new folder.")
 
 
@@ -247,7 +247,7 @@ def save_bundle(
         raise BundleError(f"{path} is a file, and writing a model there would remove it.", "Choose a new folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise BundleError(
-            f"{path} holds other files than a model, and writing one there would remove them.",
+            f"{path} holds files that are not part of a model, and writing a model there would remove them.",
             "Choose a new folder.",
         )
     texts = {CONFIG: _config_json(config), TOKENIZER: tokenizer.to_json(), CARD: card}
@@ -292,10 +292,10 @@ def _read_config(path: Path, values: Mapping[str, Any]) -> BundleConfig:
     """Read what config.json holds; the version first, because a newer file may hold anything."""
     version = values.get("format_version")
     if not isinstance(version, int):
-        raise BundleError(f"{path} is not the config of a showtell model: it names no format_version.")
+        raise BundleError(f"{path} is not the config of a showtell model: it has no format_version.")
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"{path} is of model format {version}, and this showtell reads up to {FORMAT_VERSION}.",
+            f"{path} has model format {version}, but this version of showtell reads only up to {FORMAT_VERSION}.",
             "Run: pip install --upgrade showtell",
         )
     try:

@@ -175,7 +175,7 @@ class Captioner:
         for name, value in changes.items():
             if name not in known:
                 near = get_close_matches(name, known, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
+                hint = f"Did you mean '{near[0]}'?" if near else f"Choose from: {', '.join(known)}."
                 raise UsageError(f"There is no search option '{name}'.", hint)
             if known[name] == (str, True) and isinstance(value, str | list | tuple):
                 text = value if isinstance(value, str) else " ".join(value)
@@ -262,8 +262,8 @@ class Captioner:
         """Raise UsageError if the model can't tell how sure it is."""
         if self.config.confidence is None:
             raise UsageError(
-                f"{self.config.name} can't tell how sure it is.",
-                "Fit that on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
+                f"{self.config.name} has no calibrated confidence.",
+                "Calibrate it on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
             )
 
     def _as_vocabulary_writes(self, option: str, word: str) -> str:
@@ -336,7 +336,7 @@ class Captioner:
             looked = np.zeros((len(words), cells), np.float32)
             if cells != rows * columns:
                 raise BundleError(
-                    f"{self.config.name} looks at {cells} cells, and its config.json says {rows} x {columns}.",
+                    f"{self.config.name} attends to {cells} cells, but its config.json says {rows} x {columns}.",
                     "Copy the model folder again.",
                 )
             np.add.at(looked, belongs, hypothesis.attention[places])
@@ -389,7 +389,7 @@ def load(
     """
     models = [model] if isinstance(model, str | Path) else list(model or [default_model()])
     if engine not in get_args(EngineName):
-        raise UsageError(f"There is no engine '{engine}'.", f"There are: {', '.join(get_args(EngineName))}.")
+        raise UsageError(f"There is no engine '{engine}'.", f"Choose from: {', '.join(get_args(EngineName))}.")
     first, *others = bundles = [load_bundle(each) for each in models]
     if not others:
         return Captioner(_engine(first, threads, engine), first.tokenizer, first.config)
@@ -403,13 +403,13 @@ def _refuse_unless_alike(first: Bundle, other: Bundle) -> None:
     """Models caption as one when ids mean the same words, and pixels the same picture."""
     if first.tokenizer.to_json() != other.tokenizer.to_json():
         raise UsageError(
-            f"{first.path} and {other.path} have different words (tokenizer.json), and can't caption as one.",
+            f"{first.path} and {other.path} have different words (tokenizer.json), so they can't be an ensemble.",
             "Train both on the same captions with the same tokenizer settings.",
         )
     if first.config.preprocessing != other.config.preprocessing:
         raise UsageError(
             f"{first.path} and {other.path} see images differently (preprocessing in config.json), "
-            "and can't caption as one.",
+            "so they can't be an ensemble.",
             "Train both with the same image size.",
         )
 
@@ -440,7 +440,7 @@ def _engine(bundle: Bundle, threads: int | None, engine: EngineName) -> Engine:
     if bundle.is_exported and engine != "torch":
         return _exported_engine(bundle, threads, engine)
     if engine not in ("auto", "torch"):
-        raise UsageError(f"{bundle.path} is not exported, and PyTorch runs it.", "Run 'showtell export' first.")
+        raise UsageError(f"{bundle.path} is not exported, so only PyTorch can run it.", "Run 'showtell export' first.")
     with needs("train", f"The model {bundle.path}"):
         from showtell.engines.torch import TorchEngine
     return TorchEngine.from_bundle(bundle)

@@ -255,7 +255,7 @@ def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> 
         return content.decode(codec, errors).replace("\r\n", "\n").replace("\r", "\n")
     except LookupError:
         raise UsageError(
-            f"There is no encoding '{encoding}'.", "Name one that Python knows, such as cp1252, latin-1 or shift_jis."
+            f"There is no encoding '{encoding}'.", "Use one that Python knows, such as cp1252, latin-1 or shift_jis."
         ) from None
 
 
@@ -294,7 +294,7 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         lines = str(error).startswith("Extra data")
         raise DataError(
-            f"{path} is not JSON: {error}.", "If it holds an object on each line, name it .jsonl." * lines
+            f"{path} is not JSON: {error}.", "If it holds an object on each line, rename it to .jsonl." * lines
         ) from error
     except KeyError as error:
         raise DataError(

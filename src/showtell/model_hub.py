@@ -53,7 +53,9 @@ class HubName:
         prefix = next((each for each in PREFIXES if text.startswith(each)), "")
         repo, at, revision = text.removeprefix(prefix).partition("@")
         if not prefix or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or bool(at) != bool(revision):
-            raise UsageError(f"'{text}' is not a model on the Hub.", "Write hub:org/name, or hub:org/name@revision.")
+            raise UsageError(
+                f"'{text}' is not the name of a model on the Hub.", "Write hub:org/name, or hub:org/name@revision."
+            )
         return cls(repo, revision or None, prefix)
 
     def __str__(self) -> str:
@@ -96,8 +98,8 @@ def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object
             folder = api.snapshot_download(name.repo, **wanted, local_files_only=True)
         except errors.LocalEntryNotFoundError:
             raise BundleError(
-                f"{name} can't be fetched ({_first_line(error)}), and is not in the cache.",
-                "Try again with a network. After that the model is in the cache, and needs none.",
+                f"{name} can't be fetched ({_first_line(error)}) and is not in the cache.",
+                "Try again with a network. After that the model is in the cache and needs no network.",
             ) from None
         found, pinned = _model_in(folder, name)
         logger.warning("%s is %s, from the cache: %s.", name, pinned, _first_line(error))
@@ -193,7 +195,7 @@ def _model_in(folder: str, name: HubName) -> tuple[Path, str]:
     """A folder of the cache, which is named after the commit. Raises BundleError when it holds no model."""
     path = Path(folder)
     if not (path / "config.json").is_file():
-        raise BundleError(f"{name} is no model that showtell reads: it holds no config.json.")
+        raise BundleError(f"{name} is not a model that showtell can read: it has no config.json.")
     return path, f"{name.prefix}{name.repo}@{path.name}"
 
 
@@ -202,15 +204,15 @@ def _problem(error: Exception, name: HubName, endpoint: str, errors: Any) -> Sho
     page = f"{endpoint}/{name.repo}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
-        return BundleError(f"{name} is open to those only who ask for it.", f"Ask on {page}, then: {LOG_IN}")
+        return BundleError(f"Access to {name} must be requested.", f"Request access on {page}, then: {LOG_IN}")
     if isinstance(error, errors.RevisionNotFoundError):
         return BundleError(f"{name}: the model has no such revision.", f"See {page}/commits/main")
     if isinstance(error, errors.RepositoryNotFoundError):
         return BundleError(f"There is no {name}, or it is private.", f"If it is private: {LOG_IN}")
     if isinstance(error, errors.HFValidationError):
-        return UsageError(f"{name} is no name of a model: {_first_line(error)}", "Write hub:org/name.")
+        return UsageError(f"{name} is not the name of a model: {_first_line(error)}", "Write hub:org/name.")
     if status in (401, 403):
-        return BundleError(f"The Hub's answer for {name} is {status}: the token may not do that.", LOG_IN)
+        return BundleError(f"The Hub answers {status} for {name}: the token does not allow this.", LOG_IN)
     return None
 
 

@@ -55,14 +55,14 @@ class TokenizerConfig(BaseModel):
     min_count: int | None = Field(
         default=None,
         ge=1,
-        description="words (with BPE: pairs of pieces) that occur less often are left out; "
-        "by default 5, and less if there are few captions",
+        description="words (with BPE: pairs of pieces) that occur fewer times are left out; "
+        "by default 5, or less if there are few captions",
     )
     max_size: int | None = Field(
         default=None,
         ge=5,
         le=1_000_000,
-        description="most ids, the four special ones included (None: no limit; BPE 30,000)",
+        description="most ids, including the four special ones (by default no limit; with BPE 30,000)",
     )
     language: str | None = Field(
         default=None, description="language of the captions, as a code such as de; detected by default"
@@ -220,13 +220,13 @@ class Tokenizer:
             table = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # `tokenizers` raises Exception itself, whatever is wrong
             raise BundleError(
-                f"This is no tokenizer: {error}.", "Take the tokenizer.json of the trained model."
+                f"This is not a tokenizer: {error}.", "Use the tokenizer.json of the trained model."
             ) from None
         found = tuple(table.id_to_token(i) for i in range(len(SPECIALS)))
         if found != SPECIALS:
             raise BundleError(
                 f"The first ids of the tokenizer are {found}, not {SPECIALS}.",
-                "Take the tokenizer.json of the model.",
+                "Use the tokenizer.json of the model.",
             )
         return cls(table)
 

@@ -56,9 +56,11 @@ def test_without_the_package(model, monkeypatch):
 
 
 def test_engines_are_for_exported_models(model):
-    with pytest.raises(UsageError, match=r"trained is not exported, and PyTorch runs it\. Run 'showtell export' first"):
+    with pytest.raises(
+        UsageError, match=r"trained is not exported, so only PyTorch can run it\. Run 'showtell export' first"
+    ):
         showtell.load(model.parent / "trained", engine="onnx")
-    with pytest.raises(UsageError, match=r"There is no engine 'fast'\. There are: auto, onnx, openvino"):
+    with pytest.raises(UsageError, match=r"There is no engine 'fast'\. Choose from: auto, onnx, openvino"):
         showtell.load(model, engine="fast")
 
 

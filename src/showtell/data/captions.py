@@ -56,7 +56,7 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
         return ["" if item[0] in "Nn" else ast.literal_eval(item) for item in re.findall(ITEM, written, re.DOTALL)]
     if LIST_BEGINS.match(written) and LIST_ENDS.search(written):
         raise DataError(
-            f"{where}: {written[:60]!r} begins as a list and can't be read as one.",
+            f"{where}: {written[:60]!r} begins like a list but can't be read as one.",
             'Write lists as JSON: ["a dog", "a cat"].',
         )
     return [value]
@@ -70,7 +70,7 @@ def tidy(caption: str) -> str:
 
 def empty_captions(captions: int) -> list[str]:
     """What is said of a number of captions that are none; nothing where there are none."""
-    return [f"Captions left out because they are empty, null or no text: {captions:,}."] if captions else []
+    return [f"Captions left out because they are empty, null or not text: {captions:,}."] if captions else []
 
 
 def id_of(value: object) -> str | None:

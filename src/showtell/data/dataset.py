@@ -158,7 +158,7 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
     kept = [each for each in examples if each.split != "train" or not each.path or each.stamp not in held_out]
     notes = [f"{name}: {note}" for name, dataset in zip(names, datasets, strict=True) for note in dataset.notes]
     if lost := len(examples) - len(kept):
-        notes.append(f"Training photos left out because another data set holds them out: {lost:,}.")
+        notes.append(f"Training photos left out because another data set has them in dev or test: {lost:,}.")
     missing = tuple(file for dataset in datasets for file in dataset.missing)
     return Dataset("+".join(names), tuple(kept), missing, tuple(notes))
 
@@ -189,7 +189,7 @@ def dataset_of_files(
         if first != image_id:
             said[first] += said.pop(image_id)
     if others := [image_id for image_id in splits if image_id not in said]:
-        told.append(f"Names of a file that has one already, and is one image: {len(others):,}, such as {others[0]}.")
+        told.append(f"Further names of the same file, which count as one image: {len(others):,}, such as {others[0]}.")
     texts = {image_id: tuple(filter(None, map(tidy, of_image))) for image_id, of_image in said.items()}
     captioned = [image_id for image_id in said if texts[image_id]]
     if len(captioned) < len(said):
@@ -234,7 +234,7 @@ def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES
         UsageError: the shares are not three numbers.
     """
     if not is_shares(shares) or not any(parts := [int(part) for part in shares.split("/")]):
-        raise UsageError(f"'{shares}' is no split.", "Write the shares of train, dev and test, such as 90/5/5.")
+        raise UsageError(f"'{shares}' is not a split.", "Write the shares of train, dev and test, such as 90/5/5.")
     shuffled = sorted(set(image_ids))
     random.Random(seed).shuffle(shuffled)
     least = 1 if len(shuffled) >= 3 else 0

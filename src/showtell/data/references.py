@@ -117,7 +117,7 @@ def read_predictions(source: str | Path) -> Predictions:
             left_out += 1
         else:
             captions.setdefault(image_id, caption)
-    notes = [f"{file}: captions left out because they are null or no text: {left_out:,}."] if left_out else []
+    notes = [f"{file}: captions left out because they are null or not text: {left_out:,}."] if left_out else []
     return Predictions(captions, decoding, len(rows) - len(captions) - left_out, tuple(notes))
 
 

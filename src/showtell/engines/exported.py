@@ -93,7 +93,7 @@ class ExportedEngine:
         for name, axis in self.growing.items():
             if state[name].shape[axis] >= self.max_words:
                 raise UsageError(
-                    f"This model has positions for captions of {self.max_words} words and no more.",
+                    f"This model has positions for captions of at most {self.max_words} words.",
                     "Lower max_words.",
                 )
         if parents is None:

@@ -135,7 +135,7 @@ def _read(path: Path) -> openvino.Model:
         fold.register_pass(ConstantFolding())
         fold.run_passes(model)
     except RuntimeError as error:
-        raise BundleError(f"OpenVINO can't read the exported model {path}.", "Say --engine onnx.") from error
+        raise BundleError(f"OpenVINO can't read the exported model {path}.", "Use --engine onnx.") from error
     return model
 
 
@@ -147,4 +147,4 @@ def _compile(model: openvino.Model, settings: dict[str, Any]) -> openvino.Compil
     except RuntimeError:
         with suppress(RuntimeError):
             return _core().compile_model(model, "CPU", settings)
-        raise BundleError("OpenVINO can't run this model on this processor.", "Say --engine onnx.") from None
+        raise BundleError("OpenVINO can't run this model on this processor.", "Use --engine onnx.") from None

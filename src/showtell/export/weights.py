@@ -148,7 +148,7 @@ def to_float16(array: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     if not np.isfinite(half).all():
         raise UsageError(
             f"The weight {name} reaches {np.abs(array).max():.3g}, and float16 ends at 65,504.",
-            "Say --weights float32.",
+            "Use --weights float32.",
         )
     return half
 

@@ -58,13 +58,13 @@ class Preprocessing(BaseModel):
     size: int = Field(224, ge=1, le=4096, description="Side of the square that the encoder sees (S), in pixels.")
     resize: Literal["crop", "squash"] = Field(
         "crop",
-        description="crop: the image's centre square; squash: the whole image, its shape not kept.",
+        description="crop: the image's centre square; squash: the whole image, with its shape changed.",
     )
     crop_fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share kept, about the centre, of the shorter side (crop) or each side (squash).",
+        description="Share of the shorter side (crop) or each side (squash) that is kept, around the centre.",
     )
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
         "bicubic",
@@ -226,7 +226,10 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -
         held = image.size if by_rows else size
     if held[0] * held[1] > max_pixels:
         raise _too_large(
-            size, max_pixels, name, "save it as a baseline JPEG, which is read at a fraction" if at_least else ""
+            size,
+            max_pixels,
+            name,
+            "save it as a baseline JPEG, which can be decoded at a fraction of its size" if at_least else "",
         )
     return _pixels_of(image)
 
@@ -265,7 +268,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
             continue
         file.seek(start)
         return factory(file, name)
-    raise ImageError(f"{name} is not an image that showtell reads.", f"It reads {', '.join(CODECS)} and HEIF.")
+    raise ImageError(f"{name} is not an image that showtell can read.", f"It reads {', '.join(CODECS)} and HEIF.")
 
 
 def _is_heif(prefix: bytes) -> bool:
@@ -350,7 +353,7 @@ def _pixels_of_array(array: npt.NDArray[Any], name: str) -> Pixels:
             raise ImageError(f"{name} has values from {values_found}.", "Floats must be 0 to 1.")
         values = np.round(array.astype(np.float32) * 255).astype(np.uint8)
     else:
-        raise ImageError(f"{name} is of a type that images don't have.", "Make it uint8, 0 to 255.")
+        raise ImageError(f"{name} has a type that images don't have.", "Make it uint8, 0 to 255.")
     if values.ndim == 2:
         values = values[:, :, None]
     if values.shape[2] == 4:

@@ -87,7 +87,7 @@ class Finder:
             f"{len(paths):,} {kind}{'s' * (len(paths) > 1)} ({paths[0]}{', ...' * (len(paths) > 1)})"
             for kind, paths in self._passed_over.items()
         ]
-        return f"Passed over: {', '.join(said)}." if said else ""
+        return f"Skipped: {', '.join(said)}." if said else ""
 
     def notes(self) -> list[str]:
         """What was passed over, and what is wrong: a sentence each."""
@@ -224,7 +224,7 @@ def listed_names(path: str) -> list[str]:
     try:
         lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
     except UnicodeDecodeError:
-        raise DataError(f"The list {path} begins like UTF-16 and is not.", "Convert it to UTF-8.") from None
+        raise DataError(f"The list {path} begins like UTF-16 but is not.", "Convert it to UTF-8.") from None
     return [line for line in lines if line.strip()]
 
 

@@ -213,12 +213,12 @@ def file_system(file: str, extra: str = "shards") -> tuple[Any, str]:
         UsageError: there is no such kind of address.
         MissingExtraError: fsspec is not installed.
     """
-    with needs(extra, "What lies at an address"):
+    with needs(extra, "Reading remote files"):
         from fsspec.core import url_to_fs
     try:
         system, path = url_to_fs(file)
     except ValueError as error:
-        raise UsageError(f"{file} is no address that can be read: {reason_of(error)}.") from None
+        raise UsageError(f"{file} is not an address that can be read: {reason_of(error)}.") from None
     except ImportError as error:  # fsspec says which package knows this kind of address
         raise UsageError(f"{file} can't be read: {error}") from None
     return system, path
@@ -240,7 +240,7 @@ def retried(file: str, ask: Callable[[], Result]) -> Result:
             if not passes or (number == TRIES and isinstance(error, ShowtellError)):
                 raise
             if number == TRIES:
-                raise _unreadable(file, error, "Run the command again to go on.") from error
+                raise _unreadable(file, error, "Run the command again to continue.") from error
             logger.info("%s: %s; trying again", file, reason_of(error))
             time.sleep(PAUSE * 2 ** (number - 1))
     raise AssertionError("the last try returns or raises")

@@ -149,13 +149,15 @@ def _image_column(table: str, schema: Any, asked: str | None) -> str:
     if not able:
         raise DataError(f"{table} has no column of image files (bytes).", _listed(able, schema))
     if len(able) > 1 and len(usual) != 1:
-        raise UsageError(f"{table} has {len(able)} columns of image files.", f"Say --column: {', '.join(able)}.")
+        raise UsageError(
+            f"{table} has {len(able)} columns of image files.", f"Choose one with --column: {', '.join(able)}."
+        )
     return (usual or able)[0]
 
 
 def _listed(able: list[str], schema: Any) -> str:
     if able:
-        return f"There is {', '.join(able)}."
+        return f"Choose from: {', '.join(able)}."
     return f"Its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}."
 
 

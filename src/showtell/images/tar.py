@@ -107,7 +107,7 @@ def _explained(shard: str, stream: bool) -> Iterator[None]:
             raise TarError(f"{shard} is compressed with Zstandard.", "Unpack it, or use gzip, bzip2 or xz.") from None
         if not stream and read_range(shard, 0, 4).startswith(COMPRESSED):
             raise TarError(f"{shard} is compressed.", "Unpack it; the tar file itself is read in place.") from None
-        raise TarError(f"{shard} is damaged or no tar file: {reason_of(error)}.", "Fetch it again.") from error
+        raise TarError(f"{shard} is damaged or not a tar file: {reason_of(error)}.", "Fetch it again.") from error
 
 
 def _json(data: bytes) -> Any:

@@ -130,9 +130,9 @@ def _checked(url: str) -> SplitResult:
     except ValueError:
         raise ImageError(f"{url} is not a URL.") from None
     if parts.scheme not in PORTS or not parts.hostname:
-        raise ImageError(f"{url} is not a URL that is fetched.", "Give http:// or https:// URLs.")
+        raise ImageError(f"{url} is not a URL that showtell fetches.", "Give http:// or https:// URLs.")
     if parts.username or parts.password or port not in (None, PORTS[parts.scheme]):
-        raise ImageError(f"{url} is not fetched.", "Give URLs without a user's name or another port.")
+        raise ImageError(f"{url} is not fetched.", "Give a URL without a user name and without a port of its own.")
     return parts
 
 

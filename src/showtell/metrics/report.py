@@ -96,8 +96,8 @@ def score(
     doubts: list[str] = []
     if metrics is None and language != ENGLISH:
         doubts.append(
-            f"The references are in {NAMES[language]}, and METEOR is for English: it is left out. If they are English, "
-            "say --language en."
+            f"The references are in {NAMES[language]}, and METEOR is for English, so it is left out. "
+            "If they are English, use --language en."
         )
     for metric in wanted:
         try:

@@ -59,7 +59,7 @@ def compare(
     """
     if first.image_ids != second.image_ids:
         other = sorted(set(first.image_ids) ^ set(second.image_ids))
-        named = f"only one of them has {other[0]}" if other else "they stand in another order"
+        named = f"only one of them has {other[0]}" if other else "their order differs"
         raise DataError(
             f"The two systems were not scored on the same images: {named}.",
             "Score both against the same references.",

@@ -47,7 +47,7 @@ def tokens_of(captions: Sequence[str], language: str | None = None, *, order_ind
 def known_language(code: str | None) -> str | None:
     """The code as it is, or None. Raises UsageError where no language has it."""
     if code is not None and code not in NAMES:
-        raise UsageError(f"There is no language {code} here.", f"Choose from: {', '.join(NAMES)}.")
+        raise UsageError(f"There is no language {code}.", f"Choose from: {', '.join(NAMES)}.")
     return code
 
 

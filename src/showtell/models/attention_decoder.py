@@ -33,7 +33,7 @@ class AttentionDecoderConfig(DecoderConfig):
     )
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of the grid's features dropped in training")
     normalise: bool = Field(
-        False, description="layer-normalise each cell's features; for encoders whose features have a scale far from 1"
+        False, description="layer-normalise each cell's features, for encoders whose features have a scale far from 1"
     )
 
 

@@ -49,7 +49,7 @@ def decoder_class(name: str) -> type[Decoder]:
             f"The decoder {name} can't be imported: {error}.", "Install its package, or add its folder to PYTHONPATH."
         ) from error
     if not (isinstance(found, type) and issubclass(found, Decoder)):
-        raise UsageError(f"{name} is no decoder.", "Name a class that derives from showtell.models.decoder.Decoder.")
+        raise UsageError(f"{name} is not a decoder.", "Name a class that derives from showtell.models.decoder.Decoder.")
     return found
 
 
@@ -115,8 +115,8 @@ def decoder_config(settings: dict[str, Any]) -> DecoderConfig:
     module, colon, _ = name.partition(":")
     if colon and module not in sys.modules:
         raise UsageError(
-            f"This model's decoder is {name}, and showtell imports no module because a model names it.",
-            f"If you trust it, say 'showtell --decoder-module {module} ...', or import it before you load the model.",
+            f"This model's decoder is {name}, and showtell never imports a module because a model names it.",
+            f"If you trust it, use 'showtell --decoder-module {module} ...', or import it before you load the model.",
         )
     try:
         return TypeAdapter[DecoderConfig](AnyDecoderConfig).validate_python(settings)

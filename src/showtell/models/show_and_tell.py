@@ -29,7 +29,7 @@ class ShowAndTellConfig(DecoderConfig):
     name: Literal["show_and_tell"] = "show_and_tell"
     embedding_width: int = Field(300, gt=0, description="E, width of a word's and of the image's embedding")
     hidden_width: int = Field(512, gt=0, description="H, width of each LSTM layer's hidden state")
-    layers: int = Field(1, gt=0, description="L, how many LSTM layers stand on each other")
+    layers: int = Field(1, gt=0, description="L, how many LSTM layers are stacked")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of each layer's input and output dropped in training")
 
 

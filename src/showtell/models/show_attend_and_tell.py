@@ -48,7 +48,7 @@ class ShowAttendAndTellConfig(AttentionDecoderConfig):
         0.5, ge=0, le=1, description="hard attention: share of the training images that use soft attention"
     )
     choice: Literal["likeliest", "drawn"] = Field(
-        "likeliest", description="hard attention: how captioning chooses the cell; drawn cells differ from run to run"
+        "likeliest", description="hard attention: how a cell is chosen for captions; drawn cells differ from run to run"
     )
 
 

@@ -40,7 +40,9 @@ class LayerConfig(DecoderConfig):
     width: int = Field(512, gt=0, description="E, width of every layer and of a word's embedding")
     heads: int = Field(8, gt=0, description="attention heads; they divide the width")
     feed_forward_width: int = Field(2048, gt=0, description="hidden width of the feed-forward networks")
-    norm: Literal["post", "pre"] = Field("post", description="layer norm after each sub-layer, as the paper, or before")
+    norm: Literal["post", "pre"] = Field(
+        "post", description="layer norm after each sub-layer, as in the paper, or before it"
+    )
     norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in layer norms")
     activation: Literal["relu", "gelu", "gelu_tanh"] = Field("relu", description="of the feed-forward networks")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of embeddings and of sub-layers' units dropped")
@@ -261,7 +263,7 @@ class Transformer(Decoder):
         elif self.config.positions == "learned":
             if last >= self.config.max_positions:
                 raise UsageError(
-                    f"This model has positions for captions of {self.config.max_positions} words and no more.",
+                    f"This model has positions for captions of at most {self.config.max_positions} words.",
                     "Lower max_words, or train with a higher decoder.max_positions.",
                 )
             words = words + self.word_positions(steps)

@@ -48,7 +48,7 @@ class Option:
     def check(self, name: str, kind: type, value: Any) -> None:
         """Raise UsageError if the value is not of its kind or out of its range."""
         if kind is str and not isinstance(value, tuple):
-            raise UsageError(f"{name} is {value!r}, not a tuple of words.", "Say ('word',).")
+            raise UsageError(f"{name} is {value!r}, not a tuple of words.", "Write ('word',).")
         if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not self._holds(value)):
             most = "up" if self.le is None else f"to {self.le}"
             raise UsageError(f"{name} is {value!r}, not a whole number from {self.ge} {most}.", self.hint)
@@ -117,7 +117,7 @@ class SearchOptions:
         served=(0, 10),
     )
     like_generate: bool = option(
-        False, "End captions exactly as generate of transformers does; slower, and seldom better.", mode="beam"
+        False, "End captions exactly as transformers' generate does; slower, and seldom better.", mode="beam"
     )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
     num: int = option(
@@ -177,7 +177,7 @@ class SearchOptions:
         mode="beam",
         served=(0, 3),
     )
-    allow_unknown: bool = option(False, "Allow <unk> in captions, as papers do that score it.")
+    allow_unknown: bool = option(False, "Allow <unk> in captions, as some papers do when they compute scores.")
 
     def __post_init__(self) -> None:
         for name, kind, option in declared():
@@ -209,14 +209,14 @@ class SearchOptions:
         for name, found in (("sample", self.sample), ("groups", self.groups > 1)):
             if self.require and found:
                 raise UsageError(
-                    f"require and {name} are both set, but only a beam without groups seeks words.",
+                    f"require and {name} are both set, but only a beam without groups can require words.",
                     f"Leave out require or {name}.",
                 )
         if self.groups == 1 and self.diversity != 0.5:
             raise UsageError("diversity is set, but only groups use it.", "Set groups too, or leave it out.")
         if self.sample:
             if self.groups > 1:
-                raise UsageError(f"groups is {self.groups}, but samples have none.", "Leave out groups or sample.")
+                raise UsageError(f"groups is {self.groups}, but sampling has no groups.", "Leave out groups or sample.")
             return
         if self.beam % self.groups:
             raise UsageError(

@@ -246,7 +246,7 @@ def _sayable(option: str, text: str, spellings: Spellings, banned: set[Spelling]
         raise UsageError(f"{option} has the word {text!r}, which this model never says.", "Choose another word.")
     allowed = [each for each in spellings if not any(_says(np.array(each), run).any() for run in banned)]
     if not allowed:
-        raise UsageError(f"{option} has {text!r}, which banned_words leaves no way to say.", "Keep one of them.")
+        raise UsageError(f"{option} has {text!r}, which banned_words makes impossible to say.", "Keep one of them.")
     short = tuple(each for each in allowed if len(each) <= options.max_words)
     if not short:
         raise UsageError(

@@ -122,12 +122,12 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     search = {**model["search"], "max_words": min(most, max(model["search"]["max_words"], longest))}
     settings = {"name": name, **model, "search": search, "stages": stages, "start_counts": start is not None}
     recipe = parse_recipe({**settings, "max_words": min(most, max(40, longest))}, f"The plan for {name}")
-    begins = f"It starts from {Path(start).name}" if start else "It starts from nothing"
+    begins = f"It starts from {Path(start).name}" if start else "It starts from scratch"
     then = ", then the encoder too" if len(stages) > 1 else ""
     how = " with LoRA" if "lora" in stage else " in its last layers" if "decoder_layers" in stage else ""
     about = max(1, round(seconds / 60))
     said = (
-        f"{photos:,} photos with {len(captions):,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
+        f"{photos:,} photos with {len(captions):,} captions to train on, {len(dev):,} for validation. {begins}, and "
         f"learns for {epochs} passes{how}{then}: about {about} minute{'s' * (about > 1)} on two cores."
     )
     return Plan(recipe, seconds / 60, said)

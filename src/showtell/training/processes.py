@@ -48,7 +48,7 @@ def join() -> None:
     if here > gpus and not _on_cpu():
         raise UsageError(
             f"There are {here} processes for {gpus} GPUs.",
-            "Start one process a GPU, or set ACCELERATE_USE_CPU=true.",
+            "Start one process per GPU, or set ACCELERATE_USE_CPU=true.",
         )
     from accelerate import PartialState
 
@@ -70,14 +70,14 @@ def accelerator(precision: str) -> "Accelerator":
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", mixed):
         raise UsageError(
-            f"The launcher says --mixed_precision {launched}, and the recipe precision: {precision}.",
-            f"Say it in the recipe alone: --set precision={launched}",
+            f"The launcher says --mixed_precision {launched}, but the recipe says precision: {precision}.",
+            f"Set it in the recipe only: --set precision={launched}",
         )
     for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true":
             raise UsageError(
-                f"The launcher says {kind}, which divides a model over processes.",
-                "showtell's models are small: launch without it, and each process holds the model.",
+                f"The launcher says {kind}, which splits a model over processes.",
+                "showtell's models are small: launch without it, and each process holds the whole model.",
             )
     if mixed == "fp16" and _on_cpu():
         raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto chooses the fastest one here.")
@@ -138,7 +138,7 @@ def refuse_another_disk(path: Path, option: str) -> None:
     """Raise UsageError where a file of the main process can't be seen: `option` names a folder that is not shared."""
     if not path.exists():
         raise UsageError(
-            f"Process {rank()} of {count()} can't see {path}, which the main one has written.",
+            f"Process {rank()} of {count()} can't see {path}, which the main process has written.",
             f"Give {option} a folder on a disk that all machines share.",
         )
 
@@ -239,6 +239,6 @@ def _lost_if_it_fails() -> Iterator[None]:
             raise SystemExit(1) from error  # two that tell it are enough: one of them may be the one that is gone
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to all others: first the sentence
         raise ProcessLost(
-            f"Process {rank()} of {count()} stopped, as another one has failed or was killed.",
-            "The same command with --resume goes on from the last checkpoint.",
+            f"Process {rank()} of {count()} stopped because another one has failed or was killed.",
+            "The same command with --resume continues from the last checkpoint.",
         ) from error

@@ -37,7 +37,7 @@ class Recipe(BaseModel):
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
     data: tuple[str, ...] = Field(
         (),
-        description="data sets, each a SPEC, if the command names none; the dev images of the first choose the model",
+        description="data sets, each a SPEC, if the command names none; the first one's dev images choose the model",
     )
     start_from: str | None = Field(
         None, description="run or model folder to start from: its weights and its words; by default fresh weights"
@@ -58,7 +58,7 @@ class Recipe(BaseModel):
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
         "auto",
-        description="precision of products: auto is bf16 if the hardware has it, else float32; no is float32, too",
+        description="precision of products: auto is bf16 if the hardware has it, else float32; no is float32",
     )
     checkpoint_seconds: float = Field(
         120, ge=0, description="seconds between two checkpoints; one is also written after each epoch"
@@ -150,7 +150,7 @@ def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
         if wrong := list(_booleans_as_numbers(data, recipe.model_dump(mode="json"))):
-            raise UsageError(f"{source}: '{wrong[0]}' is a number, and true or false is given.")
+            raise UsageError(f"{source}: '{wrong[0]}' must be a number, not true or false.")
         return recipe
     except ValidationError as error:
         # When all stages are wrong, pydantic adds that there are none.
@@ -195,7 +195,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UsageError(f"--set {key}: '{last}' is no key that can be set.")
+        raise UsageError(f"--set {key}: '{last}' is not a key that can be set.")
 
 
 def _problem(detail: Any) -> str:
@@ -205,7 +205,7 @@ def _problem(detail: Any) -> str:
         steps, parts = _walked(before)
         known = sorted({key for part in parts for key in part.get("properties", {})})
         nearest = difflib.get_close_matches(str(last), known, 1, cutoff=0)
-        return f"'{_dotted([*steps, last])}' is no known key; the nearest is '{nearest[0]}'"
+        return f"'{_dotted([*steps, last])}' is not a known key; the nearest is '{nearest[0]}'"
     key = _dotted(_walked(detail["loc"])[0])
     if detail["type"] == "union_tag_invalid":
         return f"'{key}.{_tag(detail)}': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"

@@ -186,7 +186,7 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
     if keys := [key for key in settings if settings[key] != begun[key] and key not in ("precision", "data")]:
         raise UsageError(
             f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.",
-            f"Its own is {folder / 'recipe.yaml'}; or choose another --out.",
+            f"Use its own, {folder / 'recipe.yaml'}, or choose another --out.",
         )
     return state
 
@@ -210,8 +210,8 @@ def refuse_others(
     changed = [name for name, value in begun_with.items() if made_of.get(name) != value]
     if others := [name for name in changed if name != "version"]:
         raise UsageError(
-            f"The run in {folder} was started with other {', '.join(others)}.",
-            "Give what it was started with, or choose another --out.",
+            f"The run in {folder} was started with different {', '.join(others)}.",
+            "Use those that it was started with, or choose another --out.",
         )
     if changed:
         tell(Note(f"The run was started by showtell {begun_with['version']}; this is {made_of['version']}."))
@@ -236,7 +236,9 @@ def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: i
     unknown = ids[tokenizer.unk] / max(1, ids.total() - ids[tokenizer.start] - ids[tokenizer.end])
     if tokenizer.in_pieces:
         note = f"{start_from} spells words with its {known:,} pieces, and learns no new ones."
-        return f"{note} {unknown:.1%} of the training captions it can't spell, and leaves out." if unknown else note
+        return (
+            f"{note} It can't spell {unknown:.1%} of the training captions, and leaves them out." if unknown else note
+        )
     note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} new ones."
     if unknown:
         note += f" {unknown:.1%} of the words in the training captions are too rare, and are left out."

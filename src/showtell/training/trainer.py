@@ -204,7 +204,7 @@ def train_epoch(
             learner.save(run)
         if stop:
             processes.fail(
-                Interrupted(f"Stopped in epoch {state.epoch + 1}; the run is saved.", "Add --resume to go on.")
+                Interrupted(f"Stopped in epoch {state.epoch + 1}; the run is saved.", "Add --resume to continue.")
             )
         begin = time.perf_counter()
 

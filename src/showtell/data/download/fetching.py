@@ -79,7 +79,7 @@ def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total
         except Broken as problem:
             failures = 1 if _size(part) > before else failures + 1
             if failures == TRIES:
-                kept = "What has come is kept: run the command again to go on." if _size(part) else ""
+                kept = "What has arrived is kept: run the command again to continue." if _size(part) else ""
                 raise DataError(f"{file.url} can't be fetched: {problem}.", kept) from None
             pause = problem.pause or PAUSE * 2 ** (failures - 1)
             logger.info("%s: %s; trying again in %.0f s", file.name, problem, pause)
@@ -101,8 +101,8 @@ def check(file: RemoteFile, path: Path) -> None:
         found = hashlib.file_digest(content, algorithm).hexdigest()
     if found != digest:
         raise DataError(
-            f"{path} is not the file that was published: its {algorithm} is {found}, and should be {digest}.",
-            "It came damaged, or its publisher has changed it: remove it if it is still there, and try again.",
+            f"{path} is not the file that was published: its {algorithm} is {found}, but should be {digest}.",
+            "It was damaged on the way, or its publisher has changed it. Remove it if it is there, and try again.",
         )
 
 
@@ -111,7 +111,7 @@ def need_space(folder: Path, size: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{purpose} takes {size / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB free.",
+            f"{purpose} takes {size / 1e9:.1f} GB, but the disk of {folder} has {free / 1e9:.1f} GB free.",
             "Make room, or choose a folder on another disk (--out DIR).",
         )
 
@@ -130,7 +130,7 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) 
     except HTTPError as error:
         if error.code == 416:  # there is no such rest: our part is of something else
             facts.unlink(missing_ok=True)
-            raise Broken("the server has nothing after what has come") from None
+            raise Broken("the server has nothing after what has arrived") from None
         raise _refusal(file, error) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -146,7 +146,7 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) 
             raise DataError(f"{file.url} can't be fetched: the server does not say how long it is.")
         if file.size not in (None, size):
             raise DataError(
-                f"{file.url} is {size:,} bytes long now, and was published with {file.size:,}.",
+                f"{file.url} is {size:,} bytes long now, but {file.size:,} bytes were published.",
                 "Its publisher has changed it, or a proxy answers in the server's place.",
             )
         need_space(part.parent, size - start, file.name)
@@ -178,7 +178,7 @@ def _refusal(file: RemoteFile, error: HTTPError) -> Exception:
     """What to do about an answer that is no file: wait, or give up."""
     said = f"the server answers {error.code} {error.reason}"
     if error.code not in TRY_LATER:
-        return DataError(f"{file.url} can't be fetched: {said}.", "Look whether its publisher has moved it.")
+        return DataError(f"{file.url} can't be fetched: {said}.", "Check whether its publisher has moved it.")
     pause = _pause(error.headers.get("Retry-After", ""))
     if pause is not None and pause > LONGEST_PAUSE:
         return DataError(

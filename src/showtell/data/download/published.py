@@ -116,7 +116,7 @@ PUBLISHED = {
         COCO_TERMS,
     ),
     "coco2017": Published(
-        "the same photos, split anew: train and val of 2017 (20 GB)",
+        "the same photos in another split: train and val of 2017 (20 GB)",
         (
             _coco(
                 "annotations/annotations_trainval2017.zip",
@@ -150,7 +150,7 @@ PUBLISHED = {
 }
 
 ELSEWHERE = {
-    "flickr30k": f"Its photos are given to people only, for research: fill in the form on {FLICKR30K_FORM} "
+    "flickr30k": f"Its photos are given out on request only, for research: fill in the form on {FLICKR30K_FORM} "
     "(captions and split alone: showtell data download flickr30k-splits)",
 }
 """What may not be downloaded by a program, and what to do instead."""
@@ -161,7 +161,7 @@ def find(name: str) -> Published:
     if name in ELSEWHERE:
         raise UsageError(f"{name} can't be downloaded by a program.", ELSEWHERE[name])
     if name not in PUBLISHED:
-        raise UsageError(f"There is no data set '{name}' to download.", f"There are: {', '.join(PUBLISHED)}.")
+        raise UsageError(f"There is no data set '{name}' to download.", f"Choose from: {', '.join(PUBLISHED)}.")
     return PUBLISHED[name]
 
 

@@ -85,7 +85,9 @@ def _chosen(archive: Path, members: Iterator[ArchiveMember], wanted: Sequence[st
     chosen, names, total = [], set(), 0
     for number, member in enumerate(members):
         if not _stays_inside(member.name):
-            raise DataError(f"{archive} holds a file that would land elsewhere: {member.name!r}.", "Don't use it.")
+            raise DataError(
+                f"{archive} holds a file that would be written outside the folder: {member.name!r}.", "Don't use it."
+            )
         if number >= MOST_FILES:
             raise DataError(f"{archive} holds more than {MOST_FILES:,} files.", "Don't use it.")
         if member.name.casefold() in names:

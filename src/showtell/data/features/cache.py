@@ -193,7 +193,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if index.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"The feature cache {folder} has format version {index.get('format_version')}, "
-            f"and this showtell reads {FORMAT_VERSION}.",
+            f"but this version of showtell reads {FORMAT_VERSION}.",
             "Delete it and build it again.",
         )
     return index
@@ -203,7 +203,7 @@ def refuse_another(folder: Path, index: Mapping[str, Any], fingerprint: str) -> 
     """Raise DataError for a cache of another encoder: its features would give confident nonsense."""
     if index["fingerprint"] != fingerprint:
         raise DataError(
-            f"The feature cache {folder} was built by {index['fingerprint']}, and the encoder is {fingerprint}.",
+            f"The feature cache {folder} was built by {index['fingerprint']}, but the encoder is {fingerprint}.",
             "Delete that folder or choose another.",
         )
 

@@ -170,7 +170,7 @@ class CacheWriter:
         free = shutil.disk_usage(self.folder).free
         if self.new_bytes > free:
             raise DataError(
-                f"The feature cache {self.folder} needs {megabytes(self.new_bytes)} more, and its disk has "
+                f"The feature cache {self.folder} needs {megabytes(self.new_bytes)} more, but its disk has "
                 f"{megabytes(free)} free.",
                 "Free some space or choose another folder.",
             )

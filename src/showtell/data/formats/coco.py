@@ -60,12 +60,12 @@ def _load_files(
             if file_of.setdefault(paths[image_id], file) != file:
                 raise DataError(
                     f"{name} is in {file_of[paths[image_id]].name} and in {file.name}.",
-                    "Take it out of one of them: an image is in one split.",
+                    "Remove it from one of them: an image must be in one split only.",
                 )
             splits[image_id] = _split_of(file)
             captions[image_id] = texts.get(number, [])
     if unlisted:
-        notes.append(f"Captions left out because no file of their image is named: {unlisted:,}.")
+        notes.append(f"Captions left out because their image has no file name: {unlisted:,}.")
     if len(files) == 1 or "split" in settings:
         splits, note = split_by_file(paths, f"{files[0][0].name} is the only file of captions", settings)
         notes.append(note)
@@ -74,7 +74,7 @@ def _load_files(
         notes.append(
             "COCO's val is the dev split"
             + (f"; there is no {' or '.join(absent)} split" if absent else "")
-            + (" (Karpathy's has one: 'karpathy:')." if "test" in absent else ".")
+            + (" (Karpathy's data set has one: 'karpathy:')." if "test" in absent else ".")
         )
     way_out = f"Name their folder: coco:{files[0][0]},IMAGES." if len(files) == 1 else ""
     return dataset_of_files("coco", captions, splits, paths, notes, photos=photos, way_out=way_out)
@@ -96,7 +96,9 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
             if not isinstance(name, str | None):
                 raise KeyError("file_name")
             if names.setdefault(number, name) != name:
-                raise DataError(f"{file}: image {number} is {names[number]} and {name}.", "Give each image its own id.")
+                raise DataError(
+                    f"{file}: image {number} is both {names[number]} and {name}.", "Give each image its own id."
+                )
         for note in content["annotations"]:
             number = _id(note["image_id"])
             texts.setdefault(number, []).extend(captions_of(note["caption"], f"{file}, a caption of image {number}"))

@@ -80,7 +80,7 @@ def _repaired(captions: dict[str, list[str]], notes: list[str]) -> dict[str, lis
     for name in [name for name in captions if re.search(r"\.jpe?g\.\d+$", name, re.IGNORECASE)]:
         mended = name.rpartition(".")[0]
         captions.setdefault(mended, []).extend(captions.pop(name))
-        notes.append(f"The captions of {name} are taken for those of {mended}.")
+        notes.append(f"The captions of {name} are used for {mended}.")
     return captions
 
 

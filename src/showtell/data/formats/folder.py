@@ -37,10 +37,10 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     notes = []
     bare = len(images) - len(captioned)
     if bare:
-        notes.append(f"Images left out because no text lies beside them: {bare:,}.")
+        notes.append(f"Images left out because they have no text file: {bare:,}.")
     alone = sorted(text[0].name for stem, text in texts.items() if stem not in {*map(_stem, images)})
     if alone:
-        notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {alone[0]}.")
+        notes.append(f"Text files that have no image: {len(alone):,}, such as {alone[0]}.")
     notes += finder.notes()
     lines: dict[str, list[str]] = {}
     problems = dict[Path, str]()
@@ -55,7 +55,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
                 lines.setdefault(image_id, [])
     notes += list(problems.values())[:TOLD]
     if len(problems) > TOLD:
-        notes.append(f"Texts that can't be read either: {len(problems) - TOLD:,}.")
+        notes.append(f"Further texts that can't be read: {len(problems) - TOLD:,}.")
     if not lines:
         raise DataError(f"{root}: no text can be read.", next(iter(problems.values())))
     splits = {} if "split" in settings else _splits_of_folders(lines, notes)
@@ -78,5 +78,5 @@ def _splits_of_folders(image_ids: Collection[str], notes: list[str]) -> dict[str
     if "train" not in splits.values() or (rest and len({*splits.values()}) == 1):
         return {}
     if rest:
-        notes.append(f"Images left out because they lie in no folder of a split: {rest:,}.")
+        notes.append(f"Images left out because they are not in a folder of a split: {rest:,}.")
     return splits

@@ -172,7 +172,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         notes.append(f"Rows without a caption: {captionless:,}.")
     notes += empty_captions(empty)
     if others:
-        notes.append(f"Images that have the name of another one: {others:,}; they are told apart by their size.")
+        notes.append(f"Images with the same name as another one: {others:,}; they are told apart by their size.")
     examples = tuple(
         Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key])
         for key in keys

@@ -77,4 +77,4 @@ def _texts(sentence: Any, where: str) -> list[str]:
 
 def _notes(images: list[dict[str, Any]]) -> list[str]:
     rest = Counter(image["split"] for image in images)["restval"]
-    return [f"Images of restval, which are in train: {rest:,}."] if rest else []
+    return [f"Images of restval, which count as train: {rest:,}."] if rest else []

@@ -12,7 +12,7 @@ from showtell.errors import DataError, UsageError
 from showtell.files import read_lines
 from showtell.images.names import is_image_name, is_passed_over
 
-ENCODING = "Convert it to UTF-8, or say its encoding, such as encoding=cp1252."
+ENCODING = "Convert it to UTF-8, or name its encoding, such as encoding=cp1252."
 
 
 def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:
@@ -65,14 +65,14 @@ def settings_of(
         elif re.fullmatch(r"\w+=.*", part, re.DOTALL):
             if name not in names or not value:
                 known = ", ".join([*(f"{each}=" for each in names), *flags])
-                raise UsageError(f"{spec} has an unknown setting '{part}'.", f"There are {known}.")
+                raise UsageError(f"{spec} has an unknown setting '{part}'.", f"Choose from: {known}.")
             settings[name], last = value, name
         elif last:
             settings[last] += f",{part}"
         else:
             location.append(part)
     if shares_only and "split" in settings and not is_shares(settings["split"]):
-        raise UsageError(f"{spec}: '{settings['split']}' is no split.", "Write shares, such as split=90/5/5.")
+        raise UsageError(f"{spec}: '{settings['split']}' is not a split.", "Write shares, such as split=90/5/5.")
     return ",".join(location), settings
 
 

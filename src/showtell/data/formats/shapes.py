@@ -33,18 +33,18 @@ def load(location: str, *, photos: bool = True) -> Dataset:
         if key.strip() not in ("seed", "pixels", "language"):
             raise UsageError(
                 f"shapes:{location} has an unknown setting '{setting}'.",
-                "There are seed=N, pixels=N and language=CODE.",
+                "Choose from: seed=N, pixels=N, language=CODE.",
             )
         values[key.strip()] = value.strip()
     language = values.pop("language")
     if language not in (ENGLISH, *LANGUAGES):
-        raise UsageError(f"shapes:{location}: {language} is no language of the scenes.", f"Choose from: {SPOKEN}.")
+        raise UsageError(f"shapes:{location}: the scenes have no captions in {language}.", f"Choose from: {SPOKEN}.")
     try:
         numbers = {key: int(value) for key, value in values.items()}
     except ValueError:
-        raise UsageError(f"shapes:{location} is not understood.", "Write shapes:2000,seed=1,pixels=224.") from None
+        raise UsageError(f"shapes:{location} can't be read.", "Write shapes:2000,seed=1,pixels=224.") from None
     if numbers["count"] < 1 or numbers["pixels"] < 64:
-        raise UsageError(f"shapes:{location} is too little.", "Ask for 1 scene or more, of 64 pixels or more.")
+        raise UsageError(f"shapes:{location} is too small.", "Use 1 scene or more, of 64 pixels or more.")
     seed, pixels = numbers["seed"], numbers["pixels"]
     return Dataset("shapes", tuple(example(index, seed, pixels, language) for index in range(numbers["count"])))
 

@@ -213,7 +213,7 @@ def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], 
         else:
             captions = _field_captions(fields, settings)
     except DataError:
-        return "its captions begin as a list and can't be read as one"
+        return "its captions begin like a list but can't be read as one"
     captions = list(map(tidy, captions))
     if not any(captions):
         return "there is no caption"

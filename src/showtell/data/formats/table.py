@@ -55,7 +55,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     if "split" not in columns:
         splits, note = split_by_file(paths, "There is no split column", asked)
         notes.append(note)
-    way_out = f"Say where they are: table:{file},images=DIR."
+    way_out = f"Name their folder: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
 
 
@@ -78,13 +78,15 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
         rows = read_json(file)
         known = {settings["caption"]} if "caption" in settings else COLUMNS["caption"]
         if isinstance(rows, dict) and not {*map(plain, rows)} & {*map(plain, known)}:
-            raise DataError(f"{file} holds one object, and no list of rows.", NO_ROWS)
+            raise DataError(f"{file} holds one object, not a list of rows.", NO_ROWS)
         return rows if isinstance(rows, list) else [rows]
     if suffix in (".jsonl", ".ndjson"):
         return list(_jsonl_rows(file, settings))
     if suffix in (".parquet", ".pq"):
         return _parquet_rows(file)
-    raise DataError(f"{file} is of no kind that showtell reads.", "It reads .csv, .tsv, .json, .jsonl and .parquet.")
+    raise DataError(
+        f"{file} is not a kind of table that showtell reads.", "It reads .csv, .tsv, .json, .jsonl and .parquet."
+    )
 
 
 def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
@@ -163,7 +165,7 @@ def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, s
             headless = role == "image" and any(is_image_name(name.strip()) for name in there)
             raise DataError(
                 f"{file} has no {role} column; its columns are {', '.join(there)}.",
-                f"Its first row seems to be no header: table:{file},columns=image,caption."
+                f"Its first row does not seem to be a header: table:{file},columns=image,caption."
                 if headless
                 else f"Looked for {', '.join(looked_for)}; name it: table:{file},{role}=COLUMN.",
             )
@@ -195,5 +197,5 @@ def split_of(file: Path, number: int, cell: object) -> Split:
     """The split that a cell names. Raises DataError."""
     split = SPLIT_NAMES.get(str(cell).strip().lower())
     if split is None:
-        raise DataError(f"{file}, row {number}: '{cell}' is no split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
+        raise DataError(f"{file}, row {number}: '{cell}' is not a split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
     return split

@@ -94,9 +94,7 @@ def doubt(references: Sequence[Sequence[str]], data: MeteorData | None = None) -
     english = sum(count for word, count in words.items() if word in data.function_words or data.synonym_sets(word))
     if 3 * english >= 2 * sum(words.values()):
         return ""
-    return (
-        "The captions seem not to be English: METEOR and the share that break off know English only, and mean little."
-    )
+    return "The captions do not seem to be English: METEOR and the share that break off mean little for them."
 
 
 def check_stemmer() -> None:
@@ -112,7 +110,7 @@ def check_stemmer() -> None:
         raise MissingExtraError("METEOR", "meteor") from None
     if not version.startswith(f"{STEMMER}."):
         raise DataError(
-            f"PyStemmer {version} is installed, whose stems are not METEOR's.",
+            f"PyStemmer {version} is installed, but its stems are not METEOR's.",
             f"Run: pip install 'PyStemmer=={STEMMER}.*'",
         )
 

@@ -30,7 +30,9 @@ class CaptionerVisionConfig(TransformersConfig):
     """The image half of a captioner; it follows from the model that was loaded."""
 
     architecture: dict[str, Any] = Field({}, description="The backbone's settings in transformers.")
-    queries: dict[str, Any] | None = Field(None, description="Settings of BLIP-2's Q-Former; none: there is no such.")
+    queries: dict[str, Any] | None = Field(
+        None, description="Settings of BLIP-2's Q-Former; none for other captioners."
+    )
     num_queries: int = Field(0, ge=0, description="How many queries BLIP-2 has.")
     projected: int = Field(0, ge=0, description="Width of what BLIP-2's words look at.")
 
@@ -90,7 +92,7 @@ def build_captioner_vision(config: CaptionerVisionConfig, pretrained: bool) -> C
     """
     if not config.architecture or (pretrained and config.weights == "pretrained"):
         raise UsageError(
-            f"The encoder {config.name} is half of a captioner, and comes with the whole.",
+            f"The encoder {config.name} is half of a captioner and can't be used alone.",
             f"Start from the captioner, in a recipe: start_from: {config.name}.",
         )
     with needs("encoders", f"The encoder {config.name}"):

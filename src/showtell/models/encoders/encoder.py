@@ -143,7 +143,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
         if here is None or there is None or here.shape != there.shape:
             expected = "nothing" if here is None else list(here.shape)
             found = "nothing" if there is None else list(there.shape)
-            raise BundleError(f"{path} is of another network: {name} is {found} there, and {expected} here.")
+            raise BundleError(f"{path} is of another network: {name} is {found} there, but {expected} here.")
     network.load_state_dict(weights, strict=False)
 
 

@@ -197,7 +197,7 @@ def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConf
         settings = architecture(depth) if own and depth is not None else _published_settings(config.name)
     if str(settings.get("model_type")).startswith("siglip2"):
         raise UsageError(
-            f"{config.name} is a NaFlex model, which reads rows of patches and no square photos.",
+            f"{config.name} is a NaFlex model, which reads rows of patches, not square photos.",
             "Use a SigLIP 2 of one size, such as google/siglip2-base-patch16-224.",
         )
     if preprocessing is None:
@@ -287,10 +287,10 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
     except (OSError, ValueError) as error:
         if "mobileclip" in where.lower():
             raise BundleError(
-                f"The encoder {where} is no model of transformers: MobileCLIP is one of timm.", MOBILECLIP
+                f"The encoder {where} is not a model of transformers: MobileCLIP is in timm.", MOBILECLIP
             ) from error
         raise BundleError(
-            f"The encoder {where} is no folder of a transformers model, is not in the local Hugging Face "
-            "cache, and can't be had from the hub.",
+            f"The encoder {where} is not a folder of a transformers model, is not in the local Hugging Face "
+            "cache, and can't be fetched from the Hub.",
             "Check the name and the connection, or use efficientnet_lite2, which needs neither.",
         ) from error

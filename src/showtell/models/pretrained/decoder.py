@@ -39,7 +39,7 @@ class PretrainedConfig(LayerConfig):
         "none", description="what brings the image's cells to the layers' width"
     )
     projection_epsilon: float = Field(1e-5, gt=0, description="of the projection's layer norm")
-    max_positions: int = Field(512, gt=0, description="how many words there are positions for")
+    max_positions: int = Field(512, gt=0, description="the most words that there are positions for")
     embedding_norm: bool = Field(False, description="a layer norm after words and positions are added")
     last_norm: bool = Field(False, description="a layer norm after the last layer")
     head: bool = Field(False, description="a layer of its own before the output, as BERT has it")
@@ -136,7 +136,7 @@ class PretrainedDecoder(Decoder):
         """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of them after `last`."""
         if last >= self.config.max_positions:
             raise UsageError(
-                f"This model has positions for captions of {self.config.max_positions} words and no more.",
+                f"This model has positions for captions of at most {self.config.max_positions} words.",
                 "Lower max_words.",
             )
         embedded: Tensor = self.dropout(self.embedding_norm(self.embedding(tokens) + self.positions(steps)))

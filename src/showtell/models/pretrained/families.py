@@ -139,7 +139,7 @@ def blip2(model: Any, unk: int | None) -> Captioner:
     """BLIP-2 (Li et al. 2023) with OPT: a few queries about the image stand before the words of a language model."""
     text = model.config.text_config
     if text.word_embed_proj_dim != text.hidden_size or not text.do_layer_norm_before or not text.enable_bias:
-        raise BundleError("This BLIP-2 has an OPT of a kind that showtell can't read.", "Take one with OPT-2.7b.")
+        raise BundleError("This BLIP-2 has an OPT of a kind that showtell can't read.", "Use one with OPT-2.7b.")
     weights = model.language_model.state_dict()
     cells, offset = model.config.num_query_tokens, 2
     table = weights["model.decoder.embed_positions.weight"][offset:]
@@ -223,7 +223,7 @@ def special_ids(
     end = config.eos_token_id if end is None else end
     if isinstance(end, list):
         if len(end) > 1:
-            raise BundleError(f"The model ends captions with any of {len(end)} tokens, and showtell knows one end.")
+            raise BundleError(f"The model ends captions with any of {len(end)} tokens, but showtell supports only one.")
         end = end[0]
     if start is None or end is None:
         raise BundleError("The model does not say with which token captions begin and end.", "Copy the model again.")
@@ -233,7 +233,7 @@ def special_ids(
 def activation_of(name: str) -> str:
     """The name of an activation in showtell. Raises BundleError."""
     if name not in ACTIVATIONS:
-        raise BundleError(f"The model's activation is {name}, and showtell knows {', '.join(ACTIVATIONS)}.")
+        raise BundleError(f"The model's activation is {name}, but showtell supports only {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
@@ -289,7 +289,7 @@ def head_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def gpt2_options(text: Any) -> dict[str, Any]:
     if not text.scale_attn_weights or text.scale_attn_by_inverse_layer_idx:
-        raise BundleError("The model's GPT-2 scales attention in a way that showtell does not know.")
+        raise BundleError("The model's GPT-2 scales attention in a way that showtell does not support.")
     return {
         "layers": text.n_layer,
         "width": text.n_embd,

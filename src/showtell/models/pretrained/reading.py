@@ -60,9 +60,9 @@ def check_kind(published: dict[str, Any], name: str) -> str:
             f"{name} has a decoder that does not look at the image.", "Set is_decoder and add_cross_attention."
         )
     if published.get("num_image_with_embedding") is not None:
-        raise BundleError(f"{name} describes videos, and showtell describes photos.", "Choose one for images.")
+        raise BundleError(f"{name} describes videos, and showtell describes photos.", "Use one for images.")
     if "quantization_config" in published:
-        raise BundleError(f"The weights of {name} are quantised.", "Take the model in float32 or float16.")
+        raise BundleError(f"The weights of {name} are quantised.", "Use the model in float32 or float16.")
     return kind
 
 
@@ -154,7 +154,7 @@ def stored_weights(folder: Path, name: str) -> dict[str, Tensor]:
     if not (folder / WEIGHTS).is_file():
         if not (folder / SHARDS).is_file():
             raise BundleError(
-                f"{name} holds no {WEIGHTS}, and showtell reads weights from no other kind of file.",
+                f"{name} holds no {WEIGHTS}, and showtell reads weights from no other file.",
                 "Name a revision that has it (on the Hub often @refs/pr/1), or write it with transformers: "
                 "model.save_pretrained(DIR).",
             )
@@ -212,12 +212,12 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
     try:
         preprocessing = preprocessing_of(found.get("image_processor", found), name)
     except BundleError as error:
-        raise BundleError(error.problem, f"Say a square in {file}.") from None
+        raise BundleError(error.problem, f"Set a square size in {file}.") from None
     patch = patch_of(backbone.config)
     if patch and preprocessing.size % patch:
         raise BundleError(
             f"{name} can't see photos of {preprocessing.size} pixels: its patches have {patch} pixels a side.",
-            f"Say a multiple of {patch} in {file}.",
+            f"Set a multiple of {patch} in {file}.",
         )
     return CaptionerVisionConfig(
         name=f"{PREFIX}{own_name(name)}",
@@ -250,7 +250,7 @@ def search_options(generation: Any, positions: int) -> SearchOptions:
     if penalty is not None and not 0 <= penalty <= 10:
         others.append(f"length_penalty {penalty}")
     if others:
-        logger.warning("The model's own search has %s, and showtell searches without.", ", ".join(others))
+        logger.warning("The model's own search uses %s, but showtell's does not.", ", ".join(others))
     max_words = min(MAX_WORDS, positions - 1)
     # Theirs counts <start>, and may be 0: showtell says one word at least.
     shortest = getattr(generation, "min_new_tokens", None) or (getattr(generation, "min_length", None) or 0) - 1

@@ -28,7 +28,7 @@ class CrossEntropy(Stage):
         0.0,
         ge=0,
         le=1,
-        description="share of the words that the model's own replace; it rises to this at the last epoch",
+        description="share of the words that the model's own words replace; it rises to this by the last epoch",
     )
     teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
     distillation: float = Field(

@@ -62,7 +62,7 @@ class SelfCritical(Stage):
     invented: float = Field(
         0.0,
         ge=0,
-        description="subtracted from the reward for each of COCO's 80 objects that a sample names and people do not",
+        description="subtracted from the reward for each of COCO's 80 objects that a sample names but people do not",
     )
     normalise: bool = Field(True, description="divide the batch's advantages by their standard deviation")
     cross_entropy: float = Field(

@@ -49,7 +49,7 @@ class Stage(BaseModel, ABC):
         1, gt=0, description="how many parts a batch is computed in, one after the other: the same step in less memory"
     )
     captions_per_image: int = Field(
-        5, gt=0, description="K, the most captions of an image; if it has more, a random choice"
+        5, gt=0, description="K, the most captions used of an image; if it has more, a random choice"
     )
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the decoder")
     words_learning_rate: float | None = Field(
@@ -60,20 +60,20 @@ class Stage(BaseModel, ABC):
     decoder_layers: int | None = Field(
         None,
         gt=0,
-        description="how many of a Transformer decoder's last layers learn, and nothing else of it; all of it if none",
+        description="how many of a Transformer decoder's last layers learn, and nothing else; by default all of it",
     )
     lora: int = Field(
         0,
         ge=0,
-        description="rank of the adapters (LoRA) that learn beside the weights of those layers, in their place; 0: "
-        "none, the weights themselves learn",
+        description="rank of the adapters (LoRA) that learn instead of the weights of those layers; 0: no adapters, "
+        "the weights themselves learn",
     )
     encoder_stages: int = Field(
         0, ge=0, description="how many of the encoder's last stages are trained; 0 uses cached features"
     )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="highest learning rate of those stages")
     augmentation: Augmentation = Field(
-        Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
+        Augmentation(), description="random changes of the photos; where the encoder does not learn, only flip"
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
@@ -93,7 +93,7 @@ class Stage(BaseModel, ABC):
         if self.augmentation != Augmentation(flip=self.augmentation.flip) and not self.encoder_stages:
             raise ValueError(
                 "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
-                "or flip alone, for which mirrored photos are cached too"
+                "or use only flip, for which mirrored photos are cached too"
             )
         return self
 

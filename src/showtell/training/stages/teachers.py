@@ -38,7 +38,7 @@ class Teachers:
         for folder in folders:
             bundle = load_bundle(folder)
             if bundle.tokenizer.to_json() != tokenizer.to_json():
-                raise UsageError(f"The teacher {folder} has other words.", "Train it on the same captions.")
+                raise UsageError(f"The teacher {folder} has a different vocabulary.", "Train it on the same captions.")
             model = model_of(bundle)
             looks = fingerprint(model.encoder)
             self._encoders.setdefault(looks, folded(model.encoder))
@@ -74,7 +74,7 @@ class Teachers:
     def _refuse_unless_alike(self, student: CaptioningModel) -> None:
         if set(self._encoders) != {fingerprint(student.encoder)}:
             raise UsageError(
-                "A teacher has another encoder than the student, whose cached features it can't use.",
+                "A teacher has a different encoder, so it can't use the student's cached features.",
                 "Train on live photos (encoder_stages over 0), or leave it out of teachers.",
             )
         self._see_alike = True
