@@ -1,4 +1,4 @@
-"""What is likely a mistake in captions of one's own: said before hours of training, and never in the way of it."""
+"""Likely mistakes in a user's own captions: they are reported before hours of training, but never stop it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from showtell.data.dataset import Example
 from showtell.languages import words_of
 
-SAME = 0.2  # of the photos, with one and the same caption
+SAME = 0.2  # of the photos, with the same caption
 SHORT, SHARE_SHORT = 2, 0.2  # words, and of the captions
-LONG = 40  # words; a recipe cuts longer ones, unless it is told not to
+LONG = 40  # words; recipes cut longer captions by default
 
 
 def doubts(examples: Sequence[Example]) -> list[str]:
-    """A sentence for each thing that one should look at."""
+    """A sentence for each thing that users should check."""
     said = []
     texts = Counter(text for example in examples for text in dict.fromkeys(example.captions))
     text, photos = texts.most_common(1)[0]

@@ -686,7 +686,7 @@ def test_another_automatic_split(tmp_path: Path) -> None:
     assert split_by_image(names, shares="1/1/0") == split_by_image(names, shares="50/50/0")
     assert set(split_by_image(names, shares="100/0/0").values()) == {"train"}
     for shares in ("0/0/0", "x"):
-        with pytest.raises(UsageError, match=r"is not a split\. Write the shares of train, dev and test, such as 90/5/5"):
+        with pytest.raises(UsageError, match=r"is not a split\. Write the shares of train, dev and test, such as"):
             split_by_image(names, shares=shares)
     with pytest.raises(UsageError, match=r"'90' is not a split\. Write shares, such as split=90/5/5"):
         data.load(f"folder:{tmp_path},split=90")

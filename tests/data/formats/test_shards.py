@@ -153,7 +153,7 @@ def test_broken_samples_are_left_out_and_reported(tmp_path: Path) -> None:
     dataset = data.load(f"shards:{shard}")
     assert captions(dataset) == {"a": ("good",), "g": ("decoded later",)}
     assert dataset.examples[0].read()[0, 0, 0] == 7
-    with pytest.raises(ImageError, match=rf"^{shard}: g\.png is not an image that showtell reads"):
+    with pytest.raises(ImageError, match=rf"^{shard}: g\.png is not an image that showtell can read"):
         dataset.examples[1].read()
     assert dataset.notes[:-1] == tuple(
         f"Samples left out because {reason}: {count}, such as {key} in {shard}."
