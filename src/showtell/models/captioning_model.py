@@ -1,4 +1,4 @@
-"""An encoder and a decoder put together: the one module that is trained, saved and searched with."""
+"""An encoder and a decoder together: the module that is trained, saved and used for search."""
 
 import sys
 from importlib import import_module
@@ -32,19 +32,19 @@ DECODERS = {
     "transformer": "showtell.models.transformer:Transformer",
     "pretrained": "showtell.models.pretrained.decoder:PretrainedDecoder",
 }
-"""A decoder's name, and where its class stands. One from elsewhere is named by that: `my_module:MyDecoder`."""
+"""Decoders' names, and where their classes are. Other decoders are named by that: `my_module:MyDecoder`."""
 
 
 def decoder_class(name: str) -> type[Decoder]:
-    """The decoder of a name in `DECODERS`, or of `module:Class`, which is imported.
+    """The decoder class of a name in `DECODERS`, or of `module:Class`, which is imported.
 
     Raises:
-        UsageError: there is none, or the class is no `Decoder`.
+        UsageError: there is none, or the class is not a `Decoder`.
     """
     module, _, attribute = DECODERS.get(name, name).partition(":")
     try:
         found = getattr(import_module(module), attribute, None)
-    except (ImportError, ValueError, TypeError) as error:  # the latter two of what is no module's name
+    except (ImportError, ValueError, TypeError) as error:  # the latter two if it is not the name of a module
         raise UsageError(
             f"The decoder {name} can't be imported: {error}.", "Install its package, or add its folder to PYTHONPATH."
         ) from error
@@ -54,19 +54,19 @@ def decoder_class(name: str) -> type[Decoder]:
 
 
 def config_class(name: str) -> type[DecoderConfig]:
-    """The config that a decoder is built from: its class's annotation of `config`."""
+    """The config class of a decoder: the annotation of `config` in its class."""
     found: type[DecoderConfig] = get_type_hints(decoder_class(name))["config"]
     return found
 
 
 def _of_module(value: Any, of_table: ValidatorFunctionWrapHandler) -> DecoderConfig:
-    """A decoder's settings, read as the config of the class that their name says."""
+    """A decoder's settings, read as the config of the class that they name."""
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or ":" not in name:
         return of_table(value)  # type: ignore[no-any-return]
     try:
         return config_class(name).model_validate(value)
-    except ValidationError as error:  # not as it is: a recipe's problems are looked up among the keys that it knows
+    except ValidationError as error:  # not as it is: a recipe's problems are looked up among its known keys
         raise ValueError(_told(error)) from error
 
 
@@ -80,7 +80,7 @@ def _schema(_: type[DecoderConfig], handler: GetCoreSchemaHandler) -> CoreSchema
 
 
 AnyDecoderConfig = SerializeAsAny[Annotated[DecoderConfig, GetPydanticSchema(_schema)]]
-"""A field of a recipe that holds the config of any decoder, which its `name` chooses."""
+"""A field of a recipe for the config of any decoder; its `name` chooses which."""
 
 
 class CaptioningModel(nn.Module):
@@ -106,7 +106,7 @@ class CaptioningModel(nn.Module):
 def decoder_config(settings: dict[str, Any]) -> DecoderConfig:
     """A bundle's settings as the config of the decoder that they name.
 
-    A bundle may come from anywhere, so what it names is not imported: a decoder's module must have been before.
+    A bundle may come from anywhere, so its decoder's module is not imported here: it must have been imported before.
 
     Raises:
         UsageError: a setting is wrong, or a module must be imported first.
@@ -138,7 +138,7 @@ def build_model(
         encoder: which image encoder.
         decoder: which decoder.
         vocabulary: V.
-        pretrained: load the encoder's pretrained weights; False when a bundle's weights are about to replace them.
+        pretrained: load the encoder's pretrained weights; False if a bundle's weights will replace them.
     """
     built = build_encoder(encoder, pretrained=pretrained)
     return CaptioningModel(built, build_decoder(decoder, built.width, vocabulary))
