@@ -202,5 +202,5 @@ def test_a_processor_on_which_it_does_not_run(model, monkeypatch):
     monkeypatch.setattr(openvino_module, "_core", Core)
     monkeypatch.setattr(openvino_module, "has_bfloat16", lambda: True)
     assert isinstance(showtell.load(model).engine, OnnxEngine)
-    with pytest.raises(BundleError, match=r"can't run this model on this processor\. Say --engine onnx"):
+    with pytest.raises(BundleError, match=r"can't run this model on this processor\. Use --engine onnx"):
         showtell.load(model, engine="openvino")

@@ -181,7 +181,7 @@ def of_another_size(folder):
         (lambda folder: change(folder / "config.json", num_image_with_embedding=6), "describes videos"),
         (lambda folder: change(folder / "preprocessor_config.json", image_processor="x"), "can't be read"),
         (lambda folder: change(folder / "preprocessor_config.json", image_mean=0.5), "can't be read"),
-        (lambda folder: change(folder / "preprocessor_config.json", size=36), "patches have 8 pixels a side. Say a"),
+        (lambda folder: change(folder / "preprocessor_config.json", size=36), "patches have 8 pixels a side. Set a"),
     ],
 )  # fmt: skip
 def test_a_damaged_folder_is_one_sentence(folder, damage, message):

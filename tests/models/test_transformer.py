@@ -144,7 +144,7 @@ def test_captions_longer_than_the_learned_positions_are_refused(batch: tuple[Ten
     state = model.start(memory)
     for t in range(5):
         _, _, state = model.step(memory, state, tokens[:, :1, t])
-    with pytest.raises(UsageError, match="captions of 5 words"):
+    with pytest.raises(UsageError, match="captions of at most 5 words"):
         model.step(memory, state, tokens[:, :1, 5])
 
 

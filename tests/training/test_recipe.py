@@ -49,7 +49,7 @@ def test_settings_change_parts(minimal: Path) -> None:
         ("search.bean=3", "the nearest is 'beam'"),
         ("encoder.siez=64", "'encoder.siez' is not a known key; the nearest is 'size'"),
         ("decoder.gaet=true", "'decoder.gaet' is not a known key; the nearest is 'gate'"),
-        ("decoder.layers=2", "'decoder.layers' is no known key"),  # it is one of other decoders
+        ("decoder.layers=2", "'decoder.layers' is not a known key"),  # it is one of other decoders
         ("decoder.name=lstm", "'decoder.name': there is no 'lstm', only 'show_and_tell', 'show_attend_and_tell'"),
         ("decoder={}", "'decoder.name' is missing"),
         ("decoder.hidden_width=0", "'decoder.hidden_width': input should be greater than 0, given 0"),
