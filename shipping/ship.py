@@ -44,7 +44,7 @@ from showtell.export.weights import Weights
 CARDS = Path(__file__).parent
 ABOUT = {
     "flickr8k": (
-        "It knows people, dogs and what they do outdoors; of other things it says what comes nearest, often wrongly.",
+        "It knows people, dogs and what they do outdoors; for other things it says what comes closest, often wrongly.",
         "Learnt from Flickr8k (for non-commercial research and education) and from ImageNet weights (Apache-2.0).",
     ),
     "everyday": (

@@ -86,7 +86,7 @@ def test_saving_again_replaces_the_model_whole(folder):
 def test_saving_refuses_a_folder_of_other_things(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"a")
-    with pytest.raises(BundleError, match=r"photos holds other files than a model.*Choose a new folder"):
+    with pytest.raises(BundleError, match=r"photos holds files that are not part of a model.*Choose a new folder"):
         save_fake_model(tmp_path / "photos")
     assert (tmp_path / "photos" / "a.jpg").exists()
     with pytest.raises(BundleError, match=r"a\.jpg is a file, and writing a model there would remove it"):
@@ -157,7 +157,9 @@ def test_config_of_something_else(folder, text):
 
 def test_newer_format_is_refused_before_its_keys_are_read(folder):
     change_config(folder, format_version=2, new_key="?")
-    with pytest.raises(BundleError, match=r"model format 2, and this showtell reads up to 1\. Run: pip install --up"):
+    with pytest.raises(
+        BundleError, match=r"model format 2, but this version of showtell reads only up to 1\. Run: pip install --up"
+    ):
         load_bundle(folder)
 
 

@@ -306,7 +306,7 @@ def test_a_beam_that_was_not_asked_for_fits_the_groups(captioner):
         ({"beem": 3}, "There is no search option 'beem'. Did you mean 'beam'?"),
         (
             {"zzz": 3},
-            "There is no search option 'zzz'. There are: beam, groups, diversity, like_generate, sample, num,",
+            "There is no search option 'zzz'. Choose from: beam, groups, diversity, like_generate, sample, num,",
         ),
         ({"beam": 0}, "beam is 0"),
         ({"num": "5"}, "num is '5', not a whole number"),
@@ -444,12 +444,12 @@ def test_models_that_can_not_caption_as_one_are_both_named(tmp_path, monkeypatch
     with pytest.raises(UsageError) as error:
         load([a, b])
     assert str(error.value) == (
-        f"{a} and {b} have different words (tokenizer.json), and can't caption as one. "
+        f"{a} and {b} have different words (tokenizer.json), so they can't be an ensemble. "
         "Train both on the same captions with the same tokenizer settings."
     )
     with pytest.raises(UsageError) as error:
         load([a, c])
-    assert str(error.value).startswith(f"{a} and {c} see images differently (preprocessing in config.json), and")
+    assert str(error.value).startswith(f"{a} and {c} see images differently (preprocessing in config.json), so they")
 
 
 def test_load_without_a_model(tmp_path, monkeypatch):

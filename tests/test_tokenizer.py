@@ -177,7 +177,7 @@ def test_errors_name_the_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gone\.json can't be read"):
         Tokenizer.load(tmp_path / "gone.json")
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(BundleError, match=r"bad\.json: This is no tokenizer"):
+    with pytest.raises(BundleError, match=r"bad\.json: This is not a tokenizer"):
         Tokenizer.load(tmp_path / "bad.json")
     other = json.loads(tokenizer.to_json())
     other["model"]["vocab"]["<pad>"] = 1

@@ -1,7 +1,7 @@
 """The mean of several models' weights, which is one model as small and as fast as each of them.
 
-It is often better than all of them when they were fine-tuned from the same model, and so lie in one valley of the
-loss (Wortsman et al. 2022, "Model soups"); models that were trained apart average to nothing of use.
+It is often better than each of them if they were fine-tuned from the same model and so lie in one valley of the loss
+(Wortsman et al. 2022, "Model soups"). The mean of models that were trained separately is useless.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from showtell.errors import UsageError
 
 
 def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: Path) -> None:
-    """Write the mean of models; preprocessing, search options and the like are the first one's.
+    """Write the mean of models; preprocessing, search options and the like are those of the first.
 
     Args:
-        bundles: with weights for PyTorch.
-        shares: of each in the mean; they are divided by their sum.
-        name: of the new model.
+        bundles: the models, with weights for PyTorch.
+        shares: the weight of each model in the mean; they are divided by their sum.
+        name: the name of the new model.
         out: its folder.
 
     Raises:
-        UsageError: the models have other words or other weights than the first, or `out` holds a trained model or
-            other files.
+        UsageError: a model's words or weights don't match the first model's, or `out` holds a trained model or other
+            files.
         BundleError: a model's weights can't be read, or the new one can't be written.
     """
     check_replaceable(out, means=True)
@@ -36,7 +36,9 @@ def average(bundles: Sequence[Bundle], shares: Sequence[float], name: str, out: 
         if {key: array.shape for key, array in theirs.items()} != {key: array.shape for key, array in weights.items()}:
             raise UsageError(f"{bundle.path} and {first.path} are models of different kinds or sizes.")
         if bundle.tokenizer.to_json() != first.tokenizer.to_json():
-            raise UsageError(f"{bundle.path} and {first.path} have different words.", "Train one with start_from.")
+            raise UsageError(
+                f"{bundle.path} and {first.path} have different words.", "Train one from the other (start_from)."
+            )
         for key, total in mean.items():
             total += share / sum(shares) * theirs[key]
     names = [bundle.config.name for bundle in bundles]

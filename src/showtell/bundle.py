@@ -1,23 +1,23 @@
-"""A model on disk: a folder that holds all that captioning needs, and nothing that runs code when it is read.
+"""A model on disk: a folder with all that captioning needs, and nothing that runs code when it is read.
 
     config.json         what the model is (`BundleConfig`): preprocessing, encoder, decoder, scores
     tokenizer.json      its words
     model.safetensors   its weights, for PyTorch
     README.md           its model card, for people
 
-An exported model has, in place of model.safetensors, what ONNX Runtime reads (see `export/graphs.py`):
+Instead of model.safetensors, an exported model has what ONNX Runtime reads (see `export/graphs.py`):
 
     encoder.onnx        images -> grid
     decoder_start.onnx  grid -> memory and the state before the first word
-    decoder_step.onnx   one word more
+    decoder_step.onnx   one more word
     weights.bin         the weights of the three
     trainable.safetensors  what PyTorch needs beside weights.bin (see `exported_weights.py`); not with int8 arithmetic
 
-Models that come with the package stand in the folder `shipped`, and are found by their names. A captioner of
-`transformers` (`models/pretrained`) is read as such a folder, whose config and words are made when it is read.
+Models that come with the package are in the folder `shipped`, and are found by their names. A captioner of
+`transformers` (`models/pretrained`) is read as such a folder; its config and words are made while it is read.
 
-The folder is replaced whole: who reads it while training improves it sees the old model or the new one, never
-a mixture.
+The folder is replaced as a whole: a reader sees the old model or the new one, never a mixture, even if training
+replaces it at that moment.
 """
 
 import json
@@ -44,9 +44,9 @@ ENCODER, DECODER_START, DECODER_STEP = "encoder.onnx", "decoder_start.onnx", "de
 ONNX_WEIGHTS, TRAINABLE = "weights.bin", "trainable.safetensors"
 FILES = (CONFIG, TOKENIZER, WEIGHTS, CARD, ENCODER, DECODER_START, DECODER_STEP, ONNX_WEIGHTS, TRAINABLE)
 READ = (*FILES, *hub.TRANSFORMERS_FILES)
-"""Patterns of the names of all files that are read of a model, also of one of transformers."""
+"""Name patterns of all the files of a model that are read, including those of a transformers model."""
 SHIPPED = Path(__file__).parent / "shipped"
-DEFAULT = "everyday"  # the shipped model that captions when none is named
+DEFAULT = "everyday"  # the shipped model that is used when none is named
 
 
 class BundleConfig(BaseModel):
@@ -56,12 +56,12 @@ class BundleConfig(BaseModel):
 
     format_version: int = Field(FORMAT_VERSION, description="of this file; a newer one is refused")
     name: str = Field(description="what the model is called in lists and messages")
-    about: str = Field("", description="what it is good at, for who chooses a model: one sentence")
+    about: str = Field("", description="what it is good at, to help people choose a model: one sentence")
     licence: str = Field("", description="of its data and its weights: one sentence")
     preprocessing: Preprocessing = Field(description="how an image becomes the encoder's input")
     encoder: dict[str, Any] = Field(description="what models.encoders builds the encoder from")
     decoder: dict[str, Any] = Field(description="what models builds the decoder from")
-    search: SearchOptions = Field(SearchOptions(), description="how captions are searched unless asked otherwise")
+    search: SearchOptions = Field(SearchOptions(), description="how captions are searched by default")
     grid: tuple[int, int] = Field(description="rows and columns of the encoder's cells: N = rows x columns")
     confidence: Confidence | None = Field(None, description="how captions' confidence follows from their features")
     scores: dict[str, float] = Field({}, description="of generated captions, by metric, on the validation split")
@@ -70,13 +70,13 @@ class BundleConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder whose config and tokenizer are read; its weights are read when asked for."""
+    """A model folder whose config and tokenizer have been read; its weights are read on request."""
 
     path: Path
     config: BundleConfig
     tokenizer: Tokenizer
     converted: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
-    """The weights of a captioner of transformers; None of a model of showtell, whose weights are on the disk."""
+    """The weights of a captioner of transformers; None for a showtell model, whose weights are on the disk."""
 
     @property
     def is_exported(self) -> bool:
@@ -84,7 +84,7 @@ class Bundle:
         return (self.path / ENCODER).is_file()
 
     def card(self) -> str:
-        """The model card; of a captioner of transformers that has none, its name."""
+        """The model card; for a captioner of transformers without one, its name."""
         try:
             return read_text(self.path / CARD)
         except DataError:
@@ -93,7 +93,7 @@ class Bundle:
             return f"# {self.config.name}\n\n{self.config.about}\n"
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights by name; of an exported model as they are stored, which may be rounded.
+        """The weights by name; those of an exported model as they are stored, perhaps rounded.
 
         Raises:
             BundleError: a file is missing or damaged, or the model is exported without them.
@@ -130,7 +130,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def default_model() -> Path:
-    """The folder of the model that captions when none is named.
+    """The folder of the model that is used when none is named.
 
     Raises:
         BundleError: this copy of the package has none.
@@ -148,8 +148,8 @@ def default_model() -> Path:
 def load_bundle(where: str | Path) -> Bundle:
     """Read a model folder, the ``model`` folder of a training run, a shipped model by its name, or ``hub:org/name``.
 
-    A folder and a repository of the Hub may also hold a captioner of transformers. ``hf:org/name`` is the same as
-    ``hub:org/name``. A model of the Hub says in `training` which commit it is.
+    A folder or a Hub repository may also hold a captioner of transformers. ``hf:org/name`` is the same as
+    ``hub:org/name``. The `training` of a Hub model says which commit it is.
 
     Raises:
         BundleError: there is no such model, or a file is damaged or of a newer showtell.
@@ -164,7 +164,7 @@ def load_bundle(where: str | Path) -> Bundle:
     path = Path(where) if Path(where).name else Path(where).absolute()  # "." has no name
     shipped = shipped_models()
     folders = [path, path / "model"]
-    if isinstance(where, str) and where in shipped:  # also where a folder of that name holds something else: photos
+    if isinstance(where, str) and where in shipped:  # even if a folder of that name holds something else (photos)
         folders.append(shipped[where])
     for folder in folders:
         if found := read_folder(folder, partial(_bundle_in, folder, str(folder))):
@@ -186,7 +186,7 @@ def _bundle_in(folder: Path, name: str) -> Bundle | None:
 
 
 def _check_config(name: str, folder: Path) -> BundleConfig | None:
-    """The config in a folder; None of a captioner of transformers, which only reading it whole tells.
+    """The config in a folder; None for a captioner of transformers, whose config is known only once all of it is read.
 
     Raises:
         BundleError: it is damaged, or of a model that showtell can't read.
@@ -202,10 +202,10 @@ def _check_config(name: str, folder: Path) -> BundleConfig | None:
 
 
 def check_replaceable(path: Path, *, means: bool = False) -> None:
-    """Refuse a folder for a new model before the work, where writing there would remove what can't be made again.
+    """Refuse, before the work, a folder where a new model would replace something that can't be made again.
 
     Args:
-        path: the folder; it may not be there.
+        path: the folder; it need not exist.
         means: whether the mean of other models' weights may be replaced.
 
     Raises:
@@ -216,7 +216,7 @@ def check_replaceable(path: Path, *, means: bool = False) -> None:
     if WEIGHTS in there and not strange and not (means and "mean_of" in load_bundle(path).config.training):
         raise UsageError(f"{path} holds a trained model, and writing there would remove it.", "Choose a new folder.")
     if strange or (path.exists() and not path.is_dir()):
-        holds = f"holds other files than a model ({strange[0]})" if strange else "is a file"
+        holds = f"holds files that are not part of a model ({strange[0]})" if strange else "is a file"
         raise UsageError(f"{path} {holds}, and writing a model there would remove it.", "Choose a new folder.")
 
 
@@ -234,12 +234,12 @@ def save_bundle(
         path: the folder.
         config: config.json.
         tokenizer: tokenizer.json.
-        weights: model.safetensors; without any, there is no such file.
+        weights: model.safetensors; without any, the file is not written.
         card: README.md.
         exported: the files for ONNX Runtime, by name.
 
     Raises:
-        BundleError: the folder holds something else than a model, or can't be written.
+        BundleError: the folder holds something other than a model, or can't be written.
         MissingExtraError: `safetensors` is not installed.
     """
     path = Path(path)
@@ -247,7 +247,7 @@ def save_bundle(
         raise BundleError(f"{path} is a file, and writing a model there would remove it.", "Choose a new folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise BundleError(
-            f"{path} holds other files than a model, and writing one there would remove them.",
+            f"{path} holds files that are not part of a model, and writing a model there would remove them.",
             "Choose a new folder.",
         )
     texts = {CONFIG: _config_json(config), TOKENIZER: tokenizer.to_json(), CARD: card}
@@ -292,10 +292,10 @@ def _read_config(path: Path, values: Mapping[str, Any]) -> BundleConfig:
     """Read what config.json holds; the version first, because a newer file may hold anything."""
     version = values.get("format_version")
     if not isinstance(version, int):
-        raise BundleError(f"{path} is not the config of a showtell model: it names no format_version.")
+        raise BundleError(f"{path} is not the config of a showtell model: it has no format_version.")
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"{path} is of model format {version}, and this showtell reads up to {FORMAT_VERSION}.",
+            f"{path} has model format {version}, but this version of showtell reads only up to {FORMAT_VERSION}.",
             "Run: pip install --upgrade showtell",
         )
     try:

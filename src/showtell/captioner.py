@@ -1,4 +1,4 @@
-"""Images in, captions out: the face of showtell for Python programs.
+"""Images in, captions out: showtell's interface for Python programs.
 
 captioner = showtell.load()                           # the model that comes with the package; or a folder
 best = captioner("dog.jpg")[0]                        # one image: its captions, best first
@@ -38,7 +38,7 @@ from showtell.search.rules import rules_for
 ONE_IMAGE = (str, Path, bytes, np.ndarray, Image.Image)
 READING_THREADS = min(4, exported.CORES)
 
-Batch = list[tuple[int, Pixels | ShowtellError]]  # images by number, those that can't be read as the reason why
+Batch = list[tuple[int, Pixels | ShowtellError]]  # images by number, or why one can't be read
 
 EngineName = Literal["auto", "onnx", "openvino", "openvino-float32", "torch"]
 """What runs an exported model; see `load`."""
@@ -72,7 +72,7 @@ class Caption:
         return self.text
 
     def if_at_least(self, confidence: float) -> "Caption":
-        """Itself, or without its words where it is less sure than that."""
+        """The caption itself, or one without words if its confidence is lower."""
         if self.confidence is None or self.confidence >= confidence:
             return self
         reason = f"confidence {self.confidence:.2f} is under {confidence:g}"
@@ -84,8 +84,8 @@ class Captioner:
 
     Args:
         engine: holds the weights.
-        tokenizer: the model's words; showtell's, or another library's behind the same methods.
-        config: of the model's bundle: preprocessing, grid, how to search unless asked otherwise.
+        tokenizer: the model's words; showtell's tokenizer, or another library's with the same methods.
+        config: the config of the model's bundle: preprocessing, grid, default search options.
     """
 
     def __init__(self, engine: Engine, tokenizer: Vocabulary, config: BundleConfig) -> None:
@@ -114,16 +114,16 @@ class Captioner:
         """Caption one image, or many.
 
         Args:
-            images: whatever `showtell.images.decode.decode.read_image` takes, or an iterable of such.
+            images: whatever `showtell.images.decode.read_image` takes, or an iterable of that.
             batch_size: images that are captioned together; the captions don't depend on it.
             attention: whether `Caption.attention` is wanted.
-            search_options: fields of `SearchOptions`, in place of the model's own: `beam=5`, `num=3`.
+            search_options: fields of `SearchOptions` that replace the model's own: `beam=5`, `num=3`.
 
         Returns:
-            The captions of the image, best first (`num` of them); for many images, such a list for each.
+            The captions of the image, best first (`num` of them); for many images, a list of such lists.
 
         Raises:
-            ImageError: an image can't be read. (`stream` goes on with the others.)
+            ImageError: an image can't be read. (`stream` continues with the others.)
             UsageError: there is no such option, or its value is wrong.
         """
         one = is_one_image(images)
@@ -146,14 +146,14 @@ class Captioner:
     ) -> Iterator[list[Caption] | ShowtellError]:
         """Caption any number of images, in order, in constant memory; files are read ahead on threads.
 
-        An engine that keeps to fewer threads than there are cores (`load(model, threads=1)`) captions several
+        An engine that uses fewer threads than there are cores (`load(model, threads=1)`) captions several
         batches at a time: for many images that is faster than one batch on all cores.
 
         Args:
             images: as in `__call__`; or functions that return an image, called on the reading threads.
             batch_size: images that are captioned together.
-            numbers: of the images, which seed the sampling: an image that keeps its number keeps its
-                samples. 0, 1, 2, ... when not given.
+            numbers: the images' numbers, which seed sampling: an image with the same number gets the same
+                samples. By default 0, 1, 2, ...
             attention: whether `Caption.attention` is wanted.
             search_options: as in `__call__`.
 
@@ -175,7 +175,7 @@ class Captioner:
         for name, value in changes.items():
             if name not in known:
                 near = get_close_matches(name, known, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known)}."
+                hint = f"Did you mean '{near[0]}'?" if near else f"Choose from: {', '.join(known)}."
                 raise UsageError(f"There is no search option '{name}'.", hint)
             if known[name] == (str, True) and isinstance(value, str | list | tuple):
                 text = value if isinstance(value, str) else " ".join(value)
@@ -185,10 +185,10 @@ class Captioner:
         num, groups = (changes.get(name, getattr(self.config.search, name)) for name in ("num", "groups"))
         sample = changes.get("sample", self.config.search.sample)
         if isinstance(num, int) and isinstance(groups, int) and groups > 0 and "beam" not in changes and not sample:
-            # Who asks for five captions gets five, and who asks for two groups gets equal ones.
+            # num=5 alone gives five captions, and groups=2 alone gives equal groups.
             changes["beam"] = -(-max(num, self.config.search.beam) // groups) * groups
         options = replace(self.config.search, **changes)
-        rules_for(options, self.tokenizer)  # refuses words that the model lacks now, not at the first image
+        rules_for(options, self.tokenizer)  # refuses unknown words here, not at the first image
         return options
 
     def picture(self, image: Source) -> Pixels:
@@ -217,7 +217,7 @@ class Captioner:
         Args:
             pictures: uint8 `[S, S, 3]` each.
             options: how to search; see `options`.
-            numbers: of the images, which seed the sampling; their places in the batch when not given.
+            numbers: the images' numbers, which seed sampling; by default their places in the batch.
             attention: whether `Caption.attention` is wanted.
         """
         return self.caption_memory(self.encode(pictures), options, numbers=numbers, attention=attention)
@@ -230,12 +230,12 @@ class Captioner:
         numbers: Sequence[int] | None = None,
         attention: bool = False,
     ) -> list[list[Caption]]:
-        """As `caption_pictures`, of what `encode` returned, or `engine.memory_from_grid` of a feature cache's rows."""
+        """As `caption_pictures`, for what `encode` returned, or `engine.memory_from_grid` for cached features."""
         found = search(self.engine, memory, options, self.tokenizer, attention=attention, image_numbers=numbers)
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def features(self, caption: Caption, rarity: Sequence[float]) -> npt.NDArray[np.float64]:
-        """What its confidence follows from, `[F]`; a word that is no id of its own (BPE) is as rare as any."""
+        """The features for a caption's confidence, `[F]`; a word without its own id (BPE) counts as the rarest."""
         ids = [self.tokenizer.id_of(word) for word in caption.words]
         of_words = [rarity[word] if word is not None and word < len(rarity) else max(rarity) for word in ids]
         return features_of(caption.word_log_probs, caption.log_prob, of_words)
@@ -247,29 +247,29 @@ class Captioner:
         ciders: Sequence[npt.NDArray[Any]],
         rarity: tuple[float, ...],
     ) -> Confidence | None:
-        """The confidence that fits what was seen of these captions, by image id; see `Confidence.fit`.
+        """The confidence fitted to these captions; see `Confidence.fit`.
 
         Args:
-            captions: its own.
-            image_ids: of each data set.
-            ciders: of each data set's images.
-            rarity: of each word, see `Confidence`.
+            captions: the captioner's own captions by image id.
+            image_ids: the images of each data set.
+            ciders: the CIDEr of each image of each data set.
+            rarity: the rarity of each word, see `Confidence`.
         """
         features = [np.stack([self.features(captions[image_id], rarity) for image_id in ids]) for ids in image_ids]
         return Confidence.fit(list(zip(features, ciders, strict=True)), rarity)
 
     def refuse_unless_confident(self) -> None:
-        """Raise UsageError if the model can't tell how sure it is."""
+        """Raise UsageError if the model has no calibrated confidence."""
         if self.config.confidence is None:
             raise UsageError(
-                f"{self.config.name} can't tell how sure it is.",
-                "Fit that on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
+                f"{self.config.name} has no calibrated confidence.",
+                "Calibrate it on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
             )
 
     def _as_vocabulary_writes(self, option: str, word: str) -> str:
-        """A word as captions spell it: without capitals, where the vocabulary has none.
+        """A word as captions spell it: without capitals, if the vocabulary has none.
 
-        In a script without spaces it may be cut into several, if nothing stands between them.
+        In a script without spaces it may be cut into several words, if nothing is between them.
         """
         words = self.tokenizer.words(word)
         together = "".join(words)
@@ -286,7 +286,7 @@ class Captioner:
         attention: bool,
         options: SearchOptions,
     ) -> Iterator[list[Caption] | ShowtellError]:
-        """`stream`, whose arguments are found right."""
+        """`stream`, once its arguments have been checked."""
 
         def outcomes(batch: Batch) -> list[list[Caption] | ShowtellError]:
             return self._outcomes(batch, options, attention)
@@ -297,13 +297,13 @@ class Captioner:
         captioned: Iterator[list[list[Caption] | ShowtellError]]
         if workers == 1:
             captioned = map(outcomes, batches)
-        else:  # one batch waits, so that no worker does
+        else:  # one batch always waits, so that no worker has to
             captioned = done_ahead(outcomes, batches, workers, workers + 1, "showtell-caption")
         for batch in captioned:
             yield from batch
 
     def _outcomes(self, batch: Batch, options: SearchOptions, attention: bool) -> list[list[Caption] | ShowtellError]:
-        """For each image of a batch its captions, or the error that it came with."""
+        """The captions of each image of a batch, or its error."""
         readable = [(number, picture) for number, picture in batch if isinstance(picture, np.ndarray)]
         captions: Iterator[list[Caption]] = iter(())
         if readable:
@@ -312,7 +312,7 @@ class Captioner:
         return [picture if isinstance(picture, ShowtellError) else next(captions) for _, picture in batch]
 
     def _picture_or_error(self, image: Source | Callable[[], Source]) -> Pixels | ShowtellError:
-        """`picture`; one bad image among many is a value, so that the others go on."""
+        """`picture`; a bad image among many is returned as its error, so that the others continue."""
         try:
             return self.picture(image() if callable(image) else image)
         except ShowtellError as error:
@@ -336,7 +336,7 @@ class Captioner:
             looked = np.zeros((len(words), cells), np.float32)
             if cells != rows * columns:
                 raise BundleError(
-                    f"{self.config.name} looks at {cells} cells, and its config.json says {rows} x {columns}.",
+                    f"{self.config.name} attends to {cells} cells, but its config.json says {rows} x {columns}.",
                     "Copy the model folder again.",
                 )
             np.add.at(looked, belongs, hypothesis.attention[places])
@@ -357,7 +357,7 @@ class Captioner:
         return replace(caption, confidence=float(sure.of(self.features(caption, sure.rarity))))
 
     def _parted(self, text: str) -> list[str]:
-        """The words of what the vocabulary has decoded; letters of a script without spaces stand together in it."""
+        """The words of a decoded text, in which letters of a script without spaces are written together."""
         parts = text.split()
         return [w for part in parts for w in (self.tokenizer.words(part) if UNSPACED.search(part) else [part])]
 
@@ -375,11 +375,11 @@ def load(
             transformers (BLIP, GIT, ViT-GPT2, BLIP-2), which may also be a folder of `save_pretrained`. Several models
             caption as an ensemble: the probabilities of the next word are averaged, and the first model has the search
             options. None is `everyday`, which ships with the package.
-        threads: how many threads compute one operation of an exported model. None is one for each core, which is
+        threads: how many threads compute one operation of an exported model. None uses one per core, which is
             fastest for a single image. 1 leaves the other cores to other batches of `stream`, or to other requests.
         engine: what runs an exported model. `onnx` is ONNX Runtime. `openvino` is OpenVINO, in bfloat16 if the
             processor has it; `openvino-float32` always uses float32. `torch` is PyTorch. `auto` is OpenVINO
-            if it is installed and the processor has bfloat16, which is half again as fast, and ONNX Runtime otherwise.
+            if it is installed and the processor has bfloat16 (1.5 times as fast), and ONNX Runtime otherwise.
 
     Raises:
         BundleError: there is no model.
@@ -389,7 +389,7 @@ def load(
     """
     models = [model] if isinstance(model, str | Path) else list(model or [default_model()])
     if engine not in get_args(EngineName):
-        raise UsageError(f"There is no engine '{engine}'.", f"There are: {', '.join(get_args(EngineName))}.")
+        raise UsageError(f"There is no engine '{engine}'.", f"Choose from: {', '.join(get_args(EngineName))}.")
     first, *others = bundles = [load_bundle(each) for each in models]
     if not others:
         return Captioner(_engine(first, threads, engine), first.tokenizer, first.config)
@@ -400,24 +400,24 @@ def load(
 
 
 def _refuse_unless_alike(first: Bundle, other: Bundle) -> None:
-    """Models caption as one when ids mean the same words, and pixels the same picture."""
+    """Models form an ensemble if their ids mean the same words and they see images the same way."""
     if first.tokenizer.to_json() != other.tokenizer.to_json():
         raise UsageError(
-            f"{first.path} and {other.path} have different words (tokenizer.json), and can't caption as one.",
+            f"{first.path} and {other.path} have different words (tokenizer.json), so they can't be an ensemble.",
             "Train both on the same captions with the same tokenizer settings.",
         )
     if first.config.preprocessing != other.config.preprocessing:
         raise UsageError(
             f"{first.path} and {other.path} see images differently (preprocessing in config.json), "
-            "and can't caption as one.",
+            "so they can't be an ensemble.",
             "Train both with the same image size.",
         )
 
 
 def _ensemble_config(members: Sequence[BundleConfig]) -> BundleConfig:
-    """The first member's config, less what is true of it alone."""
+    """The first member's config, without what is true only of that member."""
     fingerprints = {config.training.get("feature_fingerprint") for config in members}
-    # Cached features are checked against this one; those of one member's encoder are not the others'.
+    # Cached features are checked against this: features of one member's encoder don't suit another's.
     fingerprint = fingerprints.pop() if len(fingerprints) == 1 else "several that differ"
     changes = {
         "name": " + ".join(config.name for config in members),
@@ -436,11 +436,11 @@ def is_one_image(images: object) -> bool:
 
 
 def _engine(bundle: Bundle, threads: int | None, engine: EngineName) -> Engine:
-    """What runs the bundle's weights; the one place that chooses."""
+    """The engine for the bundle's weights; no other place chooses it."""
     if bundle.is_exported and engine != "torch":
         return _exported_engine(bundle, threads, engine)
     if engine not in ("auto", "torch"):
-        raise UsageError(f"{bundle.path} is not exported, and PyTorch runs it.", "Run 'showtell export' first.")
+        raise UsageError(f"{bundle.path} is not exported, so only PyTorch can run it.", "Run 'showtell export' first.")
     with needs("train", f"The model {bundle.path}"):
         from showtell.engines.torch import TorchEngine
     return TorchEngine.from_bundle(bundle)
@@ -454,7 +454,7 @@ def _exported_engine(bundle: Bundle, threads: int | None, engine: EngineName) ->
         if engine != "auto":
             return OpenVinoEngine(bundle.path, threads, "float32" if engine == "openvino-float32" else None)
         if has_bfloat16():
-            with suppress(BundleError):  # it reads no int8 convolutions; of damaged files ONNX Runtime tells, too
+            with suppress(BundleError):  # it can't read int8 convolutions; ONNX Runtime reports damaged files, too
                 return OpenVinoEngine(bundle.path, threads)
     elif engine.startswith("openvino"):
         raise MissingExtraError(f"The engine {engine}", "openvino")
@@ -464,7 +464,7 @@ def _exported_engine(bundle: Bundle, threads: int | None, engine: EngineName) ->
 
 
 def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of `size`; the last one is what is left."""
+    """The items in lists of `size`; the last list may be shorter."""
     while batch := list(islice(items, size)):
         yield batch
 
@@ -472,7 +472,7 @@ def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 def done_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, window: int, name: str
 ) -> Iterator[Result]:
-    """`map(work, items)` on threads, at most `window` results ahead of who asks for them."""
+    """`map(work, items)` on threads, at most `window` results ahead of the caller."""
     with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
         ahead: deque[Future[Result]] = deque()
         try:
@@ -483,5 +483,5 @@ def done_ahead(
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            for future in ahead:  # the caller stopped early, or an item could not be had
+            for future in ahead:  # the caller stopped early, or getting an item failed
                 future.cancel()

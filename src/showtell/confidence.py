@@ -1,11 +1,11 @@
 """How sure a caption is: the chance that it is right, from the probabilities of its words.
 
-A caption counts as right when its CIDEr against people's captions of the photo is over 0.5. Dev photos, whose captions
-training has not seen, tell how often that holds. First a straight line through a few features is fitted to the CIDEr
-(its square root, as few captions have most of it), then a logistic curve to whether it is right (Platt 1999). Of
-several data sets, all have an equal say in the line, and the curve is the first one's: photos of one kind may be harder
-than those of another, and a chance is true of one kind. What is fitted stands in the model's config, and every engine
-computes it from what search returns.
+A caption counts as right when its CIDEr against people's captions of the photo is over 0.5. Dev photos, which training
+has not seen, show how often that holds. First a linear model of a few features is fitted to the CIDEr (to its square
+root, as CIDEr is skewed), then a logistic curve to whether the caption is right (Platt 1999). With several data sets,
+all count equally for the linear model, but only the first for the curve: one kind of photos may be harder than another,
+and a chance is true for one kind only. The result is stored in the model's config, and every engine computes it from
+what search returns.
 """
 
 import math
@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Floats = NDArray[np.float64]
 
 RIGHT = 0.5  # CIDEr, 0..10
-FEWEST = 50  # photos to fit on: with fewer, the fit says more of them than of the model
+FEWEST = 50  # photos to fit on: with fewer, the fit depends more on the photos than on the model
 SURE, GUESS = 0.6, 0.3
-RIDGE = 0.03  # for each photo: how much the features' weights are held back
+RIDGE = 0.03  # ridge penalty on the features' weights, for each photo
 
 
 class Confidence(BaseModel):
@@ -37,7 +37,7 @@ class Confidence(BaseModel):
     )
 
     def of(self, features: Floats) -> Floats:
-        """The chance that each caption is right, 0..1 `[...]`, by its features `[..., F]`."""
+        """The chance that each caption is right, 0..1 `[...]`, from its features `[..., F]`."""
         return _logistic(features @ np.array(self.weights) + self.bias)
 
     @classmethod
@@ -45,12 +45,12 @@ class Confidence(BaseModel):
         """Fit it to the captions of photos.
 
         Args:
-            of_datasets: of each data set the captions' features `[images, F]` and their CIDEr against people's
-                captions `[images]`, 0..10; those that the chance is to be true of come first.
-            rarity: what the features were made with.
+            of_datasets: for each data set the captions' features `[images, F]` and their CIDEr against people's
+                captions `[images]`, 0..10; the first data set is the one for which the chance shall be true.
+            rarity: the rarity that the features were computed with.
 
         Returns:
-            None where the first one has too few photos, or all its captions are right, or none.
+            None if the first data set has too few photos, or if all or none of its captions are right.
         """
         first, ciders = of_datasets[0]
         right = ciders > RIGHT
@@ -69,12 +69,12 @@ class Confidence(BaseModel):
 
 
 def features_of(word_log_probs: Sequence[float], log_prob: float, rarity: Sequence[float]) -> Floats:
-    """What is known of a caption, `[F]`.
+    """The features of a caption, `[F]`.
 
     Args:
-        word_log_probs: of its words.
-        log_prob: of the whole caption, its end included.
-        rarity: of its words, see `Confidence`.
+        word_log_probs: the log-probability of each word.
+        log_prob: the log-probability of the whole caption, including its end.
+        rarity: the rarity of each word, see `Confidence`.
     """
     if not word_log_probs:
         return np.array([log_prob, 0.0, 0.0])
@@ -82,7 +82,7 @@ def features_of(word_log_probs: Sequence[float], log_prob: float, rarity: Sequen
     return np.array(
         [
             log_prob / (len(word_log_probs) + 1),
-            # What CIDEr is to be expected: it gives a word that people said, too, the square of its rarity.
+            # The expected CIDEr, in which a word that people said, too, counts the square of its rarity.
             np.exp(word_log_probs) @ weights / weights.sum(),
             max(rarity),
         ]
@@ -90,20 +90,20 @@ def features_of(word_log_probs: Sequence[float], log_prob: float, rarity: Sequen
 
 
 def rarity_of(captions: Sequence[Sequence[Sequence[int]]], vocabulary: int) -> tuple[float, ...]:
-    """How rare each word is: the logarithm of one in how many images has it in a caption; `captions` are ids."""
+    """How rare each word is: log(images / images with the word in a caption); `captions` are ids."""
     images = Counter(word for of_image in captions for word in {word for caption in of_image for word in caption})
     return tuple(round(math.log(len(captions) / max(1, images[word])), 1) for word in range(vocabulary))
 
 
 def in_words(confidence: float) -> str:
-    """What people are told: sure, unsure, or a guess."""
+    """The confidence in words: sure, unsure, or a guess."""
     return "sure" if confidence >= SURE else "unsure" if confidence >= GUESS else "a guess"
 
 
 def _platt(scores: Floats, right: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and bias of the logistic curve that is likeliest to have said what is right, by Newton's method."""
+    """Slope and bias of the logistic curve with the highest likelihood, by Newton's method."""
     inputs = np.stack([scores, np.ones_like(scores)], 1)
-    # Platt's targets: a little less sure than what was seen.
+    # Platt's targets: a little less extreme than 0 and 1.
     target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
     found = np.array([0.0, np.log(right.mean() / (1 - right.mean()))])
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""What showtell raises when something outside it is wrong: one sentence, and the way out."""
+"""Errors for users: what is wrong, in one sentence, and what to do."""
 
 import json
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 class ShowtellError(Exception):
-    """A problem that the caller can mend.
+    """A problem that the user can fix.
 
     Args:
         problem: one sentence that names the file, the option or the value: ``"photo.jpg is cut off"``.
-        way_out: what to do instead, as one sentence; empty when the problem says it already.
+        way_out: what to do, as one sentence; empty if the problem says it already.
     """
 
     exit_code = 1
@@ -26,7 +26,7 @@ class ShowtellError(Exception):
 
 
 class ImageError(ShowtellError):
-    """One image can't be read; the others are not touched by that."""
+    """One image can't be read; the others are not affected."""
 
 
 class DataError(ShowtellError):
@@ -44,7 +44,7 @@ class UsageError(ShowtellError):
 
 
 class Interrupted(ShowtellError):
-    """Ctrl-C or SIGTERM: says how much is done and how to go on."""
+    """Ctrl-C or SIGTERM: says how much is done and how to continue."""
 
     exit_code = 130
 
@@ -58,27 +58,27 @@ class MissingExtraError(UsageError):
         self.extra = extra
 
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
-        """As above, from this class's own two arguments."""
+        """As above, with this class's own two arguments."""
         return type(self), (self.feature, self.extra)
 
 
 @contextmanager
 def needs(extra: str, feature: str) -> Iterator[None]:
-    """Around imports of packages that the core install leaves out. Raises MissingExtraError where one is missing."""
+    """Wrap imports of packages that the core install leaves out. Raises MissingExtraError if one is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("showtell"):  # that one is never missing: it is a defect
+        if (error.name or "").startswith("showtell"):  # our own modules are never missing: it is a bug
             raise
         raise MissingExtraError(feature, extra) from None
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks: an error is a line, so that a script can count them; and it moves no cursor."""
+    """The text on one line and without control characters: scripts count errors by lines."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in " ".join(text.split()))
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception of another library says, on one line and without its full stop."""
+    """The message of another library's exception, on one line and without its full stop."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return one_line(said).rstrip(".") or type(error).__name__

@@ -1,11 +1,11 @@
-"""The weights of an exported model as PyTorch has them, to train on: no second copy of what weights.bin holds.
+"""The weights of an exported model for PyTorch, to continue training: what weights.bin holds is not stored twice.
 
-trainable.safetensors holds what weights.bin does not (vectors, scales), and says where the rest stands:
+trainable.safetensors holds what weights.bin does not (vectors, scales), and says where the rest is:
 
     stored       initializer of a graph -> offset in weights.bin, dtype, shape, and for int8 the axis that has scales
-    parameters   name in PyTorch -> its shape, and the pieces that it is put together from; or the one value that it has
+    parameters   name in PyTorch -> its shape, and the pieces that it consists of; or the single value that it has
 
-A graph may hold a matrix transposed, or parts of it by themselves.
+A graph may hold a matrix transposed, or in several parts.
 """
 
 import json
@@ -22,7 +22,7 @@ SCALES = "scales of "
 
 
 def read_exported_weights(file: Path, weights: Path) -> dict[str, NDArray[Any]]:
-    """The state dict, rounded as it is stored; batch norms, which are melted into convolutions, change nothing.
+    """The state dict, rounded as it is stored; batch norms are folded into the convolutions, and so do nothing here.
 
     Args:
         file: trainable.safetensors.
@@ -53,7 +53,7 @@ def restored(place: Mapping[str, Any], content: bytes, scales: NDArray[np.float3
 
 
 def put_together(parameter: Mapping[str, Any], initializers: Mapping[str, NDArray[np.float32]]) -> NDArray[Any]:
-    """One of the `parameters`."""
+    """One of the `parameters`, from its pieces."""
     if "value" in parameter:
         return np.full(parameter["shape"], parameter["value"], parameter["dtype"])
     whole = np.full(parameter["shape"], np.nan, np.float32)

@@ -1,7 +1,7 @@
-"""Files: written whole or not at all, read as people write them; and the one folder for what can be built again.
+"""Files: written completely or not at all, read as people write them; and the folder for caches.
 
-What is new is written aside, in the same folder and under a hidden name, flushed to the disk and renamed. Who reads
-meanwhile, or pulls the plug, finds the old or the new. Errors are OSErrors that name the file that was asked for.
+New content is written to a hidden file in the same folder, flushed to the disk and renamed. A reader meanwhile, or
+after a power failure, finds the old content or the new. Errors are OSErrors that name the file that was asked for.
 """
 
 import codecs
@@ -25,25 +25,25 @@ from showtell.errors import DataError, UsageError
 
 T = TypeVar("T")
 
-# Windows refuses to replace what a virus scanner or another reader has open: it is asked again after these seconds.
+# Windows refuses to replace a file that a virus scanner or another reader has open: try again after these seconds.
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()
-OF_RUST = re.compile(r"\(os error (\d+)\)")  # so safetensors, written in Rust, tells of a full disk
-MOST_REPLACED = 100  # times that a folder is replaced while it is read, and read again
+OF_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors, written in Rust, reports a full disk
+MOST_REPLACED = 100  # how often to read a folder again because it was replaced meanwhile
 LONGEST_NAME = 255  # bytes that file systems take
-GZIP = b"\x1f\x8b"  # how such a file begins
-LOCKED_BYTE = 2**40  # on Windows, where nobody reads or writes what is locked: far behind the end
+GZIP = b"\x1f\x8b"  # how a gzip file begins
+LOCKED_BYTE = 2**40  # Windows forbids reading and writing locked bytes, so this one is far behind the end
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @contextmanager
 def new_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Write a file: what the block writes to the name that it is given takes the place of `path` when it ends.
+    """Write a file: the block writes to the path that it is given, which replaces `path` when the block ends.
 
-    A link stays a link, and a pipe or a device is written to as it is. If the block raises, nothing has changed.
+    A link stays a link, and pipes and devices are written to directly. If the block raises, nothing has changed.
 
     Args:
         path: the file; its folder must be there.
-        flush: False for what can be made again: a power failure may then leave it empty.
+        flush: False if the content can be made again: a power failure may then leave the file empty.
 
     Raises:
         OSError: it can't be written.
@@ -98,10 +98,10 @@ def append(file: BinaryIO, content: bytes) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Keep other processes from locking the same file meanwhile; it is made if it is not there, and may be removed.
+    """Lock a file against other processes that lock it, too; it is made if it does not exist, and may be removed.
 
-    The lock ends with the process, in whatever way that ends: there is nothing to clean up. Yields whether there are
-    locks on that disk at all.
+    The lock ends with the process, however that ends, so there is nothing to clean up. Yields whether that disk has
+    locks at all.
 
     Raises:
         BlockingIOError: another process has locked it.
@@ -111,7 +111,7 @@ def locked(path: Path) -> Iterator[bool]:
     try:
         has_locks = _lock(file)
         while not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-            file.close()  # who had it locked has removed it since
+            file.close()  # the process that had locked it has removed it since
             file = path.open("ab")
             has_locks = _lock(file)
         yield has_locks
@@ -120,7 +120,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that a file can't be written.
+    """Check before the work, not after it, that a file can be written.
 
     Raises:
         UsageError: it can't.
@@ -136,24 +136,23 @@ def check_writable(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> None:
-    """Put new content into a file of somebody's.
+    """Put new content into a user's file.
 
-    Permissions, extended attributes and, where the system lets us, the owner stay. The time of the last change is
-    now: that is how backups and photo managers see that there is something new. A link stays a link, and the file
-    behind it gets the content.
+    Permissions, extended attributes and, where the system allows it, the owner stay. The modification time is now, so
+    that backups and photo managers notice the change. A link stays a link, and the file behind it gets the content.
 
     Args:
-        path: the file; it must be there.
-        content: what it holds from now on.
-        keep_as: the name, in the same folder, under which the old file stays, its times included; where it is too
-            long for a file system, it is cut. A file of that name is never written over: it is older, and so the
+        path: the file; it must exist.
+        content: the new content.
+        keep_as: the name, in the same folder, under which the old file is kept, with its times; if it is too long for
+            the file system, it is cut. An existing file of that name is never overwritten: it is older, and so the
             original.
 
     Raises:
         OSError: it can't be written, or is write-protected; it is then as it was.
     """
     path = path.resolve()
-    if not os.access(path, os.W_OK):  # a rename asks the folder only, and somebody protects the file
+    if not os.access(path, os.W_OK):  # a rename needs only the folder's permission, but the file is protected
         raise PermissionError(errno.EACCES, "it is write-protected", str(path))
     with new_file(path) as aside:
         aside.write_bytes(content)
@@ -164,13 +163,13 @@ def replace_file(path: Path, content: bytes, *, keep_as: str | None = None) -> N
 
 @contextmanager
 def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Write a folder: what the block puts into the folder that it is given takes the place of `path` when it ends.
+    """Write a folder: the block fills the folder that it is given, which replaces `path` when the block ends.
 
-    Between its two renames there is no `path`: readers use `read_folder`.
+    Between its two renames `path` does not exist, so readers use `read_folder`.
 
     Args:
         path: the folder.
-        shared: several processes may make the same one at a time; the first that is done stays.
+        shared: several processes may make the same folder at once; the first one that is finished stays.
 
     Raises:
         OSError: it can't be written.
@@ -191,7 +190,7 @@ def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
                 move(path, stale)
         try:
             move(fresh, path)
-        except OSError:  # it is there: a reader has finished this, or another process was faster
+        except OSError:  # it exists: a reader finished this, or another process was faster
             if not path.exists():
                 raise
     shutil.rmtree(stale, ignore_errors=True)
@@ -199,7 +198,7 @@ def new_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def finish_replacing(path: Path) -> None:
-    """Do the second of `new_folder`'s two renames, when the process was killed between them."""
+    """Do the second of `new_folder`'s two renames, if the process was killed between them."""
     fresh = beside(path, "new")
     if not path.exists() and beside(path, "old").exists() and fresh.exists():
         with suppress(OSError):  # the writer was faster; or a read-only disk: the caller says that nothing is there
@@ -207,7 +206,7 @@ def finish_replacing(path: Path) -> None:
 
 
 def read_folder(path: Path, read: Callable[[], T]) -> T:
-    """What `read` finds in a folder that another process may replace meanwhile (`new_folder`): not half of each.
+    """What `read` finds in a folder that another process may replace meanwhile (`new_folder`): never a mixture.
 
     It is called again if the folder was replaced while it read, or was not there between `new_folder`'s two renames.
     """
@@ -216,7 +215,7 @@ def read_folder(path: Path, read: Callable[[], T]) -> T:
         before = _identity(path)
         try:
             found = read()
-        except Exception:  # whatever half a folder does to its reader; raised if the folder is still the same
+        except Exception:  # whatever half a folder causes; raised if the folder is still the same
             if _identity(path) == before and (before or not beside(path, "old").exists()):
                 raise
         else:
@@ -226,7 +225,7 @@ def read_folder(path: Path, read: Callable[[], T]) -> T:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file or a folder, in place of a file that has that name."""
+    """Rename a file or a folder; it replaces a file that has the new name."""
     for pause in PAUSES:
         try:
             return os.replace(source, target)  # noqa: PTH105 (of this module, so that tests can let it fail)
@@ -236,15 +235,15 @@ def move(source: Path, target: Path) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says what a file holds, in small letters; of a compressed file, the one before its .gz."""
+    """The suffix that says what a file holds, in lower case; for a compressed file, the one before .gz."""
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
     return name.suffix.lower()
 
 
 def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Text that a person's program wrote: in the encoding that its byte order mark says, else in `encoding`.
+    """Decode text from any program: in the encoding that its byte order mark names, else in `encoding`.
 
-    Lines end in ``\\n``, whatever they ended in.
+    Line ends become ``\\n``.
 
     Raises:
         UnicodeDecodeError: it is in another encoding.
@@ -255,12 +254,12 @@ def as_text(content: bytes, encoding: str = "utf-8", errors: str = "strict") -> 
         return content.decode(codec, errors).replace("\r\n", "\n").replace("\r", "\n")
     except LookupError:
         raise UsageError(
-            f"There is no encoding '{encoding}'.", "Name one that Python knows, such as cp1252, latin-1 or shift_jis."
+            f"There is no encoding '{encoding}'.", "Use one that Python knows, such as cp1252, latin-1 or shift_jis."
         ) from None
 
 
 def read_text(path: Path, encoding: str = "utf-8", way_out: str = "Convert it to UTF-8.") -> str:
-    """A text file, compressed by gzip or not, as `as_text` reads it; `way_out` is for one in another encoding.
+    """A text file, compressed by gzip or not, decoded by `as_text`; `way_out` is for other encodings.
 
     Raises:
         DataError: it can't be read, or is in another encoding.
@@ -279,7 +278,7 @@ def read_text(path: Path, encoding: str = "utf-8", way_out: str = "Convert it to
 
 
 def read_lines(path: Path, encoding: str = "utf-8", way_out: str = "Convert it to UTF-8.") -> list[str]:
-    """The lines of a text file, which end where an editor shows it (unlike `str.splitlines`). Raises as `read_text`."""
+    """The lines of a text file, as an editor shows them (unlike `str.splitlines`). Raises as `read_text`."""
     return read_text(path, encoding, way_out).removesuffix("\n").split("\n")
 
 
@@ -287,14 +286,14 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        DataError: it is not JSON; or gives a key two values, of which Python would keep the later in silence.
+        DataError: it is not JSON; or a key has two values, of which Python would silently keep the last.
     """
     try:
         return json.loads(read_text(path), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         lines = str(error).startswith("Extra data")
         raise DataError(
-            f"{path} is not JSON: {error}.", "If it holds an object on each line, name it .jsonl." * lines
+            f"{path} is not JSON: {error}.", "If it holds an object on each line, rename it to .jsonl." * lines
         ) from error
     except KeyError as error:
         raise DataError(
@@ -310,7 +309,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """`SHOWTELL_CACHE` if that is set, else `showtell` in the system's folder for caches; it may not exist yet.
+    """`SHOWTELL_CACHE` if it is set, else `showtell` in the system's folder for caches; it may not exist yet.
 
     `XDG_CACHE_HOME` counts on every system, as people who set it mean it.
     """
@@ -327,7 +326,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def _called(path: Path, aside: Path) -> Iterator[None]:
-    """Let the system's errors name the file that was asked for, and not the one aside."""
+    """Let the system's errors name the file that was asked for, not the temporary one."""
     try:
         yield
     except OSError as error:
@@ -342,7 +341,7 @@ def _called(path: Path, aside: Path) -> Iterator[None]:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What another folder of that name would differ in; None where there is none."""
+    """What tells a folder from another one of the same name; None if there is none."""
     with suppress(OSError):
         found = path.stat()
         return found.st_dev, found.st_ino, found.st_mtime_ns
@@ -351,14 +350,14 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Where a file or a folder is written before it takes its place; what is still there afterwards goes.
+    """Where a file or a folder is written before it replaces `path`; what is left there afterwards is removed.
 
-    It is one name for each path, so that what a killed process left there goes as well. If another process writes to it
-    now, or locks can't tell, it is a name of this call alone.
+    Each path has one such name, so that the remains of a killed process are removed as well. If another process writes
+    to it now, or if there are no locks to tell, the name is for this call alone.
     """
     lock, alone = beside(path, "showtell.lock"), False
     with ExitStack() as held:
-        if sys.platform != "win32":  # it removes nothing that is open
+        if sys.platform != "win32":  # Windows removes nothing that is open
             with suppress(OSError):
                 alone = held.enter_context(locked(lock))
                 held.callback(_remove, lock)
@@ -368,7 +367,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _cleared(path: Path) -> Iterator[Path]:
-    """Nothing is there before and after the block, neither a file nor a folder."""
+    """Remove what is at `path`, a file or a folder, before and after the block."""
     _remove(path)
     try:
         yield path
@@ -383,12 +382,12 @@ def _remove(path: Path) -> None:
 
 
 def beside(path: Path, end: str) -> Path:
-    """A hidden name in the same folder, which is never too long, and another one for another path."""
+    """A hidden name in the same folder, never too long, and different for each path."""
     return path.with_name(f".{fitting(path.name, LONGEST_NAME - len(end) - 2)}.{end}")
 
 
 def fitting(name: str, room: int = LONGEST_NAME) -> str:
-    """The name; of one that is longer than `room` bytes, what it begins and ends with, and a digest of all."""
+    """The name; if it is longer than `room` bytes, its beginning and end with a digest between them."""
     data = os.fsencode(name)
     if len(data) <= room:
         return name
@@ -419,13 +418,13 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def _flush(file: Path) -> None:
-    """Bring a file's content to the disk."""
+    """Flush a file's content to the disk."""
     with file.open("r+b") as opened:  # Windows flushes only what is open for writing
         os.fsync(opened.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can."""
+    """Flush a folder's names to the disk, if the system can."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -435,7 +434,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _look_like(path: Path, fresh: Path) -> None:
-    """Give a fresh file everything of the old one but content and times."""
+    """Copy everything but content and times from the old file to the new one."""
     old = path.stat()
     if hasattr(os, "chown"):
         with suppress(PermissionError):  # only root gives files away; anybody else's file becomes our own
@@ -445,7 +444,7 @@ def _look_like(path: Path, fresh: Path) -> None:
 
 
 def _keep(path: Path, original: Path) -> None:
-    """A second name for the old file, which is a copy where the disk knows no second names (FAT)."""
+    """Keep the old file under a second name, or as a copy if the disk has no hard links (FAT)."""
     try:
         os.link(path, original)
     except FileExistsError:

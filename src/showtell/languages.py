@@ -1,6 +1,6 @@
-"""Languages: which one captions are in, and what follows from it for their words.
+"""Languages: how to recognise the language of captions, and what it means for their words.
 
-Scripts that part their words by no spaces (Chinese, Japanese, Thai, ...) are known by their letters; there each letter
+Scripts without spaces between words (Chinese, Japanese, Thai, ...) are recognised by their letters; there each letter
 counts as a word.
 """
 
@@ -21,21 +21,21 @@ NAMES = {
     "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
     "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "zh": "Chinese",
 }  # fmt: skip
-"""The languages that are told apart, by their ISO 639-1 codes."""
+"""The languages that are recognised, by their ISO 639-1 codes."""
 OF_SCRIPT = {
     "CJK": "zh", "THAI": "th", "LAO": "lo", "KHMER": "km", "MYANMAR": "my", "HANGUL": "ko", "GREEK": "el",
     "HEBREW": "he", "BENGALI": "bn", "TAMIL": "ta", "TELUGU": "te", "ARABIC": "ar", "CYRILLIC": "ru",
     "DEVANAGARI": "hi",
 }  # fmt: skip
-"""The language of a script: the only one that is told, or else the likeliest."""
+"""The language of a script: the only one in `NAMES`, or else the likeliest."""
 KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
 KANA_SHARE = 0.05  # of the letters: a Chinese caption may name a shop with one
 SHARED_SCRIPTS = ("LATIN", "ARABIC", "CYRILLIC", "DEVANAGARI")
 ENGLISH_WORDS, ENGLISH_SHARE = frozenset({"the", "with", "and"}), 0.02  # 5 % of the words of English captions
-SAMPLE = 300  # captions that are enough to tell
-MARGIN, SHARE = 20.0, 0.1  # so much, and so much of it, another language must be likelier than English, in nats
+SAMPLE = 300  # captions that are enough to recognise a language
+MARGIN, SHARE = 20.0, 0.1  # another language must be likelier than English by so many nats, and by this share
 CASE_MATTERS = frozenset({"de"})  # nouns begin with a capital letter
-DOTLESS = frozenset({"tr"})  # I is the capital of ı, and İ of i
+DOTLESS = frozenset({"tr"})  # the capital of ı is I, and that of i is İ
 DOTTED = (("İ", "i"), ("I", "ı"))
 
 # Thai, Lao, Myanmar, Khmer, kana and Han, as ranges that both Python's and Rust's expressions understand.
@@ -46,16 +46,16 @@ LETTERS = (
 )
 MARKS = "".join(c for c in map(chr, chain(range(0x0E00, 0x17E0), range(0x3099, 0x309B))) if category(c)[0] == "M")
 LETTER = f"[{LETTERS}][{MARKS}]*"
-"""An expression of one letter of these scripts with the vowel signs and tones on it."""
+"""A regular expression for one letter of these scripts with its vowel signs and tones."""
 
 WORD = re.compile(rf"{LETTER}|(?:(?![{LETTERS}])\w)+")
 UNSPACED = re.compile(f"[{LETTERS}]")
 
 
 def language_of(captions: Sequence[str]) -> str:
-    """The language that most of the captions are in, as its code in `NAMES`; English where that can't be told.
+    """The language of most of the captions, as a code in `NAMES`; English if it can't be recognised.
 
-    Languages that share a script are told apart by py3langid. Where that isn't installed, the script alone decides:
+    py3langid tells languages with the same script apart. If it isn't installed, the script alone decides:
     Latin letters are taken for English.
     """
     sample = captions[:: max(1, len(captions) // SAMPLE)][:SAMPLE]
@@ -78,17 +78,17 @@ def language_of(captions: Sequence[str]) -> str:
 
 
 def lacks_spaces(captions: Sequence[str]) -> bool:
-    """Whether a language is written without spaces: half of its captions or more hold a letter of such a script."""
+    """Whether a language is written without spaces: at least half of its captions hold a letter of such a script."""
     return 2 * sum(UNSPACED.search(caption) is not None for caption in captions) >= max(len(captions), 1)
 
 
 def words_of(caption: str) -> list[str]:
-    """The words, in small letters: each letter of such a script, and what stands between other signs and spaces."""
+    """The words in lower case: each letter of such a script, and whatever is between other signs and spaces."""
     return WORD.findall(normalize("NFC", caption).lower())
 
 
 def lowered(caption: str, language: str) -> str:
-    """The caption in small letters, as the language has them."""
+    """The caption in lower case, by the rules of the language."""
     for capital, small in DOTTED if language in DOTLESS else ():
         caption = caption.replace(capital, small)
     return caption.lower()

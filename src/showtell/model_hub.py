@@ -1,9 +1,9 @@
 """Models on the Hugging Face Hub: `hub:org/name`, or `hub:org/name@revision`; a repository is a model folder.
 
-`hf:` is the same as `hub:`; people write it of captioners that were published for `transformers`.
+`hf:` is the same as `hub:`; people use it for captioners that were published for `transformers`.
 
-`huggingface_hub` fetches into its own cache and holds the tokens. Only files that a model folder has are asked for,
-so nothing that runs code arrives.
+`huggingface_hub` fetches into its own cache and holds the tokens. We fetch only files that belong to a model folder, so
+nothing that runs code arrives.
 """
 
 import logging
@@ -31,9 +31,9 @@ TRANSFORMERS_FILES = (
     "model.safetensors.index.json",
     "model-*.safetensors",
 )
-"""What a captioner of transformers may hold beside the files that models of showtell have, too; none runs code."""
+"""What a captioner of transformers may hold besides the files that showtell's models have; none runs code."""
 LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN."
-TIMEOUT = 10.0  # seconds for the hub to say which commit a revision is
+TIMEOUT = 10.0  # seconds for the Hub to say which commit a revision is
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,13 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> "HubName":
-        """Read it. Raises UsageError."""
+        """Parse such a name. Raises UsageError."""
         prefix = next((each for each in PREFIXES if text.startswith(each)), "")
         repo, at, revision = text.removeprefix(prefix).partition("@")
         if not prefix or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or bool(at) != bool(revision):
-            raise UsageError(f"'{text}' is not a model on the Hub.", "Write hub:org/name, or hub:org/name@revision.")
+            raise UsageError(
+                f"'{text}' is not the name of a model on the Hub.", "Write hub:org/name, or hub:org/name@revision."
+            )
         return cls(repo, revision or None, prefix)
 
     def __str__(self) -> str:
@@ -61,15 +63,15 @@ class HubName:
 
 
 def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object]) -> tuple[Path, str]:
-    """The folder in the cache that holds the model, and its name with the commit that it is.
+    """The folder in the cache that holds the model, and its name with its commit.
 
-    A commit that is in the cache is used without asking; other revisions are looked up each time, and where the
-    Hub can't be reached (or `HF_HUB_OFFLINE` is set), the one that was fetched last is used, with a note.
+    A commit that is in the cache is used without asking. Other revisions are looked up each time; if the Hub can't be
+    reached (or `HF_HUB_OFFLINE` is set), the one that was fetched last is used, with a note.
 
     Args:
         where: `hub:org/name[@revision]`.
         files: names of the files that a model folder may have.
-        check: given a folder with config.json, raises where the rest, which may be many gigabytes, is not wanted.
+        check: given a folder with config.json, raises if the rest, which may be many gigabytes, is not wanted.
 
     Raises:
         UsageError: `where` is no such name.
@@ -96,8 +98,8 @@ def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object
             folder = api.snapshot_download(name.repo, **wanted, local_files_only=True)
         except errors.LocalEntryNotFoundError:
             raise BundleError(
-                f"{name} can't be fetched ({_first_line(error)}), and is not in the cache.",
-                "Try again with a network. After that the model is in the cache, and needs none.",
+                f"{name} can't be fetched ({_first_line(error)}) and is not in the cache.",
+                "Try again with a network. After that the model is in the cache and needs no network.",
             ) from None
         found, pinned = _model_in(folder, name)
         logger.warning("%s is %s, from the cache: %s.", name, pinned, _first_line(error))
@@ -110,15 +112,15 @@ def fetch_model(where: str, files: Sequence[str], check: Callable[[Path], object
 def push_model(
     folder: Path, where: str, files: Sequence[str], card: str, *, private: bool = False, message: str = "Model"
 ) -> str:
-    """Make a repository hold the model of a folder, and return its name with the new commit.
+    """Push the model in a folder to a repository, and return its name with the new commit.
 
     Args:
         folder: the model folder.
-        where: `hub:org/name`; the repository is made if it is not there.
-        files: names of the files that a model folder may have; those that the folder lacks leave the repository.
+        where: `hub:org/name`; the repository is made if it does not exist.
+        files: names of the files that a model folder may have; the repository loses those that the folder lacks.
         card: README.md of the repository.
-        private: whether a new repository is.
-        message: of the commit.
+        private: whether a new repository is private.
+        message: the commit message.
 
     Raises:
         UsageError: `where` is no such name, or names a revision.
@@ -151,7 +153,7 @@ def push_model(
 
 
 def card_with_facts(card: str, defaults: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    """A model card with the Hub's front matter (YAML): what is said now, what the card says, then the defaults.
+    """A model card with the Hub's front matter (YAML): from `said` first, then from the card, then from the defaults.
 
     Raises:
         BundleError: the card's own front matter is not YAML.
@@ -179,7 +181,7 @@ def _hub() -> tuple[Any, Any]:
 
 
 def _bars() -> type | None:
-    """The library's own progress bars where there is a terminal; else a kind that is never shown."""
+    """The library's own progress bars if there is a terminal; else bars that are never shown."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Silent(tqdm):
@@ -193,24 +195,24 @@ def _model_in(folder: str, name: HubName) -> tuple[Path, str]:
     """A folder of the cache, which is named after the commit. Raises BundleError when it holds no model."""
     path = Path(folder)
     if not (path / "config.json").is_file():
-        raise BundleError(f"{name} is no model that showtell reads: it holds no config.json.")
+        raise BundleError(f"{name} is not a model that showtell can read: it has no config.json.")
     return path, f"{name.prefix}{name.repo}@{path.name}"
 
 
 def _problem(error: Exception, name: HubName, endpoint: str, errors: Any) -> ShowtellError | None:
-    """What to tell people about an answer of the Hub; None when there was none, or it is in trouble itself."""
+    """The error for an answer of the Hub; None if it did not answer, or has a problem itself."""
     page = f"{endpoint}/{name.repo}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
-        return BundleError(f"{name} is open to those only who ask for it.", f"Ask on {page}, then: {LOG_IN}")
+        return BundleError(f"Access to {name} must be requested.", f"Request access on {page}, then: {LOG_IN}")
     if isinstance(error, errors.RevisionNotFoundError):
         return BundleError(f"{name}: the model has no such revision.", f"See {page}/commits/main")
     if isinstance(error, errors.RepositoryNotFoundError):
         return BundleError(f"There is no {name}, or it is private.", f"If it is private: {LOG_IN}")
     if isinstance(error, errors.HFValidationError):
-        return UsageError(f"{name} is no name of a model: {_first_line(error)}", "Write hub:org/name.")
+        return UsageError(f"{name} is not the name of a model: {_first_line(error)}", "Write hub:org/name.")
     if status in (401, 403):
-        return BundleError(f"The Hub's answer for {name} is {status}: the token may not do that.", LOG_IN)
+        return BundleError(f"The Hub answers {status} for {name}: the token does not allow this.", LOG_IN)
     return None
 
 

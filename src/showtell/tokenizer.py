@@ -1,11 +1,11 @@
-"""Words and ids: the table that turns a caption into numbers and back.
+"""Words and ids: the table that turns a caption into ids and back.
 
 The work is done by Hugging Face `tokenizers`, and what is saved is its own JSON, so that other programs can
-read it. What a word is: the caption is brought to Unicode form NFC, lower-cased and stripped, typographic
+read it. How words are found: the caption is brought to Unicode form NFC, lower-cased and stripped, typographic
 apostrophes become ``'``; then every run of letters and digits is a word, with hyphens and apostrophes kept
 inside it (``t-shirt``, ``dog's``). German keeps its capitals, and Turkish has its own small letter of I. Where captions
-are in a script without spaces (Chinese, Japanese, Thai), each of its letters is a word. All else separates words and is
-dropped, so a caption that spells out ``<end>`` holds the word ``end`` and never the special token.
+are in a script without spaces (Chinese, Japanese, Thai), each of its letters is a word. Everything else separates
+words and is dropped, so a caption that spells out ``<end>`` holds the word ``end`` and never the special token.
 """
 
 import json
@@ -34,14 +34,14 @@ from showtell.languages import (
 )
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
-JOINS = r"['\-\u200c\u200d]"  # Persian and Indian words have joiners that part no words
+JOINS = r"['\-\u200c\u200d]"  # Persian and Indian words contain joiners, which don't separate words
 WORD = rf"[\p{{L}}\p{{M}}\p{{N}}]+(?:{JOINS}[\p{{L}}\p{{M}}\p{{N}}]+)*"
 OTHER = rf"(?:(?![{LETTERS}])[\p{{L}}\p{{M}}\p{{N}}])+"
 LETTER_OR_WORD = rf"{LETTER}|{OTHER}(?:{JOINS}{OTHER})*"
 LEAST_COUNTS = ((1_000, 1), (5_000, 2), (20_000, 3))
-"""Up to so many captions, words seen so often are kept; with more captions, those seen 5 times."""
+"""Up to this many captions, words that occur this often are kept; with more captions, those that occur 5 times."""
 WORD_MARK = "▁"  # begins the first piece of a word in a BPE table, so that decoding knows where spaces go
-SPACE = "Ġ"  # how a table of bytes (GPT-2) writes the space before a word, which belongs to its first piece
+SPACE = "Ġ"  # how a byte-level table (GPT-2) writes the space before a word, part of its first piece
 
 
 class TokenizerConfig(BaseModel):
@@ -55,14 +55,14 @@ class TokenizerConfig(BaseModel):
     min_count: int | None = Field(
         default=None,
         ge=1,
-        description="words (with BPE: pairs of pieces) that occur less often are left out; "
-        "by default 5, and less if there are few captions",
+        description="words (with BPE: pairs of pieces) that occur fewer times are left out; "
+        "by default 5, or less if there are few captions",
     )
     max_size: int | None = Field(
         default=None,
         ge=5,
         le=1_000_000,
-        description="most ids, the four special ones included (None: no limit; BPE 30,000)",
+        description="most ids, including the four special ones (by default no limit; with BPE 30,000)",
     )
     language: str | None = Field(
         default=None, description="language of the captions, as a code such as de; detected by default"
@@ -75,14 +75,14 @@ class TokenizerConfig(BaseModel):
     @field_validator("language", mode="before")
     @classmethod
     def _known(cls, code: object) -> object:
-        if code is False:  # YAML takes no, which is Norwegian, for that
+        if code is False:  # YAML reads no, which is Norwegian, as false
             return "no"
         if code is not None and code not in NAMES:
             raise ValueError(f"there is no language {code}; choose from {', '.join(NAMES)}")
         return code
 
     def least_count(self, captions: int) -> int:
-        """`min_count`, or what it is by default for so many captions."""
+        """`min_count`, or its default for this many captions."""
         return self.min_count or next((least for most, least in LEAST_COUNTS if captions <= most), 5)
 
 
@@ -104,7 +104,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TokenizerConfig | None = None) -> "Tokenizer":
-        """Count the words of `captions` and keep the frequent ones; equal counts stand in alphabetical order.
+        """Count the words of `captions` and keep the frequent ones; words with equal counts are in alphabetical order.
 
         Raises:
             DataError: no word is frequent enough to be kept.
@@ -123,10 +123,10 @@ class Tokenizer:
         return cls(_without_added_tokens(table, letters=letters))
 
     def grown(self, captions: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
-        """The table with further words behind its own: those of the captions that it lacks, if frequent enough.
+        """The table with new words after its own: words of the captions that it lacks, if they are frequent enough.
 
-        What a word is follows the captions where they are in another language than English, or the config says it.
-        Of pieces (`in_pieces`) it is the table itself, which spells what it can.
+        Words are found by the captions' language if it is not English, or if the config names it.
+        A table of pieces (`in_pieces`) is returned as it is: it spells what it can.
         """
         if self.in_pieces:
             return self
@@ -147,14 +147,14 @@ class Tokenizer:
 
     @property
     def in_pieces(self) -> bool:
-        """Whether ids are pieces of words (BPE, WordPiece), so that a word may be several."""
+        """Whether ids are pieces of words (BPE, WordPiece), so that a word may have several."""
         return self._borrowed or bool(self._mark)
 
     def __len__(self) -> int:
         return self._table.get_vocab_size()
 
     def encode(self, caption: str, max_words: int | None = None) -> list[int]:
-        """``<start>``, the caption's ids, ``<end>``; `max_words` cuts in between, so the ``<end>`` stays."""
+        """``<start>``, the caption's ids, ``<end>``; `max_words` cuts the caption, and the ``<end>`` stays."""
         return self.encode_batch([caption], max_words)[0]
 
     def encode_batch(self, captions: Sequence[str], max_words: int | None = None) -> list[list[int]]:
@@ -171,7 +171,7 @@ class Tokenizer:
         return self._table.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False)
 
     def words(self, caption: str) -> list[str]:
-        """The words that the caption is cut into, known or not; with pieces from elsewhere, what spaces separate."""
+        """The words of the caption, known or not; with a table of pieces from elsewhere, split at spaces."""
         normal = _valid_unicode(caption)
         if self._table.normalizer is not None:
             normal = self._table.normalizer.normalize_str(normal)
@@ -180,26 +180,26 @@ class Tokenizer:
         return [word.removeprefix(self._mark) for word, _ in self._table.pre_tokenizer.pre_tokenize_str(normal)]
 
     def id_of(self, word: str) -> int | None:
-        """The id of a word written as in `words`, or of a special one; None when it is not there."""
+        """The id of a word written as in `words`, or of a special token; None if the table lacks it."""
         found = self._table.token_to_id(self._mark + word)
         return self._table.token_to_id(word) if found is None else found
 
     def spell(self, text: str) -> tuple[int, ...] | None:
-        """The ids of a text, no special ones; None where the table can't spell all of it."""
+        """The ids of a text, without special ones; None if the table can't spell all of it."""
         ids = tuple(self.encode(text)[1:-1])
         return None if self.unk in ids else ids
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The ways to spell a word, at the beginning of a caption and inside; none where the table can't.
+        """The ways to spell a word, at the beginning of a caption and inside; empty if the table can't.
 
-        That is its id, the ids of its pieces (BPE), or those of its letters where each letter is a word. Only a table
-        of bytes has two ways.
+        A spelling is the word's id, the ids of its pieces (BPE), or the ids of its letters if each letter is a word.
+        Only a byte-level table has two ways.
         """
         written = (word, f" {word}") if self._of_bytes else (word,)
         return tuple(ids for each in written if (ids := self.spell(each)))
 
     def word_of(self, id: int) -> str:
-        """The word of an id (with BPE: the piece, without its mark); IndexError when there is none."""
+        """The word of an id (with BPE: the piece, without its mark); IndexError if there is none."""
         word = self._table.id_to_token(id) if id >= 0 else None
         if word is None:
             raise IndexError(f"id {id} is not in 0..{len(self) - 1}")
@@ -214,24 +214,24 @@ class Tokenizer:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: it is not such a table, or ids 0 to 3 are not the special ones.
+            BundleError: it is not such a table, or ids 0 to 3 are not the special tokens.
         """
         try:
             table = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # `tokenizers` raises Exception itself, whatever is wrong
             raise BundleError(
-                f"This is no tokenizer: {error}.", "Take the tokenizer.json of the trained model."
+                f"This is not a tokenizer: {error}.", "Use the tokenizer.json of the trained model."
             ) from None
         found = tuple(table.id_to_token(i) for i in range(len(SPECIALS)))
         if found != SPECIALS:
             raise BundleError(
                 f"The first ids of the tokenizer are {found}, not {SPECIALS}.",
-                "Take the tokenizer.json of the model.",
+                "Use the tokenizer.json of the model.",
             )
         return cls(table)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_json`; the file is there whole or not at all."""
+        """Write `to_json`, completely or not at all."""
         write_file(Path(path), self.to_json())
 
     @classmethod
@@ -272,7 +272,7 @@ def _trainer(config: TokenizerConfig, least: int) -> trainers.Trainer:
 
 
 def _set_words(table: tokenizers.Tokenizer, captions: Sequence[str], config: TokenizerConfig) -> bool:
-    """Let the table cut captions into words as their language does; whether each letter is one."""
+    """Let the table cut captions into words as their language does; returns whether each letter is a word."""
     language = config.language or language_of(captions)
     lowercase = language not in CASE_MATTERS if config.lowercase is None else config.lowercase
     cut: list[normalizers.Normalizer] = [normalizers.NFC(), normalizers.Replace("’", "'")]
@@ -290,7 +290,7 @@ def _set_words(table: tokenizers.Tokenizer, captions: Sequence[str], config: Tok
 def _without_added_tokens(trained: tokenizers.Tokenizer, *, letters: bool) -> tokenizers.Tokenizer:
     """The same table, whose special tokens are plain entries of the model.
 
-    The trainer also registers them as "added tokens", which the library looks for in the text before
+    The trainer also registers them as "added tokens", which the library searches in the text before
     anything else: a caption with a literal "<end>" in it would then end there.
     """
     model = json.loads(trained.to_str())["model"]
@@ -300,7 +300,7 @@ def _without_added_tokens(trained: tokenizers.Tokenizer, *, letters: bool) -> to
         table.decoder = decoders.Metaspace(WORD_MARK, "always")
     else:
         table = tokenizers.Tokenizer(models.WordLevel(model["vocab"], unk_token="<unk>"))
-    if letters:  # no space stands between them in captions, either
+    if letters:  # captions have no space between them, either
         join = table.decoder or decoders.WordPiece("<none>", cleanup=False)  # a space before each word but the first
         between = Regex(rf"(?<=[{LETTERS}{MARKS}]) (?=[{LETTERS}])")
         table.decoder = decoders.Sequence([join, decoders.Fuse(), decoders.Replace(between, "")])

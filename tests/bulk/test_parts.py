@@ -131,7 +131,9 @@ def test_input_without_images_is_told_of(place, asked, problem):
 
 
 def test_an_unknown_kind_of_url_is_refused():
-    with pytest.raises(UsageError, match=r"nowhere://x is no address that can be read: Protocol not known: nowhere\."):
+    with pytest.raises(
+        UsageError, match=r"nowhere://x is not an address that can be read: Protocol not known: nowhere\."
+    ):
         list(Finder().files(["nowhere://x"]))
 
 
@@ -156,8 +158,8 @@ def test_a_broken_shard_is_an_image_that_failed(place):
         pass
     assert names([Part("shard", where="cut.tar")]) == ["cut.tar/1.png", "cut.tar"]
     for name, reason in (
-        ("cut.tar", "cut.tar is damaged or no tar file: unexpected end of data."),
-        ("bad.tar", "bad.tar is damaged or no tar file: "),
+        ("cut.tar", "cut.tar is damaged or not a tar file: unexpected end of data."),
+        ("bad.tar", "bad.tar is damaged or not a tar file: "),
         ("s.tar.zst", "s.tar.zst is compressed with Zstandard."),
         ("empty.tar", "empty.tar: no image in this shard."),
         ("missing.tar", "missing.tar can't be read: No such file or directory."),

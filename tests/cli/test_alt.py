@@ -94,7 +94,7 @@ def test_missing_images_come_last_and_the_rest_is_written(place, capsys):
     assert (code, out) == (1, f"site/notes.md:3\timg/red.png\t{RED}\n")
     assert error.splitlines()[0] == "showtell: 1 of 1 written. Read them before you publish them: some are wrong."
     assert error.splitlines()[1] == "showtell: nowhere.html can't be read: No such file or directory."
-    assert error.splitlines()[2].startswith("showtell: site/img/bad.png is not an image that showtell reads.")
+    assert error.splitlines()[2].startswith("showtell: site/img/bad.png is not an image that showtell can read.")
     assert error.splitlines()[3:] == ["showtell: site/notes.md:1: there is no image gone.png."]
     assert Path("site/notes.md").read_text() == f"![](gone.png)\n![](img/bad.png)\n![{RED}](img/red.png)\n"
 

@@ -721,7 +721,7 @@ def test_a_model_that_cannot_tell_says_so(place, capsys):
     for flags in (["--min-confidence", 0.5], ["--confidence"]):
         code, _, error = run(capsys, "photos/a.png", *flags)
         assert code == 2
-        assert "fake can't tell how sure it is. Fit that on photos with captions: showtell calibrate" in error
+        assert "fake has no calibrated confidence. Calibrate it on photos with captions: showtell calibrate" in error
     assert json.loads(run(capsys, "photos/a.png", "--format", "jsonl")[1])["confidence"] is None
 
 

@@ -170,7 +170,7 @@ def test_what_people_must_ask_for_themselves(capsys):
 
 def test_an_unknown_name_lists_all(capsys):
     assert main(["data", "download", "imagenet"]) == 2
-    assert "There are: flickr8k, flickr30k-splits, coco2014" in capsys.readouterr().err
+    assert "Choose from: flickr8k, flickr30k-splits, coco2014" in capsys.readouterr().err
 
 
 def test_without_a_name_all_are_listed(capsys):

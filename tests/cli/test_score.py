@@ -210,8 +210,8 @@ def test_what_was_left_out_of_the_files_is_told(place: Path, capsys: pytest.Capt
     put("pred.json", SAID | {"3": None})
     error = run(capsys, "pred.json", "ref.json", *FAST)[2].splitlines()
     assert error[:2] == [
-        "showtell: ref.json: Captions left out because they are empty, null or no text: 3.",
-        "showtell: pred.json: captions left out because they are null or no text: 1.",
+        "showtell: ref.json: Captions left out because they are empty, null or not text: 3.",
+        "showtell: pred.json: captions left out because they are null or not text: 1.",
     ]
 
 
@@ -232,15 +232,15 @@ def test_metrics_of_english_say_that_they_are(
     both = [command, *["p.json"] * (1 + (command == "compare")), "r.json"]
     assert main(both) == 0
     shown = capsys.readouterr()
-    assert "showtell: The references are in German, and METEOR is for English: it is left out." in shown.err
+    assert "showtell: The references are in German, and METEOR is for English, so it is left out." in shown.err
     assert "sacreBLEU" in shown.out
     assert "METEOR" not in shown.out
     assert main([*both, "--language", "en"]) == 0
-    assert "showtell: The captions seem not to be English: METEOR and" in capsys.readouterr().err
+    assert "showtell: The captions do not seem to be English: METEOR and" in capsys.readouterr().err
     put("r.json", {"1": ["the man", "men running on the man"]})
     put("p.json", {"1": "the man"})
     assert main([command, *["p.json"] * (1 + (command == "compare")), "r.json"]) == 0
-    assert "not to be English" not in capsys.readouterr().err
+    assert "do not seem to be English" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["score", "compare"])

@@ -46,7 +46,7 @@ def test_one_command_trains_and_says_what_it_does(capsys: pytest.CaptureFixture[
     assert main(["train", str(table), "--from", str(start), "--set", "stages.0.epochs=2"]) == 0
     out, error = capsys.readouterr()
     assert "mine.csv is read as table:mine.csv." in error
-    assert "20 photos with 20 captions to learn from, 4 to choose by. It starts from start" in error
+    assert "20 photos with 20 captions to train on, 4 for validation. It starts from start" in error
     assert f"images are split {OWN_SHARES}, the same way every time." in error
     assert out.splitlines()[1].startswith("    0 what training starts from")
     assert load_bundle("runs/mine").config.confidence is None
@@ -147,7 +147,7 @@ def test_from_scratch_and_what_contradicts() -> None:
     table = str(photos(12))
     plan, _, said = planned(table, [], None, "none", None, [])
     assert plan.start_from is None
-    assert "It starts from nothing" in said[-1]
+    assert "It starts from scratch" in said[-1]
     with pytest.raises(UsageError, match="--from and --minutes are for photos without a recipe"):
         planned(table, [], "shapes", "none", None, [])
     with pytest.raises(UsageError, match="shapes is a recipe, and --recipe names another"):

@@ -213,5 +213,5 @@ def test_only_learned_positions_have_an_end(engines, images):
     if most is None:
         say_65_words()
     else:
-        with pytest.raises(UsageError, match=rf"positions for captions of {most} words and no more\. Lower max_words"):
+        with pytest.raises(UsageError, match=rf"positions for captions of at most {most} words\. Lower max_words"):
             say_65_words()

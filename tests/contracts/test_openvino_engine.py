@@ -56,9 +56,11 @@ def test_without_the_package(model, monkeypatch):
 
 
 def test_engines_are_for_exported_models(model):
-    with pytest.raises(UsageError, match=r"trained is not exported, and PyTorch runs it\. Run 'showtell export' first"):
+    with pytest.raises(
+        UsageError, match=r"trained is not exported, so only PyTorch can run it\. Run 'showtell export' first"
+    ):
         showtell.load(model.parent / "trained", engine="onnx")
-    with pytest.raises(UsageError, match=r"There is no engine 'fast'\. There are: auto, onnx, openvino"):
+    with pytest.raises(UsageError, match=r"There is no engine 'fast'\. Choose from: auto, onnx, openvino"):
         showtell.load(model, engine="fast")
 
 
@@ -200,5 +202,5 @@ def test_a_processor_on_which_it_does_not_run(model, monkeypatch):
     monkeypatch.setattr(openvino_module, "_core", Core)
     monkeypatch.setattr(openvino_module, "has_bfloat16", lambda: True)
     assert isinstance(showtell.load(model).engine, OnnxEngine)
-    with pytest.raises(BundleError, match=r"can't run this model on this processor\. Say --engine onnx"):
+    with pytest.raises(BundleError, match=r"can't run this model on this processor\. Use --engine onnx"):
         showtell.load(model, engine="openvino")

@@ -49,7 +49,7 @@ def test_what_a_cell_holds(value: object, captions: list[str]) -> None:
 
 
 def test_a_list_that_is_none_is_refused_with_its_place() -> None:
-    with pytest.raises(DataError, match=r"t\.csv, row 2: .*a dog.* begins as a list.* Write lists as JSON"):
+    with pytest.raises(DataError, match=r"t\.csv, row 2: .*a dog.* begins like a list.* Write lists as JSON"):
         captions_of("""['a dog', 'a cat" 'x']""", "t.csv, row 2")
 
 
@@ -75,12 +75,12 @@ def test_null_captions_are_left_out_and_counted(
     for spec in (f"coco:{coco},{tmp_path}", f"karpathy:{karpathy},{tmp_path}", f"table:{table}"):
         dataset = data.load(spec)
         assert [example.captions for example in dataset.examples] == [("a dog",)], spec
-        assert "Captions left out because they are empty, null or no text: 5." in dataset.notes, spec
+        assert "Captions left out because they are empty, null or not text: 5." in dataset.notes, spec
     assert "Images left out because they have no caption: 1." in data.load(f"coco:{coco},{tmp_path}").notes
     for source in (coco, table, put(tmp_path / "map.json", {"1": NULLS})):
         references = read_references(source)
         assert references.captions["1.jpg" if source == table else "1"] == ["a dog"]
-        assert references.notes[0].endswith(f"null or no text: {6 if source == coco else 5}.")
+        assert references.notes[0].endswith(f"null or not text: {6 if source == coco else 5}.")
 
 
 def test_null_captions_in_csv_and_texts(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_null_captions_in_csv_and_texts(tmp_path: Path) -> None:
     put(tmp_path / "1.txt", "a dog\n\nnull\n['a cat', 'cats']\n")
     dataset = data.load(f"folder:{tmp_path}")
     assert [example.captions for example in dataset.examples] == [("a dog", "a cat", "cats")]
-    assert "Captions left out because they are empty, null or no text: 1." in dataset.notes
+    assert "Captions left out because they are empty, null or not text: 1." in dataset.notes
 
 
 def test_null_predictions_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_null_predictions_are_left_out_and_counted(tmp_path: Path) -> None:
     found = read_predictions(put(tmp_path / "p.json", rows))
     assert found.captions == {"2": "", "5": "a dog"}
     assert found.spare == 0
-    assert found.notes[0].endswith("captions left out because they are null or no text: 5.")
+    assert found.notes[0].endswith("captions left out because they are null or not text: 5.")
 
 
 def test_references_and_results_as_the_official_code_has_them(tmp_path: Path) -> None:
@@ -118,5 +118,5 @@ def test_lists_as_text_in_references_and_predictions(tmp_path: Path) -> None:
     assert read_predictions(file).captions == {"1": "a dog"}
     broken = put(tmp_path / "b.csv", "image,captions\n1,x\n2,\"['a dog', 'a cat'x']\"\n")
     for read in (read_references, read_predictions, lambda file: data.load(f"table:{file}", photos=False)):
-        with pytest.raises(DataError, match=r"b\.csv, row 2: .* begins as a list"):
+        with pytest.raises(DataError, match=r"b\.csv, row 2: .* begins like a list"):
             read(broken)

@@ -43,7 +43,7 @@ def test_a_photo_that_one_holds_out_teaches_in_none(tmp_path: Path) -> None:
     second = load(table(tmp_path / "b", {"train-3": 3, "train-4": 4, "test-1": 2}))
     both = joined([first, second])
     assert [example.name for example in both.split("train")] == ["train-1.png", "train-4.png"]
-    assert any("holds them out: 2." in note for note in both.notes)
+    assert any("has them in dev or test: 2." in note for note in both.notes)
     assert len(both.split("dev")) == len(both.split("test")) == 1
 
 

@@ -23,7 +23,10 @@ def test_good_captions_raise_none() -> None:
     [
         (["a photo of it"] * 3 + ["a red ball on grass"] * 2, "'a photo of it' is a caption of 3 of 5 photos"),
         (["cat", "dog", "a red ball", "the blue sea"], "Captions of one or two words: 2 of 4."),
-        (["a ball", "word " * 41, "a red ball on grass", "the blue sea", "b c d"], "Captions of over 40 words: 1."),
+        (
+            ["a ball", "word " * 41, "a red ball on grass", "the blue sea", "b c d"],
+            "Captions of more than 40 words: 1.",
+        ),
         (["猫", "狗狗", "一只猫在沙发上", "海边的日落很美"], "Captions of one or two words: 2 of 4."),
     ],
 )
@@ -44,7 +47,7 @@ def test_photos_that_are_there_twice(tmp_path: Path) -> None:
         for path, split, caption in zip(paths, splits, captions, strict=True)
     ]
     assert doubts(photos) == [
-        "Photos that are there more than once: 1, such as 0.png and 2.png.",
-        "Photos that are in more than one split: 1, such as 0.png. Scores on them flatter.",
+        "Photos that occur more than once: 1, such as 0.png and 2.png.",
+        "Photos in more than one split: 1, such as 0.png. Scores on them are too high.",
     ]
     assert len(doubts(photos[:2])) == 0

@@ -119,7 +119,7 @@ def test_unreadable_images_are_listed_with_their_reason(tmp_path: Path) -> None:
 
 def test_another_encoder_is_refused_and_both_are_named(tmp_path: Path) -> None:
     build(tmp_path)
-    expected = "was built by lite-1, and the encoder is lite-2. Delete that folder or choose another."
+    expected = "was built by lite-1, but the encoder is lite-2. Delete that folder or choose another."
     with pytest.raises(DataError, match=expected):
         FeatureCache.open(tmp_path, "lite-2")
     with pytest.raises(DataError, match=expected):
@@ -139,7 +139,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 100))
-    with pytest.raises(DataError, match=r"needs 0 MB more, and its disk has 0 MB free\. Free some space or choose"):
+    with pytest.raises(DataError, match=r"needs 0 MB more, but its disk has 0 MB free\. Free some space or choose"):
         writer(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert megabytes(878_080_000) == "878 MB"
@@ -184,7 +184,7 @@ def test_a_damaged_or_later_index_is_refused(tmp_path: Path) -> None:
     index = tmp_path / "index.json"
     found = json.loads(index.read_text())
     index.write_text(json.dumps({**found, "format_version": 9}))
-    with pytest.raises(DataError, match="has format version 9, and this showtell reads 1"):
+    with pytest.raises(DataError, match="has format version 9, but this version of showtell reads 1"):
         FeatureCache.open(tmp_path)
     index.write_text("{")
     with pytest.raises(DataError, match=r"index\.json is damaged: .* Delete the folder and build it again"):
@@ -247,13 +247,13 @@ def test_a_part_that_is_unfinished_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_parts_of_different_encoders_or_images_are_refused(tmp_path: Path) -> None:
     build_part(tmp_path, 1, 2, "ab")
-    with pytest.raises(DataError, match="part-1-of-2 was built by lite-1, and the encoder is lite-2"):
+    with pytest.raises(DataError, match="part-1-of-2 was built by lite-1, but the encoder is lite-2"):
         CacheWriter(tmp_path, "lite-2", CELLS, WIDTH, {"c": "c-stamp"}, part_name(2, 2))
     with pytest.raises(DataError, match=r"a is not the image that .* was built from"):
         CacheWriter(tmp_path, "lite-1", CELLS, WIDTH, {"a": "another"}, part_name(2, 2))
     other = tmp_path / part_name(2, 2)
     writer(other, fingerprint="lite-2").sync()
-    with pytest.raises(DataError, match="part-2-of-2 was built by lite-2, and the encoder is lite-1"):
+    with pytest.raises(DataError, match="part-2-of-2 was built by lite-2, but the encoder is lite-1"):
         FeatureCache.open(tmp_path)
 
 

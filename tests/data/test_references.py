@@ -241,7 +241,7 @@ def test_decoding_that_the_file_tells(tmp_path: Path, search: object, told: str 
         ("p.json", [], "has no rows"),
         ("p.json", "{", "is not JSON"),
         ("p.txt", "a dog\n", "line 1 is not 'image<tab>caption'"),
-        ("p.docx", "", "of no kind that showtell reads"),
+        ("p.docx", "", "is not a kind of table that showtell reads"),
     ],
 )
 def test_files_that_hold_no_predictions(tmp_path: Path, name: str, content: object, told: str) -> None:

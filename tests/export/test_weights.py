@@ -128,7 +128,7 @@ def test_square_matrices_that_are_not_twins_stay(tmp_path):
 def test_what_float16_can_not_hold_is_refused(weights):
     large = {**WEIGHTS, "depthwise": WEIGHTS["depthwise"] * 1e6}
     with pytest.raises(
-        UsageError, match=r"weight depthwise reaches .*e\+07, and float16 ends at 65,504. Say --weights float32"
+        UsageError, match=r"weight depthwise reaches .*e\+07, and float16 ends at 65,504. Use --weights float32"
     ):
         files_of({"g": graph(large)}, weights)
 

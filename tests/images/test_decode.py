@@ -219,7 +219,7 @@ def test_arrays(array: np.ndarray, want: int) -> None:
         (np.zeros((0, 3, 3), np.uint8), r"shape \(0, 3, 3\)"),
         (np.full((2, 3), 200.0), "values from 200 to 200. Floats must be 0 to 1"),
         (np.full((2, 3), np.nan), "Floats must be 0 to 1"),
-        (np.zeros((2, 3), np.int64), "int64 is of a type.*uint8"),
+        (np.zeros((2, 3), np.int64), "int64 has a type.*uint8"),
     ],
 )
 def test_arrays_that_are_no_image(array: np.ndarray, message: str) -> None:
@@ -346,7 +346,7 @@ def test_truncated_jpeg_says_so() -> None:
         (
             "drawing.svg",
             b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-            "is not an image that showtell reads.*JPEG, PNG",
+            "is not an image that showtell can read.*JPEG, PNG",
         ),
         ("notes.jpg", b"A dog runs.\n", "is not an image"),
         ("page.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),

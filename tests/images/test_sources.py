@@ -54,8 +54,8 @@ def test_what_systems_keep_for_themselves_is_passed_over_and_said(place, asked):
     assert names == ["p/a.jpg", "p/trip/b.jpg"]
     if asked != "p/**/*":  # which does not match hidden files
         folders = f"{len(SYSTEM)} hidden or system folders (p/trip/#recycle, ...)"
-        assert said == f"Passed over: 1 hidden file (p/._a.jpg), {folders}."
-    assert said.startswith("Passed over: ")
+        assert said == f"Skipped: 1 hidden file (p/._a.jpg), {folders}."
+    assert said.startswith("Skipped: ")
 
 
 @pytest.mark.parametrize("asked", ["p/@eaDir", "p/@eaDir/*.jpg", "p/.b/x.jpg", "p/@eaDir/.x.jpg"])
@@ -82,14 +82,14 @@ def test_a_pipe_in_a_folder_is_passed_over(place, asked):
     """Whoever opened it would wait for ever."""
     touch("p/a.jpg")
     os.mkfifo("p/pipe.jpg")
-    assert found(asked) == (["p/a.jpg"], "Passed over: 1 pipe or device (p/pipe.jpg).")
+    assert found(asked) == (["p/a.jpg"], "Skipped: 1 pipe or device (p/pipe.jpg).")
 
 
 def test_a_folder_of_others_photos_only_holds_none(place, capsys):
     touch("p/@eaDir/x.jpg")
     _, finder = find_images(["p"])
     assert [str(problem).partition(" Images")[0] for problem in finder.problems] == ["p: no image in this folder."]
-    assert finder.passed_over() == "Passed over: 1 hidden or system folder (p/@eaDir)."
+    assert finder.passed_over() == "Skipped: 1 hidden or system folder (p/@eaDir)."
 
 
 def test_the_command_says_once_what_was_passed_over(place, monkeypatch, capsys):
@@ -99,7 +99,7 @@ def test_the_command_says_once_what_was_passed_over(place, monkeypatch, capsys):
     for folder in "pq":
         picture("red").save(f"{folder}/a.png")
     assert main(["caption", "-m", "m", "p", "q"]) == 0
-    assert capsys.readouterr().err == "showtell: Passed over: 2 hidden or system folders (p/@eaDir, ...).\n"
+    assert capsys.readouterr().err == "showtell: Skipped: 2 hidden or system folders (p/@eaDir, ...).\n"
 
 
 def test_a_data_set_of_a_folder_passes_over_the_same(place):
@@ -109,7 +109,7 @@ def test_a_data_set_of_a_folder_passes_over_the_same(place):
         Path(f"d/{name}.txt").write_text("a dog")
     dataset = data.load("folder:d")
     assert [example.image_id for example in dataset.examples] == ["a.png", "b.png"]
-    assert "Passed over: 1 hidden or system folder (d/@eaDir)." in dataset.notes
+    assert "Skipped: 1 hidden or system folder (d/@eaDir)." in dataset.notes
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -239,4 +239,4 @@ def test_addresses_are_walked_by_the_same_rule(place):
     Path("p/loop").symlink_to(".")
     finder = Finder()
     assert list(finder.files([f"file://{place}/p"])) == [f"file://{place}/p/a.jpg", f"file://{place}/p/trip/b.jpg"]
-    assert finder.passed_over().startswith(f"Passed over: 1 hidden file (file://{place}/p/.x.jpg), 1 hidden or system")
+    assert finder.passed_over().startswith(f"Skipped: 1 hidden file (file://{place}/p/.x.jpg), 1 hidden or system")

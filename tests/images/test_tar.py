@@ -97,7 +97,7 @@ def test_a_shard_that_is_cut_off_gives_what_it_has(place, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.tar", b"x" * 2000, "s.tar is damaged or no tar file: "),
+        ("s.tar", b"x" * 2000, "s.tar is damaged or not a tar file: "),
         (
             "s.tar.gz",
             gzip.compress(b"x" * 2000, mtime=0),
@@ -169,13 +169,13 @@ def test_which_column(place, capsys):
     code, _, error = run(capsys, "two.parquet")
     assert (code, error) == (
         2,
-        ["showtell: two.parquet has 2 columns of image files. Say --column: source, target."],
+        ["showtell: two.parquet has 2 columns of image files. Choose one with --column: source, target."],
     )
     assert run(capsys, "two.parquet", "--column", "target")[1][0] == ["two.parquet/0", SAID[2]]
     code, _, error = run(capsys, "two.parquet", "--column", "x")
     assert (code, error) == (
         2,
-        ["showtell: two.parquet has no column 'x' of image files. There is source, target."],
+        ["showtell: two.parquet has no column 'x' of image files. Choose from: source, target."],
     )
     write_table("usual.parquet", mask=data[::-1], image=data)
     assert run(capsys, "usual.parquet")[1][0] == ["usual.parquet/0", SAID[0]]

@@ -143,7 +143,7 @@ def test_weight_file_of_our_own_and_of_another_network(tmp_path: Path) -> None:
     torch.save(encoder.state_dict(), tmp_path / "own.pth")
     again = build_encoder({**LITE, "weights": str(tmp_path / "own.pth")})
     assert torch.equal(again.state_dict()["head.conv.weight"], encoder.state_dict()["head.conv.weight"])
-    with pytest.raises(BundleError, match=r"own\.pth is of another network: .* is .* there, and .* here"):
+    with pytest.raises(BundleError, match=r"own\.pth is of another network: .* is .* there, but .* here"):
         build_encoder({**LITE, "name": "efficientnet_lite2", "weights": str(tmp_path / "own.pth")})
 
 
@@ -426,13 +426,13 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     for other, sentence in (
         (
             {name: tensor for name, tensor in whole.items() if name != last},
-            rf"{last} is nothing there, and \[32\] here",
+            rf"{last} is nothing there, but \[32\] here",
         ),
         (
             {**whole, "encoder.layer.3.norm1.bias": torch.zeros(32)},
-            r"layer\.3\.norm1\.bias is \[32\] there, and nothing",
+            r"layer\.3\.norm1\.bias is \[32\] there, but nothing",
         ),
-        ({**whole, last: torch.zeros(31)}, rf"{last} is \[31\] there, and \[32\] here"),
+        ({**whole, last: torch.zeros(31)}, rf"{last} is \[31\] there, but \[32\] here"),
     ):
         save_file(other, tmp_path / "other.safetensors")
         with pytest.raises(BundleError, match=rf"other\.safetensors is of another network: .*{sentence}"):
@@ -493,7 +493,7 @@ def test_mobileclip_is_sent_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BundleError, match=r"MobileCLIP is one of timm\. Use timm:fastvit_mci0\.apple_mclip"):
+    with pytest.raises(BundleError, match=r"MobileCLIP is in timm\. Use timm:fastvit_mci0\.apple_mclip"):
         build_encoder("apple/MobileCLIP-S0")
 
 
@@ -502,7 +502,9 @@ def test_unknown_name_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch, t
     pytest.importorskip("transformers")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BundleError, match="The encoder nobody/nothing is no folder of a transformers model, is not in"):
+    with pytest.raises(
+        BundleError, match="The encoder nobody/nothing is not a folder of a transformers model, is not in"
+    ):
         build_encoder("nobody/nothing")
 
 

@@ -110,7 +110,7 @@ def test_a_command(server, capsys):
         ({"architectures": None, "model_type": "llava"}, "is a model of type llava, which showtell can't read. It rea"),
         ({"architectures": ["Blip2ForConditionalGeneration"], "text_config": {"model_type": "t5"}},
          "is a Blip2ForConditionalGeneration that writes with t5, which showtell can't read. It reads those that"),
-        ({"quantization_config": {"quant_method": "awq"}}, "are quantised. Take the model in float32 or float16."),
+        ({"quantization_config": {"quant_method": "awq"}}, "are quantised. Use the model in float32 or float16."),
     ],
 )  # fmt: skip
 def test_no_gigabytes_of_another_model_are_fetched(server, settings, message):
@@ -174,14 +174,14 @@ def of_another_size(folder):
         (cut("config.json"), "config.json is not JSON: .* Copy the model folder again"),
         (lambda folder: (folder / "preprocessor_config.json").write_text("[]"), "holds no settings. Copy the"),
         (lambda folder: change(folder / "preprocessor_config.json", size={"height": 32, "width": 48}),
-         "does not resize photos to squares: its size is .* Say a square in .*preprocessor_config.json"),
+         "does not resize photos to squares: its size is .* Set a square size in .*preprocessor_config.json"),
         (lambda folder: change(folder / "config.json", architectures=[["x"]]), "which showtell can't read"),
         (lambda folder: change(folder / "config.json", decoder="x"), "that writes with x, which showtell can't read"),
         (lambda folder: change(folder / "config.json", decoder={"model_type": "bert"}), "does not look at the image"),
         (lambda folder: change(folder / "config.json", num_image_with_embedding=6), "describes videos"),
         (lambda folder: change(folder / "preprocessor_config.json", image_processor="x"), "can't be read"),
         (lambda folder: change(folder / "preprocessor_config.json", image_mean=0.5), "can't be read"),
-        (lambda folder: change(folder / "preprocessor_config.json", size=36), "patches have 8 pixels a side. Say a"),
+        (lambda folder: change(folder / "preprocessor_config.json", size=36), "patches have 8 pixels a side. Set a"),
     ],
 )  # fmt: skip
 def test_a_damaged_folder_is_one_sentence(folder, damage, message):

@@ -139,12 +139,12 @@ def test_captions_longer_than_the_learned_positions_are_refused(batch: tuple[Ten
     grid, tokens = batch
     memory = model.memory(grid)
     assert model(memory, tokens[:, :, :5]).shape == (B, K, 5, V)
-    with pytest.raises(UsageError, match=r"captions of 5 words and no more\. Lower max_words"):
+    with pytest.raises(UsageError, match=r"captions of at most 5 words\. Lower max_words"):
         model(memory, tokens)
     state = model.start(memory)
     for t in range(5):
         _, _, state = model.step(memory, state, tokens[:, :1, t])
-    with pytest.raises(UsageError, match="captions of 5 words"):
+    with pytest.raises(UsageError, match="captions of at most 5 words"):
         model.step(memory, state, tokens[:, :1, 5])
 
 

@@ -21,7 +21,7 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
         ({"beam": 2**63}, "beam is 9223372036854775808, not a whole number from 1 to 10000."),
         ({"groups": 0}, "groups is 0, not a whole number from 1 to 10000."),
         ({"beam": 5, "groups": 2}, "A beam of 5 can't be split into 2 equal groups. Use beam=6."),
-        ({"groups": 3, "sample": True}, "groups is 3, but samples have none. Leave out groups or sample."),
+        ({"groups": 3, "sample": True}, "groups is 3, but sampling has no groups. Leave out groups or sample."),
         ({"groups": 3, "diversity": -1.0}, "diversity is -1.0, not 0 or more. Useful values are 0.2 to 0.8."),
         ({"diversity": 1.0}, "diversity is set, but only groups use it. Set groups too, or leave it out."),
         ({"num": 0}, "num is 0, not a whole number from 1 to 10000."),
@@ -39,8 +39,8 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
             {"length_penalty": float("nan")},
             "length_penalty is nan, not 0 or more and at most 10. Useful values are 0 to 1.",
         ),
-        ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple of words. Say ('word',)."),
-        ({"prefix": "a man"}, "prefix is 'a man', not a tuple of words. Say ('word',)."),
+        ({"banned_words": "dog"}, "banned_words is 'dog', not a tuple of words. Write ('word',)."),
+        ({"prefix": "a man"}, "prefix is 'a man', not a tuple of words. Write ('word',)."),
         (
             {"prefix": ("a", "man"), "max_words": 1},
             "prefix has 2 words, over max_words (1). Shorten one or raise the other.",
@@ -49,7 +49,7 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
             {"prefix": ("a", "man"), "banned_words": ("man",)},
             "prefix has the word 'man', which banned_words forbids. Keep one of them.",
         ),
-        ({"require": "dog"}, "require is 'dog', not a tuple of words. Say ('word',)."),
+        ({"require": "dog"}, "require is 'dog', not a tuple of words. Write ('word',)."),
         (
             {"require": ("a", "dog", "a", "man"), "max_words": 2},
             "require has 3 words, over max_words (2). Shorten one or raise the other.",
@@ -64,11 +64,13 @@ from tests.search.scripted import ScriptedEngine, ScriptedVocabulary
         ),
         (
             {"require": ("dog",), "sample": True},
-            "require and sample are both set, but only a beam without groups seeks words. Leave out require or sample.",
+            "require and sample are both set, but only a beam without groups can require words. "
+            "Leave out require or sample.",
         ),
         (
             {"require": ("dog",), "groups": 3},
-            "require and groups are both set, but only a beam without groups seeks words. Leave out require or groups.",
+            "require and groups are both set, but only a beam without groups can require words. "
+            "Leave out require or groups.",
         ),
         ({"sample": True, "top_k": 0}, "top_k is 0, not a whole number from 1 up."),
         ({"sample": True, "top_p": 0.0}, "top_p is 0.0, not over 0 and at most 1. Try top_p=0.9."),
@@ -119,7 +121,7 @@ def test_image_numbers_must_fit_the_images() -> None:
         ({"prefix": ("w4", "w99")}, "prefix has the word 'w99', which this model never says. Choose another word."),
         (
             {"prefix": ("w4", "w5"), "banned_words": ("w4+5",)},
-            "prefix has 'w4 w5', which banned_words leaves no way to say. Keep one of them.",
+            "prefix has 'w4 w5', which banned_words makes impossible to say. Keep one of them.",
         ),
         (
             {"prefix": ("w4+5", "w6"), "max_words": 2},

@@ -157,11 +157,11 @@ def test_all_words_are_asked_for_only_where_words_are_required() -> None:
         ({"require": ("w4", "w99")}, "require has the word 'w99', which this model never says. Choose another word."),
         (
             {"require": ("w4+5|5+4",), "banned_words": ("w6", "w5")},
-            "require has 'w4+5|5+4', which banned_words leaves no way to say. Keep one of them.",
+            "require has 'w4+5|5+4', which banned_words makes impossible to say. Keep one of them.",
         ),
         (
             {"require": ("w6+4+5",), "banned_words": ("w4+5",)},
-            "require has 'w6+4+5', which banned_words leaves no way to say. Keep one of them.",
+            "require has 'w6+4+5', which banned_words makes impossible to say. Keep one of them.",
         ),
         (
             {"require": ("w4+5+6|4+5+6+7",), "max_words": 2},

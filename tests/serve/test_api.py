@@ -108,7 +108,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(api):
     assert good["captions"][0]["text"] == RED
     assert bad["captions"] is None
     assert bad["problem"]["status"] == 422
-    assert bad["problem"]["detail"].startswith("notes.txt is not an image that showtell reads.")
+    assert bad["problem"]["detail"].startswith("notes.txt is not an image that showtell can read.")
 
 
 @pytest.mark.parametrize(
@@ -334,4 +334,4 @@ def test_a_model_that_cannot_tell_how_sure_it_is(api):
     assert api.post("/v1/captions", files=form("red")).json()["images"][0]["captions"][0]["confidence"] is None
     refused = api.post("/v1/captions", files=form("red"), data={"min_confidence": 0.5})
     assert refused.status_code == 422
-    assert "can't tell how sure it is" in refused.json()["detail"]
+    assert "has no calibrated confidence" in refused.json()["detail"]

@@ -148,7 +148,7 @@ def test_a_bad_file_is_a_readable_error_and_no_end(open_page, keep):
     page.set_input_files("#files", [NOTES])
     page.wait_for_selector(".problem:not([hidden])")
     problem = page.locator('[role="alert"]')
-    assert "notes.png is not an image that showtell reads. It reads JPEG" in problem.inner_text()
+    assert "notes.png is not an image that showtell can read. It reads JPEG" in problem.inner_text()
     keep(page, "error")
     send(page, PHOTO, OTHER)
     assert not problem.is_visible()

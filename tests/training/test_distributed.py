@@ -160,15 +160,15 @@ def test_two_are_stopped_go_on_one_is_killed_and_one_process_goes_on(folder: Pat
         wait_for(run, 1, process)
         process.terminate()
         _, errors = process.communicate(timeout=120)
-    assert said(errors)[-1:] == ["showtell: Stopped in epoch 1; the run is saved. Add --resume to go on."]
+    assert said(errors)[-1:] == ["showtell: Stopped in epoch 1; the run is saved. Add --resume to continue."]
     with launched(TORCHRUN, folder, run, "--features", str(features), "--resume") as process:
         wait_for(run, 2, process)
         os.kill(pid_of_rank(1, process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert said(errors)[-1:] == [
-        "showtell: Process 0 of 2 stopped, as another one has failed or was killed. "
-        "The same command with --resume goes on from the last checkpoint."
+        "showtell: Process 0 of 2 stopped because another one has failed or was killed. "
+        "The same command with --resume continues from the last checkpoint."
     ]
     train(recipe, load(SPEC), run, cache=features, resume=True)
     check_same(log_of(run), alone)

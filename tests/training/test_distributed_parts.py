@@ -186,8 +186,8 @@ def lose_one() -> None:
 def test_who_is_left_says_that_another_is_gone(tmp_path: Path) -> None:
     said, killed = on_two(lose_one, tmp_path)
     assert killed == "killed"
-    assert said.startswith("ProcessLost: Process 0 of 2 stopped, as another one has failed or was killed.")
-    assert said.endswith("The same command with --resume goes on from the last checkpoint.")
+    assert said.startswith("ProcessLost: Process 0 of 2 stopped because another one has failed or was killed.")
+    assert said.endswith("The same command with --resume continues from the last checkpoint.")
 
 
 def draw() -> list[float]:
@@ -241,7 +241,7 @@ def test_contradictions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"2 processes for 1 GPUs\. Start one process a GPU"):
+    with pytest.raises(UsageError, match=r"2 processes for 1 GPUs\. Start one process per GPU"):
         processes.join()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UsageError, match=r"says DEEPSPEED.*launch without it"):
@@ -263,7 +263,9 @@ def test_auto_is_what_the_hardware_has(
     monkeypatch.setattr(processes, "has_bfloat16", lambda cpu: everywhere)
     monkeypatch.setattr("accelerate.Accelerator", lambda mixed_precision, cpu: mixed_precision)
     if launched == "bf16" and not everywhere:
-        with pytest.raises(UsageError, match=r"--mixed_precision bf16, and the recipe precision: auto.*precision=bf16"):
+        with pytest.raises(
+            UsageError, match=r"--mixed_precision bf16, but the recipe says precision: auto.*precision=bf16"
+        ):
             processes.accelerator("auto")
     else:
         assert processes.accelerator("auto") == mixed

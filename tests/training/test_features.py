@@ -220,7 +220,7 @@ def test_the_command_lists_unreadable_images_and_exits_with_1(
     command += ["--encoder", "efficientnet_lite0", "--weights", "random", "--size", "64"]
     assert main(command) == 1
     printed = capsys.readouterr()
-    assert "1.png is not an image that showtell reads" in printed.err
+    assert "1.png is not an image that showtell can read" in printed.err
     assert "2 images, 3 tried in" in printed.out
 
 

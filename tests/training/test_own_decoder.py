@@ -121,9 +121,9 @@ def test_a_wrong_setting_is_named(tmp_path: Path, module: str) -> None:
     [
         ("no_such_module:Bag", "can't be imported: No module named 'no_such_module'"),
         (":Bag", "can't be imported: Empty module name"),
-        ("MODULE:BagConfig", "is no decoder"),
-        ("MODULE:Sack", "is no decoder"),
-        ("os:system", "is no decoder"),
+        ("MODULE:BagConfig", "is not a decoder"),
+        ("MODULE:Sack", "is not a decoder"),
+        ("os:system", "is not a decoder"),
     ],
 )
 def test_what_is_no_decoder_is_refused(tmp_path: Path, module: str, name: str, said: str) -> None:

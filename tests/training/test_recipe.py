@@ -43,13 +43,13 @@ def test_settings_change_parts(minimal: Path) -> None:
     [
         (
             "stages.0.learning_rat=1",
-            "'stages.0.learning_rat' is no known key; the nearest is 'learning_rate'",
+            "'stages.0.learning_rat' is not a known key; the nearest is 'learning_rate'",
         ),
         ("serch.beam=3", "the nearest is 'search'"),
         ("search.bean=3", "the nearest is 'beam'"),
-        ("encoder.siez=64", "'encoder.siez' is no known key; the nearest is 'size'"),
-        ("decoder.gaet=true", "'decoder.gaet' is no known key; the nearest is 'gate'"),
-        ("decoder.layers=2", "'decoder.layers' is no known key"),  # it is one of other decoders
+        ("encoder.siez=64", "'encoder.siez' is not a known key; the nearest is 'size'"),
+        ("decoder.gaet=true", "'decoder.gaet' is not a known key; the nearest is 'gate'"),
+        ("decoder.layers=2", "'decoder.layers' is not a known key"),  # it is one of other decoders
         ("decoder.name=lstm", "'decoder.name': there is no 'lstm', only 'show_and_tell', 'show_attend_and_tell'"),
         ("decoder={}", "'decoder.name' is missing"),
         ("decoder.hidden_width=0", "'decoder.hidden_width': input should be greater than 0, given 0"),
@@ -171,5 +171,5 @@ def test_a_key_that_is_no_text_is_named(minimal: Path) -> None:
 @pytest.mark.parametrize("setting", ["seed=true", "stages.0.epochs=on", "decoder.dropout=false"])
 def test_a_boolean_is_no_number(minimal: Path, setting: str) -> None:
     """`on` was 1, in silence."""
-    with pytest.raises(UsageError, match=f"'{setting.partition('=')[0]}' is a number, and true or false is given"):
+    with pytest.raises(UsageError, match=f"'{setting.partition('=')[0]}' must be a number, not true or false"):
         load_recipe(minimal, [setting])

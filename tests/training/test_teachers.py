@@ -70,14 +70,14 @@ def test_cached_features_serve_teachers_with_the_students_encoder_only(batch: Ba
     for folders in (["unlike"], ["like", "unlike"]):
         saved(unlike, tmp_path / "unlike")
         teachers = Teachers([str(tmp_path / folder) for folder in folders], WORDS)
-        with pytest.raises(UsageError, match=r"another encoder than the student.*encoder_stages over 0"):
+        with pytest.raises(UsageError, match=r"different encoder, so it can't use the student.*encoder_stages over 0"):
             teachers.probabilities(student, grids, batch)
 
 
 def test_other_words_are_refused(tmp_path: Path) -> None:
     other = Tokenizer.train(["a cat runs", "a red ball on grass"], TokenizerConfig(min_count=1))
     folder = saved(model_of(1), tmp_path / "teacher", other)
-    with pytest.raises(UsageError, match=r"teacher has other words\. Train it on the same captions\."):
+    with pytest.raises(UsageError, match=r"teacher has a different vocabulary\. Train it on the same captions\."):
         Teachers([folder], WORDS)
 
 

@@ -288,7 +288,7 @@ def test_a_run_goes_on_with_its_own_words_and_data_only(
     plan = load_recipe(recipe, ["stages.0.epochs=1"])
     own = captioned("a red ball", "a blue box")
     train(plan, own, tmp_path / "run")
-    with pytest.raises(UsageError, match=f"was started with other {what}\\."):
+    with pytest.raises(UsageError, match=f"was started with different {what}\\."):
         train(plan, other, tmp_path / "run", resume=True)
     train(plan, own, tmp_path / "run", resume=True)
 
@@ -300,7 +300,7 @@ def test_a_run_goes_on_with_its_own_photos_and_encoder_only(recipe: Path, tmp_pa
     others = [
         replace(example, scene=load("shapes:200").examples[-1].scene) for example in captioned("a red ball").examples
     ]
-    with pytest.raises(UsageError, match=r"was started with other photos\. Give what it was started with, or"):
+    with pytest.raises(UsageError, match=r"was started with different photos\. Use those that it was started with, or"):
         train(plan, replace(captioned("a red ball"), examples=tuple(others)), tmp_path / "run", resume=True)
     weights = tmp_path / "encoder.safetensors"
     encoder = build_encoder(plan.encoder)
@@ -308,7 +308,7 @@ def test_a_run_goes_on_with_its_own_photos_and_encoder_only(recipe: Path, tmp_pa
     plan = load_recipe(recipe, ["stages.0.epochs=1", f"encoder.weights={weights}"])
     train(plan, captioned("a red ball"), tmp_path / "other")
     save_file({name: value + 1 for name, value in encoder.state_dict().items()}, weights)
-    with pytest.raises(UsageError, match=r"was started with other encoder weights\."):
+    with pytest.raises(UsageError, match=r"was started with different encoder weights\."):
         train(plan, captioned("a red ball"), tmp_path / "other", resume=True)
 
 
@@ -440,7 +440,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the run is saved. Add --resume to go on." in errors
+    assert "the run is saved. Add --resume to continue." in errors
     assert "Traceback" not in errors
     assert (tmp_path / "run" / "checkpoint" / "checkpoint.safetensors").exists()
 

@@ -1,4 +1,4 @@
-"""Captioned-image data sets: one loader a format, all returning a `Dataset`; and captions without images, to score."""
+"""Captioned-image data sets: one loader per format, each returning a `Dataset`; and captions to be scored."""
 
 from showtell.data.dataset import Dataset, Example, Split, joined
 from showtell.data.formats import DATA_FORMATS, load

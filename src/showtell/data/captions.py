@@ -1,4 +1,4 @@
-"""Captions and ids as files hold them: a text, a list, a list that somebody's program wrote as a text, or nothing."""
+"""Captions and ids in files: a text, a list, a list that some program wrote as a text, or nothing."""
 
 import ast
 import json
@@ -10,17 +10,17 @@ from showtell.errors import DataError
 from showtell.images.tables import COLUMNS
 
 NOTHING = frozenset({"null", "none", "nan", "<na>", "n/a", "#n/a"})
-"""How programs write into a text that there is none; of four letters at most."""
+"""How programs write a missing value into a text; at most four letters."""
 
 ITEM = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|None|nan|null)"""
-# As Python and NumPy print lists; NumPy puts no commas.
+# Lists as Python and NumPy print them; NumPy without commas.
 LIST = re.compile(rf"[\[(]\s*+{ITEM}(?:(?:\s*+,\s*+|\s++){ITEM})*+\s*+,?\s*+[\])]", re.DOTALL)
 LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*['\"]"), re.compile(r"['\"]\s*\]\s*\Z")
 TEXT_FIELDS = (*COLUMNS["caption"], "raw")
 
 
 def is_nothing(value: object) -> bool:
-    """Whether a cell or field is empty, or what programs write into one that is: null, NaN, the text "nan"."""
+    """Whether a cell or field is empty, or holds what programs write for nothing: null, NaN, the text "nan"."""
     if isinstance(value, str):
         written = value.strip()
         return not written or (len(written) < 5 and written.lower() in NOTHING)
@@ -28,16 +28,16 @@ def is_nothing(value: object) -> bool:
 
 
 def captions_of(value: object, where: str = "A caption") -> list[str]:
-    """The captions that a cell or field holds: a text, a list of texts or of objects with one, a list as a text.
+    """The captions in a cell or field: a text, a list of texts or of objects that hold one, or such a list as a text.
 
-    What should be a caption and is none (null, NaN, a number) is an empty text, so that it can be counted.
+    What should be a caption but is not (null, NaN, a number) becomes an empty text, so that it can be counted.
 
     Args:
         value: what JSON, Parquet or a cell of a table holds.
         where: the file and the row, for the error.
 
     Raises:
-        DataError: a text begins and ends as a list does and is none.
+        DataError: a text begins and ends like a list but is not one.
     """
     if isinstance(value, list | tuple):
         return [text for item in value for text in captions_of(item, where)]
@@ -56,25 +56,25 @@ def captions_of(value: object, where: str = "A caption") -> list[str]:
         return ["" if item[0] in "Nn" else ast.literal_eval(item) for item in re.findall(ITEM, written, re.DOTALL)]
     if LIST_BEGINS.match(written) and LIST_ENDS.search(written):
         raise DataError(
-            f"{where}: {written[:60]!r} begins as a list and can't be read as one.",
+            f"{where}: {written[:60]!r} begins like a list but can't be read as one.",
             'Write lists as JSON: ["a dog", "a cat"].',
         )
     return [value]
 
 
 def tidy(caption: str) -> str:
-    """The caption with single blanks between its words and none around; empty if it says that there is none."""
+    """The caption with single spaces between its words and none around it; empty if it says that there is none."""
     tidied = " ".join(caption.split())
     return "" if is_nothing(tidied) else tidied
 
 
 def empty_captions(captions: int) -> list[str]:
-    """What is said of a number of captions that are none; nothing where there are none."""
-    return [f"Captions left out because they are empty, null or no text: {captions:,}."] if captions else []
+    """The note on a number of captions that are empty; no note if there are none."""
+    return [f"Captions left out because they are empty, null or not text: {captions:,}."] if captions else []
 
 
 def id_of(value: object) -> str | None:
-    """An id as text, None if it is none: 42, "42" and 42.0 are the same image."""
+    """An id as text, None if there is none: 42, "42" and 42.0 are the same image."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":

@@ -23,13 +23,13 @@ from showtell.images.storage import ContainedImage
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = "80/10/10"
-"""Of train, dev and test, where nobody says another split."""
+"""The shares of train, dev and test by default."""
 OWN_SHARES = "85/15/0"
-"""Of the same, of photos of one's own, where there is no other split: none is kept for a test."""
+"""The shares for one's own photos without a given split: none are kept for a test."""
 
-STAMPED_BYTES = 16_384  # at a file's begin and end
+STAMPED_BYTES = 16_384  # at the beginning and the end of a file
 
-# What other data sets call the three splits; "restval" is the part of COCO's val that Karpathy trains on.
+# Other names of the three splits; "restval" is the part of COCO's val that Karpathy trains on.
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -53,13 +53,13 @@ class Example:
     path: Path | None = None
     """The image file; None when the image has no file of its own."""
     scene: Scene | None = None
-    """What to draw, in `shapes`; it can tell whether a caption is true."""
+    """What to draw, for `shapes`; it can tell whether a caption is true."""
     stored: ContainedImage | None = None
-    """Where the image is, if in a file that holds many."""
+    """Where the image is, if it is in a file of many."""
     mirrored: bool = False
-    """Whether the image is read with its left and right in each other's place."""
+    """Whether the image is mirrored, left to right, when it is read."""
     dataset: str = ""
-    """The name of its data set, where a training has several."""
+    """The name of its data set, if training has several."""
     times: float = 1.0
     """How often a pass over the training images shows it."""
 
@@ -70,17 +70,17 @@ class Example:
 
     @property
     def container(self) -> str:
-        """What the image is kept in: a folder, a shard; empty when it is drawn."""
+        """Where the image is kept: a folder, a shard; empty if it is drawn."""
         if self.stored is not None:
             return self.stored.container
         return str(self.path.resolve().parent) if self.path is not None else ""
 
     @property
     def stamp(self) -> str:
-        """Something that changes when the image does, and not when it is copied.
+        """A text that changes with the image, but not when the image is copied.
 
-        Of a file its size and a digest of how it begins and ends (of a small one, of all); of an image in a file of
-        many its length or the like; else of what is drawn. Where there is no file any more, "missing".
+        For a file, its size and a digest of its beginning and end (all of a small file); for an image in a file of
+        many, its length or the like; else what is drawn. "missing" if the file does not exist any more.
         """
         if self.path is not None:
             try:
@@ -97,8 +97,8 @@ class Example:
         """The image, uint8 `[H, W, 3]` RGB; `at_least` as in `read_image`.
 
         Raises:
-            ImageError: it is not there, damaged, or no image.
-            DataError: what holds it can't be read now.
+            ImageError: it is missing, damaged, or not an image.
+            DataError: its container can't be read now.
         """
         if self.path is not None:
             image = read_image(self.path, at_least=at_least)
@@ -117,7 +117,7 @@ class Dataset:
     name: str
     examples: tuple[Example, ...]
     missing: tuple[str, ...] = ()
-    """Image files that have captions and are not there."""
+    """Image files that have captions but don't exist."""
     notes: tuple[str, ...] = ()
     """What a user should know about how the files were read: one sentence each."""
 
@@ -128,7 +128,7 @@ class Dataset:
         return tuple(split for split in SPLITS if split in present)
 
     def split(self, name: str) -> list[Example]:
-        """The examples of one split ("val" means "dev"). Raises DataError when there are none."""
+        """The examples of one split ("val" means "dev"). Raises DataError if there are none."""
         wanted = SPLIT_NAMES.get(name.lower())
         chosen = [example for example in self.examples if example.split == wanted]
         if not chosen:
@@ -137,10 +137,10 @@ class Dataset:
 
 
 def joined(datasets: Sequence[Dataset]) -> Dataset:
-    """Several data sets as one, each example with the name of its own.
+    """Several data sets as one; each example has the name of its data set.
 
-    Names and image ids that several have get a number or the name. A photo that one holds out, for dev or test, is no
-    training photo of another.
+    Equal names get a number; if two images have the same id, all ids get the name in front. A photo in dev or test of
+    one data set is left out of the training photos of the others.
     """
     if len(datasets) == 1:
         return datasets[0]
@@ -153,12 +153,12 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
         for name, dataset in zip(names, datasets, strict=True)
         for example in dataset.examples
     ]
-    # The stamp of an image that is no file may be its length alone, which others share.
+    # The stamp of an image without a file of its own may be just its length, which others share.
     held_out = {example.stamp for example in examples if example.split != "train" and example.path} - {"missing"}
     kept = [each for each in examples if each.split != "train" or not each.path or each.stamp not in held_out]
     notes = [f"{name}: {note}" for name, dataset in zip(names, datasets, strict=True) for note in dataset.notes]
     if lost := len(examples) - len(kept):
-        notes.append(f"Training photos left out because another data set holds them out: {lost:,}.")
+        notes.append(f"Training photos left out because another data set has them in dev or test: {lost:,}.")
     missing = tuple(file for dataset in datasets for file in dataset.missing)
     return Dataset("+".join(names), tuple(kept), missing, tuple(notes))
 
@@ -173,10 +173,10 @@ def dataset_of_files(
     photos: bool = True,
     way_out: str = "",
 ) -> Dataset:
-    """The data set of the images in `splits`, less those without caption or file; all maps are by image id.
+    """The data set of the images in `splits` that have a caption and a file; all maps are by image id.
 
-    A file that two ids name is one image, with the captions of both, in the split of the first: else it might be in
-    train and in test.
+    If two ids name the same file, it is one image, with the captions of both, in the split of the first: otherwise it
+    might be both in train and in test.
 
     Without `photos`, images without a file are kept. `way_out` says how to name another folder of images.
 
@@ -189,7 +189,7 @@ def dataset_of_files(
         if first != image_id:
             said[first] += said.pop(image_id)
     if others := [image_id for image_id in splits if image_id not in said]:
-        told.append(f"Names of a file that has one already, and is one image: {len(others):,}, such as {others[0]}.")
+        told.append(f"Further names of the same file, which count as one image: {len(others):,}, such as {others[0]}.")
     texts = {image_id: tuple(filter(None, map(tidy, of_image))) for image_id, of_image in said.items()}
     captioned = [image_id for image_id in said if texts[image_id]]
     if len(captioned) < len(said):
@@ -215,7 +215,7 @@ def dataset_of_files(
 
 
 def first_names(paths: Mapping[str, Path]) -> dict[str, str]:
-    """Of each image id, the first one that names the same file: im/../a.jpg is a.jpg."""
+    """For each image id the first one that names the same file: im/../a.jpg is a.jpg."""
     first_of: dict[str, str] = {}
     return {i: first_of.setdefault(os.path.abspath(path), i) for i, path in paths.items()}  # noqa: PTH100
 
@@ -223,18 +223,18 @@ def first_names(paths: Mapping[str, Path]) -> dict[str, str]:
 def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES) -> dict[str, Split]:
     """80 % train, 10 % dev, 10 % test, the same for the same images whatever their order.
 
-    Captions of one image never part: the decoder would be tested on images that it has seen.
+    All captions of an image are in the same split: otherwise the decoder would be tested on images that it has seen.
 
     Args:
         image_ids: the images.
-        seed: another one gives another split.
-        shares: of train, dev and test, as `90/5/5`; who has a share has one image at least, of three or more.
+        seed: another seed gives another split.
+        shares: those of train, dev and test, as `90/5/5`; with three images or more, each share gets at least one.
 
     Raises:
         UsageError: the shares are not three numbers.
     """
     if not is_shares(shares) or not any(parts := [int(part) for part in shares.split("/")]):
-        raise UsageError(f"'{shares}' is no split.", "Write the shares of train, dev and test, such as 90/5/5.")
+        raise UsageError(f"'{shares}' is not a split.", "Write the shares of train, dev and test, such as 90/5/5.")
     shuffled = sorted(set(image_ids))
     random.Random(seed).shuffle(shuffled)
     least = 1 if len(shuffled) >= 3 else 0
@@ -244,14 +244,14 @@ def split_by_image(image_ids: Iterable[str], seed: int = 0, shares: str = SHARES
 
 
 def automatic_split(image_ids: Iterable[str], why: str, settings: Mapping[str, str]) -> tuple[dict[str, Split], str]:
-    """`split_by_image` with the shares in `settings`, where they are; and a sentence that says so, or `why`."""
+    """`split_by_image` with the shares in `settings`, if there are any; and a sentence that says so, or `why`."""
     if is_shares(shares := settings.get("split", "")):
         return split_by_image(image_ids, shares=shares), f"Images are split {shares} as asked, the same way every time."
     return split_by_image(image_ids), f"{why}: images are split {SHARES}, the same way every time."
 
 
 def without_test(dataset: Dataset) -> Dataset:
-    """The data set, its photos split into train and dev alone where nothing but showtell has split them."""
+    """The data set; if showtell itself has split its photos, they are split into train and dev only."""
     if not any(f"images are split {SHARES}," in note for note in dataset.notes):
         return dataset
     splits = split_by_image((example.image_id for example in dataset.examples), shares=OWN_SHARES)
@@ -262,9 +262,9 @@ def without_test(dataset: Dataset) -> Dataset:
 
 
 def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], list[str]]:
-    """The splits that one of several sources names, best for all images; empty if none names train and one more.
+    """The splits from the source that names most; empty if none names train and another split. And notes.
 
-    An image whose split is not named is left out, which is said: it may be one to test on.
+    An image without a named split is left out, with a note: it may be a test image.
     """
     found = [{image_id: split for image_id, split in each.items() if split is not None} for each in said]
     best = max((s for s in found if "train" in s.values() and len({*s.values()}) > 1), key=len, default={})
@@ -273,5 +273,5 @@ def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], l
 
 
 def is_shares(split: str) -> bool:
-    """Whether it is written as shares are: 90/5/5."""
+    """Whether it is written like shares: 90/5/5."""
     return re.fullmatch(r"\d+/\d+/\d+", split) is not None

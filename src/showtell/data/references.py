@@ -1,8 +1,8 @@
-"""What people say about images, and what systems say, to be scored against each other: no image is needed.
+"""Captions by people and captions by systems, to score one against the other; images are not needed.
 
 References are any data set that `load` knows, or a file: COCO annotations, one of Karpathy's data sets, a table,
-or a JSON object of image -> captions. Predictions are the COCO results format, what `showtell caption` and
-`showtell evaluate` write, a table, or a JSON object of image -> caption.
+or a JSON object of image -> captions. Predictions are in the COCO results format, in the formats that `showtell
+caption` and `showtell evaluate` write, a table, or a JSON object of image -> caption.
 """
 
 import re
@@ -30,31 +30,31 @@ class References:
     captions: dict[str, Sequence[str]]
     """Image id -> captions, in the order of the file."""
     paths: dict[str, Path] = field(default_factory=dict)
-    """Image id -> where its file is, or was; of images whose file name is known."""
+    """Image id -> where its file is, or was, if its file name is known."""
     notes: tuple[str, ...] = ()
     """What a user should know about how the file was read: one sentence each."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One caption an image, by one system."""
+    """One caption per image, by one system."""
 
     captions: dict[str, str]
     """Image id -> caption, in the order of the file."""
     decoding: str | None = None
-    """How they were searched for, where the file says it: "beam=3,max_words=20"."""
+    """The search options, if the file says them: "beam=3,max_words=20"."""
     spare: int = 0
-    """Further captions of images that have one; they are left out."""
+    """Further captions of an image; they are left out."""
     notes: tuple[str, ...] = ()
     """What a user should know about how the file was read: one sentence each."""
 
 
 def read_references(source: str | Path, split: str | None = None) -> References:
-    """The references that a file or a SPEC such as `flickr8k:DIR` names; all, or those of one split.
+    """The references in a file or in a SPEC such as `flickr8k:DIR`: all, or those of one split.
 
     Raises:
-        DataError: the file is not there or holds something else, or there is no such split.
-        UsageError: it is no file and no SPEC, or it has no splits.
+        DataError: the file is missing or holds something else, or there is no such split.
+        UsageError: it is neither a file nor a SPEC, or it has no splits.
     """
     kind, _, rest = str(source).partition(":")
     if kind == "table" and rest:
@@ -86,11 +86,11 @@ def read_references(source: str | Path, split: str | None = None) -> References:
 def read_predictions(source: str | Path) -> Predictions:
     """The predictions in a file, or in the columns that `table:FILE,image=COLUMN,caption=COLUMN` names.
 
-    Where an image has several captions, as `showtell caption --num` writes them, the first counts: the best.
+    If an image has several captions, as from `showtell caption --num`, the first counts: it is the best.
 
     Raises:
-        DataError: the file is not there or holds something else.
-        UsageError: it names no file.
+        DataError: the file is missing or holds something else.
+        UsageError: it does not name a file.
     """
     kind, _, rest = str(source).partition(":")
     file, asked = table.parse(rest) if kind == "table" and rest else (_predictions_file(source), {})
@@ -117,15 +117,15 @@ def read_predictions(source: str | Path) -> Predictions:
             left_out += 1
         else:
             captions.setdefault(image_id, caption)
-    notes = [f"{file}: captions left out because they are null or no text: {left_out:,}."] if left_out else []
+    notes = [f"{file}: captions left out because they are null or not text: {left_out:,}."] if left_out else []
     return Predictions(captions, decoding, len(rows) - len(captions) - left_out, tuple(notes))
 
 
 def matched(predictions: Predictions, references: References) -> Predictions:
-    """The predictions by the references' image ids, as far as they can be found.
+    """The predictions by the references' image ids, if these can be found.
 
-    An id matches if it is the same as text, or else by file name: `photos/17.jpg` is the image whose file is
-    17.jpg or whose id is 17, and `COCO_val2014_000000000042.jpg` is image 42. Names of two images match neither.
+    An id matches as text, or else by file name: `photos/17.jpg` is the image whose file is
+    17.jpg or whose id is 17, and `COCO_val2014_000000000042.jpg` is image 42. A name of two images matches neither.
     """
     image_of: dict[str, str | None] = {}
     for image_id in references.captions:
@@ -152,16 +152,16 @@ def _of_dataset(dataset: Dataset, split: str | None) -> References:
 
 
 def _of_coco(file: Path, content: Mapping[str, Any]) -> References:
-    """COCO annotations as they are written: in their order, an image without captions too."""
+    """COCO annotations as they are: in their order, and with images that have no captions."""
     names, texts = coco.read(file, {"images": [], **content})
     captions = {image_id: texts.get(image_id, []) for image_id in (*names, *(i for i in texts if i not in names))}
     return _told(file, captions, {image_id: file.parent / name for image_id, name in names.items() if name})
 
 
 def _of_table(file: Path, asked: Mapping[str, str], split: str | None) -> References:
-    """References with a row for each caption, or for each image with a list of them.
+    """References with a row for each caption, or for each image with a list of captions.
 
-    Without a column of splits they are those that the table's images have as a data set.
+    Without a split column, the splits are those that the table has as a data set.
     """
     rows = table.read_rows(file, asked)
     columns = _columns(file, rows, asked)
@@ -181,7 +181,7 @@ def _of_table(file: Path, asked: Mapping[str, str], split: str | None) -> Refere
 
 
 def _told(file: Path, captions: Mapping[str, Sequence[str]], paths: Mapping[str, Path] | None = None) -> References:
-    """References without those that are none, which are counted."""
+    """References without empty captions, which are counted."""
     found = {image_id: list(filter(str.strip, texts)) for image_id, texts in captions.items()}
     empty = sum(len(captions[image_id]) - len(texts) for image_id, texts in found.items())
     notes = tuple(f"{file}: {note}" for note in empty_captions(empty))
@@ -202,20 +202,20 @@ def _image_id(file: Path, number: int, value: object) -> str:
 
 
 def _are_rows(value: object) -> bool:
-    """Whether it is a list of captions of several images, and not the captions of one."""
+    """Whether it is a list of captions of several images, not the captions of one."""
     rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
     return len({str(row["image_id"]) for row in rows if "image_id" in row and "caption" in row}) > 1
 
 
 def _best(said: object, where: str) -> str | None:
-    """The first caption of a cell or field, None if it is none; an empty text is one, and scores 0."""
+    """The first caption of a cell or field, None if there is none; an empty text is a caption, and scores 0."""
     while isinstance(said, list | dict) and said:
         said = said[0] if isinstance(said, list) else next((said[name] for name in TEXT_FIELDS if name in said), None)
     return "" if isinstance(said, str) and not said.strip() else next(iter(captions_of(said, where)), "") or None
 
 
 def _text_row(file: Path, number: int, line: str) -> dict[str, str]:
-    """A row of what `showtell caption` prints: the image, a tab, the caption."""
+    """A row of the output of `showtell caption`: the image, a tab, the caption."""
     image, tab, caption = line.partition("\t")
     if not tab:
         raise DataError(f"{file}, line {number} is not 'image<tab>caption': {line[:60]!r}.")
@@ -223,16 +223,16 @@ def _text_row(file: Path, number: int, line: str) -> dict[str, str]:
 
 
 def _names(image_id: str) -> Iterable[str]:
-    """What else an image may be called, the likeliest first."""
+    """Other possible names of an image, the likeliest first."""
     path = Path(slashed(image_id))
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     number = coco.IMAGE_NAME.fullmatch(stem)
-    whole = re.fullmatch(r"(\d+)\.0", image_id)  # pandas writes a column of numbers so that lacks one
+    whole = re.fullmatch(r"(\d+)\.0", image_id)  # how pandas writes a column of numbers with a missing one
     return dict.fromkeys([path.name, stem, *[str(int(found[1])) for found in (number, whole) if found]])
 
 
 def _decoding(search: object) -> str | None:
-    """The options of a search that differ from none, on one line."""
+    """The search options that are set, on one line."""
     if not isinstance(search, dict):
         return None
     sampled = bool(search.get("sample"))

@@ -1,4 +1,4 @@
-"""Drawn scenes, captions that are true of them, and the check of whether any caption is.
+"""Drawn scenes, captions that are true of them, and a check whether any caption is true.
 
 A scene is one or two things on a plain ground. The captions' grammar, about thirty words in all:
 
@@ -42,7 +42,7 @@ LEADS = ("there is ", "the picture shows ")
 Spot = tuple[float, float, float]
 """A middle (x, y) and a radius, as fractions of the canvas's side."""
 
-# Along an axis two things are level (up to LEVEL) or clearly apart (from APART on); truth is decided between.
+# Along an axis two things are level (up to LEVEL) or clearly apart (from APART on); truth is decided in between.
 LEVEL, APART = 0.09, 0.23
 DECIDED = (LEVEL + APART) / 2
 GAP = 0.04
@@ -68,7 +68,7 @@ class Thing:
     y: float
     radius: float
     turn: float
-    """Turned by so many radians."""
+    """The rotation in radians."""
     rgb: tuple[int, int, int]
 
     def outline(self) -> list[tuple[float, float]]:
@@ -82,7 +82,7 @@ class Thing:
         ]
 
     def relations_to(self, other: "Thing") -> set[str]:
-        """What this thing is of the other: "left of", "above", ..."""
+        """How this thing is placed relative to the other: "left of", "above", ..."""
         across, down = self.x - other.x, self.y - other.y
         found = {
             "left of": across < -DECIDED,
@@ -150,14 +150,14 @@ class Scene:
         )
 
     def layout(self) -> tuple[tuple[str, str, str, int, int], ...]:
-        """What stands where, to a third of the canvas; two scenes with one layout count as the same scene."""
+        """Which thing is where, to a third of the canvas; two scenes with the same layout count as the same scene."""
         return tuple(
             sorted((thing.size, thing.colour, thing.shape, int(thing.x * 3), int(thing.y * 3)) for thing in self.things)
         )
 
 
 def random_scene(rng: random.Random, pixels: int) -> Scene:
-    """One or two things, no two alike in colour and shape, none touching, each pair apart on an axis."""
+    """One or two things, not alike in both colour and shape, not touching, and clearly apart along an axis."""
     kinds = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], rng.choice((1, 2, 2)))
     sizes = [rng.choice(tuple(RADII)) for _ in kinds]
     spots = _random_spots(rng, [RADII[size] * rng.uniform(0.92, 1.08) for size in sizes])
@@ -170,7 +170,7 @@ def random_scene(rng: random.Random, pixels: int) -> Scene:
 
 
 def reading_order(things: list[Thing]) -> list[Thing]:
-    """From left to right, and things above each other from the top down.
+    """Things from left to right, and those above each other from the top down.
 
     Captions name things in this order. With a random order nothing in the picture would tell a model which thing comes
     first; and Show, Attend and Tell chooses where to look before it knows which word it has just said.
@@ -191,7 +191,7 @@ def random_captions(scene: Scene, rng: random.Random, count: int) -> tuple[str, 
 
 
 def _random_spots(rng: random.Random, radii: list[float]) -> list[Spot]:
-    """A place for each radius, all clear of each other; a start that leaves no room is given up."""
+    """A place for each radius, all clear of each other; if one finds no room, all are drawn again."""
     while True:
         spots: list[Spot] = []
         for _ in range(8 * len(radii)):
@@ -205,7 +205,7 @@ def _random_spots(rng: random.Random, radii: list[float]) -> list[Spot]:
 
 
 def _clear(a: Spot, b: Spot) -> bool:
-    """Whether two things don't touch and nobody would argue about how they stand to each other."""
+    """Whether two things don't touch and their relation is beyond doubt."""
     across, down = abs(a[0] - b[0]), abs(a[1] - b[1])
     decided = all(distance <= LEVEL or distance >= APART for distance in (across, down))
     return decided and math.hypot(across, down) >= a[2] + b[2] + GAP

@@ -1,8 +1,8 @@
-"""What is true of drawn scenes, said in German, Turkish, Chinese, Japanese and Arabic.
+"""True captions of drawn scenes in German, Turkish, Chinese, Japanese and Arabic.
 
-They differ in what a tokenizer can get wrong: capitals and endings, a small letter of its own for I, no spaces, letters
-that run from right to left. A caption names one thing or two, with or without their sizes, joined by "and" or by how
-the first stands to the second; there are few enough to write all of them down.
+These languages differ in what a tokenizer can get wrong: capitals and endings, a special lower-case I, no spaces,
+letters from right to left. A caption names one thing or two, with or without sizes, joined by "and" or by the relation
+of the first to the second; there are few enough captions to list all of them.
 """
 
 import random
@@ -12,7 +12,7 @@ from itertools import permutations, product
 from showtell.data.scenes import Scene, Thing
 
 Say = Callable[[Sequence[Thing], Sequence[bool], str, bool], str]
-"""Things, whether to say the size of each, the relation of the first to the second (or ""), with a lead or not."""
+"""Things, whether to say each one's size, the relation of the first to the second (or ""), with a lead or not."""
 
 GERMAN_SHAPES = {"circle": "Kreis", "square": "Quadrat", "triangle": "Dreieck", "star": "Stern", "cross": "Kreuz"}
 GERMAN_WORDS = {

@@ -1,1 +1,1 @@
-"""What answers search's one question: ONNX Runtime, OpenVINO and PyTorch."""
+"""The engines that run a model for search: ONNX Runtime, OpenVINO and PyTorch."""

@@ -1,4 +1,4 @@
-"""Several models that caption as one: the probabilities of their next words are averaged."""
+"""Several models that caption together: the probabilities of their next words are averaged."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from showtell.search.engine import Engine, FloatArray, IntArray, Memory, Proposa
 
 
 class EnsembleEngine:
-    """An engine made of engines that share a vocabulary and read the same images.
+    """An engine of several engines that share a vocabulary and read the same images.
 
-    Memory and state hold the members' arrays side by side, under names that begin with the member's number.
-    Attention is the mean of the members', or None unless all have it and over the same number of cells.
+    Memory and state hold all members' arrays, under names that begin with the member's number.
+    Attention is the mean of the members' attention, or None unless all have it, over the same number of cells.
 
     Args:
-        engines: the members, one or more.
+        engines: the members, at least one.
         vocabulary_size: V of each of them.
     """
 
@@ -26,12 +26,12 @@ class EnsembleEngine:
 
     @property
     def batches_at_a_time(self) -> int:
-        """As the member says that takes the most cores."""
+        """The answer of the member that uses the most cores."""
         return min(engine.batches_at_a_time for engine in self.engines)
 
     @property
     def arithmetic(self) -> str | None:
-        """The members', each once."""
+        """The arithmetic of the members, each once."""
         return " + ".join(sorted({engine.arithmetic for engine in self.engines if engine.arithmetic})) or None
 
     def encode(self, images: FloatArray) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class EnsembleEngine:
     def step(
         self, memory: Memory, state: State, tokens: IntArray, parents: IntArray | None, top: int
     ) -> tuple[Proposals, dict[str, Any]]:
-        """See `Engine`. The members propose the whole vocabulary: a mean can put any word among the first."""
+        """See `Engine`. The members propose the whole vocabulary, as the mean can rank any word first."""
         answers = [
             engine.step(its_memory, its_state, tokens, parents, self.vocabulary_size)
             for engine, its_memory, its_state in zip(
@@ -74,7 +74,7 @@ class EnsembleEngine:
         return self.engines[0].batch_size(self._parted(memory)[0])
 
     def _parted(self, joined: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Each member's arrays under its own names: what `_joined` joined."""
+        """Each member's arrays under their own names: the inverse of `_joined`."""
         parted: list[dict[str, Any]] = [{} for _ in self.engines]
         for name, array in joined.items():
             number, _, its_name = name.partition(".")
@@ -104,7 +104,7 @@ def _best(log_probs: FloatArray, top: int) -> IntArray:
 
 
 def _mean_attention(proposals: Sequence[Proposals]) -> NDArray[np.float32] | None:
-    """The mean of the members' attention `[B, K, N]`, if all have one and their grids agree."""
+    """The mean of the members' attention `[B, K, N]`, if all have attention and the same grid."""
     looked = [each.attention for each in proposals if each.attention is not None]
     if len(looked) < len(proposals) or len({each.shape for each in looked}) > 1:
         return None

@@ -1,9 +1,8 @@
-"""Search's one question, answered by an exported model: captions without PyTorch, whatever runs its graphs.
+"""The engine interface for exported models: captions without PyTorch, whatever runs the graphs.
 
-The graphs are written by `showtell export`. Their inputs and outputs are named by what they are: "memory.NAME",
-"state.NAME" and, for the state after a step, "next.NAME". In this engine the arrays of memory and state keep
-those names, so a step feeds the graph what it was given. Memory also carries the first state, which the
-graph that makes it knows already.
+The graphs are written by `showtell export`. Their inputs and outputs have the names "memory.NAME", "state.NAME" and,
+for the state after a step, "next.NAME". In this engine the arrays of memory and state keep those names, so a step
+passes them to the graph as they are. Memory also carries the first state, as the same graph computes both.
 """
 
 import os
@@ -19,7 +18,7 @@ from showtell.search.engine import Proposals, select
 ENCODED_TOGETHER = 4  # images; with 16 the activations leave the processor's cache, and it takes 1.3 times as long
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-MOST_BATCHES = 8  # captioned at a time: with more, Python's part of the search waits for itself, and memory grows
+MOST_BATCHES = 8  # captioned at a time: with more, the Python code of search waits for the GIL, and memory grows
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -28,7 +27,7 @@ class Graph(Protocol):
     """One of the three graphs, ready to run on any number of threads at once."""
 
     def __call__(self, feed: Arrays) -> dict[str, NDArray[Any]]:
-        """The graph's outputs by name, the caller's own; `feed` may hold more than its inputs."""
+        """The graph's outputs by name, owned by the caller; `feed` may hold more than its inputs."""
         ...
 
 
@@ -38,11 +37,11 @@ class ExportedEngine:
     Args:
         encoder: images -> grid.
         starter: grid -> memory and the first state.
-        stepper: one word more.
-        growing: the arrays of state that grow by a row with each word, and the axis on which they do.
-        max_words: that the model has positions for.
-        threads: that an operation is spread over; None is one for each core.
-        arithmetic: what captions may differ by: "onnx", "openvino bfloat16".
+        stepper: one more word.
+        growing: the arrays of state that grow with each word, and the axis along which they grow.
+        max_words: how many words the model has positions for.
+        threads: how many threads share an operation; None uses one per core.
+        arithmetic: the arithmetic, by which captions may differ: "onnx", "openvino bfloat16".
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ExportedEngine:
         return self.starter({"grid": np.asarray(grid, np.float32)})
 
     def start(self, memory: Arrays, attention: bool = False) -> dict[str, NDArray[Any]]:
-        """The state before the first word, one row an image; attention comes with every step, asked for or not."""
+        """The state before the first word, one row per image; every step returns attention, requested or not."""
         return {name: array for name, array in memory.items() if name.startswith("state.")}
 
     def step(
@@ -85,7 +84,7 @@ class ExportedEngine:
         parents: NDArray[np.int64] | None,
         top: int,
     ) -> tuple[Proposals, dict[str, NDArray[Any]]]:
-        """One word more for each hypothesis: the `top` likeliest next words of each, and the new state.
+        """One more word for each hypothesis: the `top` likeliest next words of each, and the new state.
 
         Raises:
             UsageError: the caption is longer than the model has positions for.
@@ -93,7 +92,7 @@ class ExportedEngine:
         for name, axis in self.growing.items():
             if state[name].shape[axis] >= self.max_words:
                 raise UsageError(
-                    f"This model has positions for captions of {self.max_words} words and no more.",
+                    f"This model has positions for captions of at most {self.max_words} words.",
                     "Lower max_words.",
                 )
         if parents is None:
@@ -105,7 +104,7 @@ class ExportedEngine:
     def select(
         self, memory: Arrays, state: Arrays, images: NDArray[np.int64]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-        """The given images of the batch; the others leave."""
+        """Only the given images of the batch."""
         return select(memory, images), select(state, images)
 
     def batch_size(self, memory: Arrays) -> int:
@@ -113,5 +112,5 @@ class ExportedEngine:
 
 
 def batches_at_a_time(threads: int | None) -> int:
-    """How many batches keep all cores busy, when each has so many threads; one, where it has all cores."""
+    """How many batches keep all cores busy if each uses `threads` threads; one if a batch uses all cores."""
     return max(1, min(CORES // (threads or CORES), MOST_BATCHES))

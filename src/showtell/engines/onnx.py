@@ -16,7 +16,7 @@ class OnnxEngine(ExportedEngine):
 
     Args:
         folder: holds the graphs and their weights.
-        threads: that an operation is spread over; None is one for each core.
+        threads: how many threads share an operation; None uses one per core.
 
     Raises:
         BundleError: a graph is missing or damaged.
@@ -52,12 +52,12 @@ class Graph:
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 4  # what goes wrong is raised, too
-    # Rounded weights become float32 once, here: ONNX Runtime would keep them for int8 arithmetic, and do it every step.
+    options.log_severity_level = 4  # errors are raised anyway
+    # Rounded weights become float32 once, here: ONNX Runtime would keep them for int8 arithmetic, at every step.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # Int8 products add pairs in 16 bits on processors without VNNI, and would saturate: give them wider ones there.
+    # Without VNNI, int8 products add pairs in 16 bits, and would saturate: use a wider type there.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    # Three sessions have three pools of threads: those that wait for work must leave the cores to the others.
+    # Three sessions have three thread pools: threads that wait for work must not block the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

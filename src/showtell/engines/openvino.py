@@ -1,6 +1,6 @@
-"""OpenVINO: half again as fast as ONNX Runtime, where the processor multiplies in bfloat16 (8 significant bits).
+"""OpenVINO: 1.5 times as fast as ONNX Runtime if the processor multiplies in bfloat16 (8 significant bits).
 
-It reads the same graphs. Compiled ones are kept in the user's cache, so that the next start need not compile.
+It reads the same graphs. Compiled graphs are kept in the user's cache, so that the next start need not compile them.
 """
 
 import sys
@@ -18,7 +18,7 @@ from showtell.engines.exported import CORES, Arrays, ExportedEngine, batches_at_
 from showtell.errors import BundleError
 from showtell.files import cache_folder
 
-# OpenVINO's converter, which it imports if it can, reports each import to Google Analytics, and nobody asked for that.
+# OpenVINO imports its converter if it can, which reports each import to Google Analytics. Nobody asked for that.
 CONVERTER = "openvino.tools.ovc"
 sys.modules.setdefault(CONVERTER, None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
@@ -27,8 +27,8 @@ from openvino.passes import ConstantFolding, Manager  # noqa: E402
 if sys.modules[CONVERTER] is None:
     del sys.modules[CONVERTER]
 
-# OpenVINO's binding makes its table of types when it first needs it. Two threads that need it at once wait for each
-# other for ever: one makes the table and waits for Python's lock, the other holds the lock and waits for the table.
+# OpenVINO's binding makes its table of types on first use. Two threads that need it at once would deadlock: one makes
+# the table and waits for the GIL, the other holds the GIL and waits for the table.
 openvino.Type.f32.to_dtype()
 
 Precision = Literal["float32", "bfloat16"]
@@ -39,11 +39,11 @@ class OpenVinoEngine(ExportedEngine):
 
     Args:
         folder: holds the graphs and their weights.
-        threads: that an operation is spread over; None is one for each core.
-        precision: that products are computed in; None is bfloat16 where the processor has it, else float32.
+        threads: how many threads share an operation; None uses one per core.
+        precision: the precision of products; None is bfloat16 if the processor has it, else float32.
 
     Raises:
-        BundleError: a graph is missing, damaged, of int8 convolutions, which it does not read, or can't be run here.
+        BundleError: a graph is missing or damaged, has int8 convolutions, which OpenVINO can't read, or can't run here.
     """
 
     def __init__(self, folder: Path, threads: int | None = None, precision: Precision | None = None) -> None:
@@ -82,16 +82,16 @@ class Graph:
                 "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
                 "NUM_STREAMS": at_a_time,
                 "INFERENCE_NUM_THREADS": at_a_time * (threads or CORES),
-                # Where shapes change, OpenVINO 2026.4 may take a fused kernel that was made for another shape:
+                # If shapes change, OpenVINO 2026.4 may use a fused kernel that was made for another shape:
                 # captions of a transformer went wrong from the 16th word on.
                 "SNIPPETS_MODE": "DISABLE",
-                "ENABLE_CPU_PINNING": False,  # or the caller's thread, and all that it starts, stay on one core
+                "ENABLE_CPU_PINNING": False,  # otherwise the caller's thread, and all that it starts, stay on one core
             },
         )
         self.inputs = [value.any_name for value in self.compiled.inputs]
         self.outputs = [value.any_name for value in self.compiled.outputs]
-        # Requests that nobody runs; each holds its own outputs. They are made here, one for each stream: to make one
-        # holds Python's lock and waits for a stream's, and what runs on a stream may wait the other way round.
+        # Idle requests; each holds its own outputs. All are made here, one per stream: making one holds the GIL and
+        # waits for a stream's lock, and a running stream may wait for both in the opposite order.
         self.idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(at_a_time):
             self.idle.put(self.compiled.create_infer_request())
@@ -106,7 +106,7 @@ class Graph:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16, and does not only emulate it."""
+    """Whether the processor multiplies in bfloat16 natively."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -114,8 +114,8 @@ def has_bfloat16() -> bool:
 def _core() -> openvino.Core:
     """OpenVINO with its CPU plugin loaded.
 
-    The plugin gives the thread that loads it a stack for signals, on which Python's handlers have no room: Ctrl-C would
-    end the process with a segmentation fault. So a thread loads it that ends at once.
+    The plugin gives the thread that loads it a signal stack that is too small for Python's handlers: Ctrl-C would
+    end the process with a segmentation fault. So a short-lived thread loads it.
     """
     core = openvino.Core()
     with ThreadPoolExecutor(1) as thread:
@@ -126,8 +126,8 @@ def _core() -> openvino.Core:
 def _read(path: Path) -> openvino.Model:
     """The graph in float32.
 
-    Weights that are stored in fewer bits become float32 once, here: OpenVINO would keep them, and round what they
-    multiply to int8 as well.
+    Weights that are stored in fewer bits become float32 once, here: OpenVINO would keep them as they are, and round
+    what they multiply to int8 as well.
     """
     try:
         model = _core().read_model(path)
@@ -135,16 +135,16 @@ def _read(path: Path) -> openvino.Model:
         fold.register_pass(ConstantFolding())
         fold.run_passes(model)
     except RuntimeError as error:
-        raise BundleError(f"OpenVINO can't read the exported model {path}.", "Say --engine onnx.") from error
+        raise BundleError(f"OpenVINO can't read the exported model {path}.", "Use --engine onnx.") from error
     return model
 
 
 def _compile(model: openvino.Model, settings: dict[str, Any]) -> openvino.CompiledModel:
-    """The compiled graph, from the cache if it is there; a cache that can't be used does not count."""
-    folder = cache_folder() / "openvino" / settings["INFERENCE_PRECISION_HINT"]  # OpenVINO's keys leave that out
+    """The compiled graph, from the cache if it is there; an unusable cache is ignored."""
+    folder = cache_folder() / "openvino" / settings["INFERENCE_PRECISION_HINT"]  # OpenVINO's keys lack it
     try:
         return _core().compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
     except RuntimeError:
         with suppress(RuntimeError):
             return _core().compile_model(model, "CPU", settings)
-        raise BundleError("OpenVINO can't run this model on this processor.", "Say --engine onnx.") from None
+        raise BundleError("OpenVINO can't run this model on this processor.", "Use --engine onnx.") from None

@@ -1,4 +1,4 @@
-"""Search's one question, answered by PyTorch: the engine that training validates with."""
+"""The PyTorch engine, which training uses for validation."""
 
 from typing import Any, TypeVar
 
@@ -24,8 +24,8 @@ class TorchEngine:
     PyTorch spreads each operation over all cores, so one batch at a time is enough.
 
     Args:
-        model: its encoder and decoder; the engine computes in whatever mode (train or eval) they are in.
-        device: where the arrays live; NumPy arrays come and go at the boundary.
+        model: encoder and decoder; the engine uses them in their current mode (train or eval).
+        device: where the tensors are; the interface takes and returns NumPy arrays.
     """
 
     batches_at_a_time = 1
@@ -56,7 +56,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def start(self, memory: Arrays, attention: bool = False) -> Arrays:
-        """The state before the first word, one row an image; attention comes with every step, asked for or not."""
+        """The state before the first word, one row per image; every step returns attention, requested or not."""
         return self.model.decoder.start(memory)
 
     @torch.inference_mode()
@@ -68,7 +68,7 @@ class TorchEngine:
         parents: NDArray[np.int64] | None,
         top: int,
     ) -> tuple[Proposals, Arrays]:
-        """One word more for each hypothesis: the `top` likeliest next words of each, and the new state."""
+        """One more word for each hypothesis: the `top` likeliest next words of each, and the new state."""
         if parents is not None:
             state = _gather(state, self._tensor(parents))
         logits, attention, new_state = self.model.decoder.step(memory, state, self._tensor(tokens))
@@ -77,7 +77,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def select(self, memory: Arrays, state: Arrays, images: NDArray[np.int64]) -> tuple[Arrays, Arrays]:
-        """The given images of the batch; the others leave."""
+        """Only the given images of the batch."""
         rows = self._tensor(images)
         return select(memory, rows), select(state, rows)
 
@@ -95,19 +95,19 @@ def model_of(bundle: Bundle) -> CaptioningModel:
     """The model on disk, as training left it.
 
     Raises:
-        BundleError: its weights are missing, or are another model's.
+        BundleError: its weights are missing, or belong to another model.
     """
     encoder = build_encoder(encoder_config(bundle.config.encoder), pretrained=False)
     config, weights = decoder_config(bundle.config.decoder), weights_of(bundle)
     try:
-        # First without memory: a config can ask for any amount of it.
+        # First without memory: a config could demand any amount of it.
         with torch.device("meta"):
             described = build_decoder(config, encoder.width, len(bundle.tokenizer)).state_dict()
         if any(values.shape != weights[f"decoder.{name}"].shape for name, values in described.items()):
             raise KeyError
         model = CaptioningModel(encoder, build_decoder(config, encoder.width, len(bundle.tokenizer)))
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError, KeyError) as error:  # TypeError: a size that is no size
+    except (RuntimeError, TypeError, KeyError) as error:  # TypeError: a size that is not a size
         raise BundleError(
             f"The weights in {bundle.path} are not those of the model that its config describes."
         ) from error
@@ -125,12 +125,12 @@ def _best(log_probs: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.fl
         values, ids = log_probs.topk(top, dim=-1)
         return ids.cpu().numpy(), values.cpu().numpy()
     everything = log_probs.cpu().numpy()
-    order = np.argsort(-everything, axis=-1)  # a whole vocabulary (sampling) in a fifth of the time of PyTorch's sort
+    order = np.argsort(-everything, axis=-1)  # for a whole vocabulary (sampling), 5 times as fast as PyTorch's sort
     return order, np.take_along_axis(everything, order, axis=-1)
 
 
 def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
-    """`search.gather` of tensors: `index_select` copies rows three times as fast as indexing with two arrays."""
+    """`search.gather` for tensors: `index_select` copies rows three times as fast as indexing with two arrays."""
     images, rows = next(iter(state.values())).shape[:2]
     flat = (torch.arange(images, device=parents.device)[:, None] * rows + parents).flatten()
     return {
@@ -139,10 +139,10 @@ def _gather(state: Arrays, parents: Tensor) -> dict[str, Tensor]:
 
 
 def with_packed_weights(decoder: AnyModule) -> AnyModule:
-    """The decoder, its weights in the layout that oneDNN multiplies fastest; for inference only, changed in place.
+    """The decoder, with weights in oneDNN's fastest layout; for inference only, changed in place.
 
-    On the CPU, PyTorch leaves float32 products to MKL, which uses half the width of an AMD processor's registers:
-    with the 5 x 16 rows of a beam search, oneDNN is 2.3 times as fast there. It is the same float32 arithmetic.
+    On the CPU, PyTorch uses MKL for float32 products, which uses half the width of an AMD processor's registers:
+    with the 5 x 16 rows of a beam search, oneDNN is 2.3 times as fast there, in the same float32 arithmetic.
     """
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return decoder
@@ -155,14 +155,14 @@ def with_packed_weights(decoder: AnyModule) -> AnyModule:
 
 
 class _PackedWeight(Tensor):
-    """A matrix that is as it was to everything but `linear`, which multiplies by its packed copy."""
+    """A matrix that only `linear` treats differently: it multiplies by the packed copy."""
 
     packed: Tensor
 
     @classmethod
     def of(cls, weight: Tensor) -> "_PackedWeight":
         this = weight.as_subclass(cls)
-        this.packed = torch.ops.mkldnn._reorder_linear_weight(weight, 80)  # the rows that it is laid out for
+        this.packed = torch.ops.mkldnn._reorder_linear_weight(weight, 80)  # the layout's number of rows
         return this
 
     @classmethod

@@ -1,1 +1,1 @@
-"""A trained model -> ONNX graphs, their weights, and int8 arithmetic."""
+"""From a trained model to ONNX graphs, their weights, and int8 arithmetic."""

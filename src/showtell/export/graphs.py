@@ -1,13 +1,13 @@
-"""A trained model -> ONNX graphs that caption without PyTorch, compared with PyTorch before they are kept.
+"""From a trained model to ONNX graphs that caption without PyTorch, compared with PyTorch before they are saved.
 
-Three graphs, because ONNX Runtime always runs a whole graph and there are three moments to run one:
+There are three graphs, because ONNX Runtime always runs a whole graph, and they run at three different moments:
 
-    encoder.onnx        once for an image: images -> grid
-    decoder_start.onnx  once for an image: grid, live or cached -> memory and the state before the first word
-    decoder_step.onnx   once for a word: memory, state, last words, parents -> the best next words, the next state
+    encoder.onnx        once per image: images -> grid
+    decoder_start.onnx  once per image: grid, live or cached -> memory and the state before the first word
+    decoder_step.onnx   once per word: memory, state, last words, parents -> the best next words, the next state
 
-Their weights are stored together, in weights.bin (see `weights.py`). A step gathers its parents' rows first and
-keeps the vocabulary to itself: only the best words leave it.
+Their weights are stored together, in weights.bin (see `weights.py`). A step first gathers its parents' rows, and
+returns only the best words, not the whole vocabulary.
 
 Letters as in `search/engine.py`: B images, K hypotheses of an image, V words, N cells, D their width.
 """
@@ -49,36 +49,36 @@ from showtell.search.engine import Proposals
 
 OPSET = 20  # ONNX Runtime 1.18 and later; the first with Gelu
 TOLERANCE = 1e-3
-MOST_MOVED = 0.25  # of the next word's probability, by int8 arithmetic
-COMPARED = 16  # photos, of those that int8's scales are measured on
-EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and none another's
+MOST_MOVED = 0.25  # share of the next word's probability that int8 arithmetic may move
+COMPARED = 16  # photos, from those on which int8 scales are measured
+EXAMPLE_IMAGES, EXAMPLE_ROWS, EXAMPLE_HYPOTHESES, EXAMPLE_WORDS = 2, 3, 5, 4  # none is 0 or 1, and no two are equal
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The differences between ONNX Runtime and PyTorch: the largest ones, unless said otherwise."""
+    """The differences between ONNX Runtime and PyTorch: the largest ones, unless stated otherwise."""
 
     grid: float
-    """Of the encoder's features, as a share of the largest one."""
+    """In the encoder's features, as a share of the largest one."""
     log_probs: float
-    """Of words' log-probabilities, over the whole vocabulary; what differs in the features counts here, too."""
+    """In words' log-probabilities, over the whole vocabulary; includes the effect of different features."""
     attention: float
-    """Of attention; 0 for a model that has none."""
+    """In attention; 0 for a model without attention."""
     moved: float = 0.0
-    """How much of the next word's probability goes to other words, on average: 0 none, 1 all of it."""
+    """How much of the next word's probability moves to other words, on average: 0 none, 1 all of it."""
     rounding: float = 0.0
-    """Of words' log-probabilities once weights, or what they multiply, are rounded; 0 where they are not."""
+    """In words' log-probabilities after rounding weights, or what they multiply; 0 without rounding."""
     int8: float | None = None
-    """`moved` on photos alone, once products are computed in int8; None where they are not."""
+    """`moved` on photos only, with products computed in int8; None without int8."""
 
     @property
     def largest(self) -> float:
-        """The largest that is not rounding's; NaN if any is."""
+        """The largest difference without rounding; NaN if any is NaN."""
         return float(np.max([self.grid, self.log_probs, self.attention]))
 
 
 class StartGraph(nn.Module):
-    """What a decoder does with an image before its first word: grid `[B, N, D]` -> arrays of memory, and of state."""
+    """What a decoder does with an image before the first word: grid `[B, N, D]` -> arrays of memory and state."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
@@ -121,9 +121,9 @@ def export(
     Args:
         bundle: the trained model.
         out: the new folder.
-        images: real ones `[B, 3, S, S]`, as `images.prepare` makes them, to compare on beside random ones.
-        weights: how they are stored, those that int8 arithmetic has not made int8 already.
-        calibration: photos, as `images`; given, large products are computed in int8, with scales measured on these.
+        images: real images `[B, 3, S, S]` from `images.prepare`, to compare on besides random ones.
+        weights: how weights are stored that int8 arithmetic has not already made int8.
+        calibration: photos, as `images`; if given, large products are computed in int8, with scales measured on them.
 
     Raises:
         UsageError: `out` holds a trained model or other files, the model can't be exported, or its captions differ.
@@ -145,7 +145,7 @@ def export(
     graphs = graphs_of(engine.model)
     files = files_of(graphs)
     differences = differences_of(files, images)
-    if not differences.largest <= TOLERANCE:  # nor if it is no number
+    if not differences.largest <= TOLERANCE:  # also refuses NaN
         raise UsageError(
             f"The exported {bundle.path} differs from PyTorch by {differences.largest:.2g}, more than {TOLERANCE:g}; "
             "nothing is written."
@@ -154,7 +154,7 @@ def export(
     if calibration is not None:
         with quiet():
             files = files_of(int8_graphs(graphs, calibration), weights)
-        # Random images are not what the scales were measured for.
+        # The scales were not measured for random images.
         rounded = differences_of(files, calibration[:COMPARED])
         if not rounded.moved <= MOST_MOVED:
             raise UsageError(
@@ -175,7 +175,7 @@ def export(
 
 
 def rounding_note(weights: Weights, differences: Differences) -> str:
-    """What a model card says of a model that computes with other numbers than were trained."""
+    """The model card's note on a model whose weights or products are rounded."""
     if differences.int8 is None:
         facts = (
             f"The weights are stored in {weights}, which moves log-probabilities by up to {differences.rounding:.2g}; "
@@ -212,7 +212,7 @@ def encoder_graph(encoder: Encoder) -> Any:
 
 
 def decoder_graphs(decoder: Decoder, cells: int, feature_width: int) -> dict[str, Any]:
-    """The ONNX models of a decoder, by file name, for grids `[B, N, D]` of so many cells and features."""
+    """The ONNX models of a decoder, by file name, for grids `[B, N, D]` with N cells and D features."""
     grid = torch.randn(EXAMPLE_IMAGES, cells, feature_width)
     with torch.no_grad():
         memory = decoder.memory(grid)
@@ -232,11 +232,11 @@ def decoder_graphs(decoder: Decoder, cells: int, feature_width: int) -> dict[str
     step = onnx_model(
         StepGraph(decoder, list(memory), list(state)),
         {
-            # Contiguous, as they come from ONNX Runtime: the strides of a view would be inputs, too.
+            # Contiguous, as from ONNX Runtime: the strides of a view would be inputs, too.
             "memory": {f"memory.{name}": array.contiguous() for name, array in memory.items()},
             "state": {f"state.{name}": array.contiguous() for name, array in state.items()},
             "tokens": tokens,
-            "parents": tokens.clone(),  # the exporter takes one tensor that is given twice for one input
+            "parents": tokens.clone(),  # the exporter would take the same tensor twice for a single input
             "top": torch.tensor(3),
         },
         ([{0: "batch"}] * len(memory), [rows] * len(state), *[{0: "batch", 1: "hypotheses"}] * 2, None),
@@ -252,13 +252,13 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
     """The ONNX model of a module.
 
     Args:
-        module: what is computed.
-        inputs: examples by name; a dict of examples is given to the module as a list.
-        dynamic: for each input the axes whose size may change, and what the size is called.
-        outputs: their names.
+        module: the module.
+        inputs: example inputs by name; the module gets a dict of examples as a list.
+        dynamic: for each input the axes whose size may change, and the name of the size.
+        outputs: the names of the outputs.
     """
     with needs("train,export", "showtell export"):
-        import onnxscript  # noqa: F401  # the exporter imports it, and says less clearly that it is missing
+        import onnxscript  # noqa: F401  # the exporter imports it, but reports less clearly that it is missing
     names = [name for key, value in inputs.items() for name in (value if isinstance(value, dict) else [key])]
     examples = tuple(list(value.values()) if isinstance(value, dict) else value for value in inputs.values())
     with quiet(), torch.no_grad():
@@ -286,7 +286,7 @@ def onnx_model(module: nn.Module, inputs: dict[str, Any], dynamic: tuple[Any, ..
 
 
 def with_outputs(model: Any, names: list[str]) -> Any:
-    """The same ONNX model, its outputs called so: PyTorch before 2.10 mixes up the names of those that are equal."""
+    """The same ONNX model with these output names: PyTorch before 2.10 mixes up the names of equal outputs."""
     from onnx import helper
 
     graph = model.graph
@@ -305,7 +305,7 @@ def with_outputs(model: Any, names: list[str]) -> Any:
 
 
 def without_origins(model: Any) -> Any:
-    """The model without the lines of code that each part came from: a model given away names no folder of its maker."""
+    """The model without the source lines of its parts: a published model should not name its maker's folders."""
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     for part in (*nodes, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         part.ClearField("metadata_props")
@@ -314,9 +314,9 @@ def without_origins(model: Any) -> Any:
 
 
 def with_columns(model: Any) -> Any:
-    """The same ONNX model, with products with a vector as products with a matrix of one column.
+    """The same ONNX model, with products by a vector as products by a matrix of one column.
 
-    ONNX Runtime is faster at those: attention's scores were a third of a step.
+    ONNX Runtime is faster at those: attention scores took a third of a step.
     """
     from onnx import helper, numpy_helper
 
@@ -330,7 +330,7 @@ def with_columns(model: Any) -> Any:
         column, axis, scores = (f"{out}.{part}" for part in ("column", "axis", "scores"))
         model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), axis))
         nodes += [
-            # The vector stays one, as what is stored in fewer bits is a matrix; ONNX Runtime does this once.
+            # The vector is stored as it is, as only matrices are stored in fewer bits; ONNX Runtime reshapes it once.
             helper.make_node("Unsqueeze", [vector, axis], [column], name=column),
             helper.make_node("MatMul", [rows, column], [scores], name=scores),
             helper.make_node("Squeeze", [scores, axis], [out], name=out),
@@ -341,7 +341,7 @@ def with_columns(model: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what PyTorch and ONNX Runtime say of packages that are not installed, and of their own code."""
+    """Silence warnings of PyTorch and ONNX Runtime about missing packages and their own code."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -356,7 +356,7 @@ def quiet() -> Iterator[None]:
 
 
 def some_images(model: CaptioningModel, images: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Random images, and the real ones if there are any."""
+    """Random images, and the real images if there are any."""
     size = model.encoder.preprocessing.size
     random = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
     return random if images is None else np.concatenate([random, images])
@@ -386,7 +386,7 @@ def compare(theirs: TorchEngine, ours: OnnxEngine, vocabulary: int, images: NDAr
 
 
 def largest(array: NDArray[np.floating[Any]]) -> float:
-    """The largest absolute value; NaN if there is one."""
+    """The largest absolute value; NaN if there is any."""
     return float(np.abs(array).max())
 
 

@@ -2,19 +2,19 @@
 
     convolutions        static: each array between them has one scale for all images, measured on photos beforehand, so
                         that a value stays an integer from one convolution to the next; ReLU and ReLU6 cost nothing,
-                        as the scale ends where they do
-    matrix products     dynamic: each vector that is multiplied gets the scale of its own largest value, at the product;
+                        as the range of the scale ends where they clip
+    matrix products     dynamic: each multiplied vector is scaled by its own largest value;
                         nothing is measured beforehand, and the product is float32 again
 
-Rounding a kernel's weights shifts each of its channels by what the errors add up to, on average over its inputs:
-that much is taken from the bias, or the shifts of 60 layers in a row add up (Nagel et al. 2019, "Data-Free Quantization
+Rounding a kernel's weights shifts each of its channels by the mean of the rounding errors over its inputs. This shift
+is subtracted from the bias; otherwise the shifts of 60 layers add up (Nagel et al. 2019, "Data-Free Quantization
 Through Weight Equalization and Bias Correction", section 4.2, here with averages measured on photos).
 
-Weights are integers from -127 to 127 with a scale for each output channel. What is neither (sums, norms, softmax,
+Weights are integers from -127 to 127 with a scale for each output channel. Everything else (sums, norms, softmax,
 lookups) stays in float32, as do products of two activations and matrices too small to gain.
 
-Scales are never shared by images, so what one is captioned with changes its log-probabilities no more than one step of
-a rounding. ONNX Runtime's own dynamic quantisation has one scale for the whole batch, and did.
+Dynamic scales are never shared between images, so the other images of a batch change an image's log-probabilities by at
+most one rounding step. ONNX Runtime's own dynamic quantisation has one scale for the whole batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def int8_graphs(graphs: Mapping[str, Any], images: NDArray[np.float32]) -> dict[
 
     Args:
         graphs: in float32, by file name.
-        images: photos `[B, 3, S, S]`, as `images.prepare` makes them, that convolutions' scales are measured on.
+        images: photos `[B, 3, S, S]` from `images.prepare`, on which the convolutions' scales are measured.
     """
     return {
         name: int8_products(int8_convolutions(graph, images) if name == ENCODER else graph)
@@ -67,12 +67,12 @@ def int8_convolutions(encoder: Any, images: NDArray[np.float32]) -> Any:
             with_corrected_biases(encoder, images),
             out,
             Photos(),
-            # Integer operations by name: the other format is turned into them at load, which `engines/onnx.py` leaves
-            # out for the sake of weights that are only stored in fewer bits.
+            # Integer operations by name: the other format is converted to them at load, which `engines/onnx.py` turns
+            # off for the sake of weights that are only stored in fewer bits.
             quant_format=QuantFormat.QOperator,
             # Sums are left out: a residual stream in float32 is no slower, and loses nothing from block to block.
             op_types_to_quantize=["Conv", "Clip", "Relu"],
-            per_channel=True,  # or depthwise kernels, whose channels lie far apart, are lost
+            per_channel=True,  # needed for depthwise kernels, whose channels differ widely in scale
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
@@ -80,7 +80,7 @@ def int8_convolutions(encoder: Any, images: NDArray[np.float32]) -> Any:
 
 
 def with_corrected_biases(encoder: Any, images: NDArray[np.float32]) -> Any:
-    """The graph whose convolutions, once their weights are rounded, give on average what they gave before."""
+    """The graph with biases such that rounding the convolutions' weights changes no channel's average."""
     from onnx import numpy_helper
 
     corrected = copy(encoder)
@@ -136,7 +136,7 @@ def int8_products(graph: Any) -> Any:
     from onnx import numpy_helper
 
     changed = copy(graph)
-    del changed.graph.value_info[:]  # shapes of weights that are gone
+    del changed.graph.value_info[:]  # shapes of removed weights
     matrices = {
         tensor.name: tensor
         for tensor in changed.graph.initializer
@@ -173,7 +173,7 @@ def int8_products(graph: Any) -> Any:
 
 
 def product(vectors: str, matrix: str, out: str) -> list[Any]:
-    """Nodes that multiply vectors `[..., in]` by a matrix of int8, each with a scale of its own."""
+    """Nodes that multiply vectors `[..., in]`, each with a scale of its own, by a matrix of int8."""
     from onnx import TensorProto, helper
 
     def node(operation: str, inputs: list[str], output: str, **attributes: Any) -> Any:
@@ -197,7 +197,7 @@ def product(vectors: str, matrix: str, out: str) -> list[Any]:
 
 
 def copy(model: Any) -> Any:
-    """The same ONNX model again, which may be changed."""
+    """A copy of the ONNX model, which may be changed."""
     other = type(model)()
     other.CopyFrom(model)
     return other

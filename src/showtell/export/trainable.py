@@ -1,6 +1,6 @@
-"""What an exported model needs so that it can be trained on: where each of PyTorch's weights stands in weights.bin.
+"""What an exported model needs for further training: where each of PyTorch's weights is in weights.bin.
 
-The exporter transposes matrices, parts them and calls them val_12, so they are found by their values.
+The exporter transposes and splits matrices and gives them names like val_12, so they are found by their values.
 """
 
 import json
@@ -22,16 +22,16 @@ from showtell.models.captioning_model import CaptioningModel
 
 Floats = NDArray[np.float32]
 Piece = tuple[str, bool, int, int]
-"""An initializer's name, whether it is transposed, the axis that it is a part along, and where it begins there."""
+"""An initializer's name, whether it is transposed, the axis along which it is a part, and where it begins there."""
 
 
 def trainable_file(model: CaptioningModel, graphs: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
     """The content of trainable.safetensors.
 
     Args:
-        model: as training left it.
+        model: the trained model.
         graphs: its ONNX models in float32, by file name.
-        files: what `files_of` made of them.
+        files: the files that `files_of` made from them.
     """
     from onnx import numpy_helper
     from safetensors.numpy import save
@@ -64,7 +64,7 @@ def trainable_file(model: CaptioningModel, graphs: Mapping[str, Any], files: Map
 
 
 def melted(model: CaptioningModel) -> CaptioningModel:
-    """A copy that computes the same, in which each batch norm only adds what `folded` gives its convolution as bias."""
+    """A copy that computes the same, with folded batch norms: each only adds its convolution's bias in `folded`."""
     model = deepcopy(model).eval()
     with torch.no_grad():
         for parent in list(model.encoder.modules()):
@@ -89,10 +89,10 @@ def melted(model: CaptioningModel) -> CaptioningModel:
 def places_of(
     files: Mapping[str, bytes],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Floats], dict[str, Floats]]:
-    """Initializers of two axes or more, by FILE:NAME, the names that they had in float32.
+    """Initializers of two axes or more, by FILE:NAME, with their float32 names.
 
     Returns:
-        Where they stand in weights.bin; the scales of those in int8; and those that stand in a graph, given back.
+        Where they are in weights.bin; the scales of int8 ones; and the values of those that a graph itself holds.
     """
     from onnx import load_model_from_string, numpy_helper
     from onnx.helper import tensor_dtype_to_np_dtype
@@ -104,7 +104,7 @@ def places_of(
     for file in files.keys() - {ONNX_WEIGHTS}:
         graph = load_model_from_string(files[file]).graph
         tensors = {tensor.name: tensor for tensor in graph.initializer}
-        # A rounded weight has its old name behind the node that gives it back.
+        # A rounded weight's old name is that of the output of the node that restores it.
         rounded = {node.input[0]: node for node in graph.node if node.op_type in ("DequantizeLinear", "Cast")}
         for tensor in graph.initializer:
             if len(tensor.dims) < 2:
@@ -130,12 +130,12 @@ def places_of(
 
 
 def offset_of(tensor: Any) -> int | None:
-    """Where an initializer stands in weights.bin; None where its graph holds it."""
+    """Where an initializer is in weights.bin; None if its graph holds it."""
     return next((int(entry.value) for entry in tensor.external_data if entry.key == "offset"), None)
 
 
 def pieces_of(array: Floats, initializers: Mapping[str, Floats]) -> list[Piece]:
-    """What a weight can be put together from; nothing where there are gaps."""
+    """The pieces that make up a weight; none if there are gaps."""
     pieces: list[Piece] = []
     covered = np.zeros(array.shape, bool) if array.ndim == 2 else None
     for name, original in initializers.items():

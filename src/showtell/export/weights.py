@@ -1,7 +1,7 @@
-"""How an exported model's weights are stored: each once in a file that the graphs share, and rounded on request.
+"""How an exported model's weights are stored: each once, in a file that the graphs share, and rounded on request.
 
-Rounding is for the disk only. A node behind each rounded weight gives it back in float32, and ONNX Runtime computes
-what depends on constants alone when it loads a graph: from then on the graph is the one of float32 weights.
+Rounding is for the disk only. A node after each rounded weight converts it to float32, and ONNX Runtime computes all
+that depends only on constants when it loads a graph: from then on the graph has float32 weights.
 
     float32     as trained
     float16     half the size: kernels, matrices and tables rounded to 11 significant bits
@@ -25,11 +25,11 @@ Weights = Literal["float32", "float16", "int8"]
 
 SMALL = 1024  # bytes; smaller constants (shapes, axes) stay in the graph, whose optimiser reads them
 PAGE = 4096
-SHARED = 32  # values that share a scale, or it costs more than it saves
+SHARED = 32  # values that share a scale; with fewer, a scale costs more than it saves
 
 
 def files_of(graphs: Mapping[str, Any], weights: Weights = "float32") -> dict[str, bytes]:
-    """The files of ONNX models by name, and one of all their large constants, in which none comes twice.
+    """The files of ONNX models by name, and one file with all their large constants, each stored once.
 
     Raises:
         UsageError: a weight is too large for float16.
@@ -56,7 +56,7 @@ def files_of(graphs: Mapping[str, Any], weights: Weights = "float32") -> dict[st
 
 
 def refer(tensor: Any, offset: int) -> None:
-    """Put a place in the file of weights where a tensor held its values."""
+    """Replace a tensor's values by their place in the file of weights."""
     from onnx import TensorProto
 
     place = {"location": ONNX_WEIGHTS, "offset": offset, "length": len(tensor.raw_data)}
@@ -68,7 +68,7 @@ def refer(tensor: Any, offset: int) -> None:
 
 
 def share_transposed(graph: Any) -> None:
-    """Keep one of two matrices of which one is the other's transpose: an output layer tied to the embedding."""
+    """Keep only one of two matrices that are transposes of each other: an output layer tied to the embedding."""
     from onnx import helper, numpy_helper
 
     names: dict[tuple[tuple[int, ...], bytes], str] = {}
@@ -87,7 +87,7 @@ def share_transposed(graph: Any) -> None:
 
 
 def round_weights(graph: Any, weights: Weights) -> None:
-    """Store the graph's large kernels, matrices and tables in fewer bits, and give them back by its first nodes.
+    """Store the graph's large kernels, matrices and tables in fewer bits; its first nodes restore them.
 
     Raises:
         UsageError: a weight is too large for float16.
@@ -115,16 +115,16 @@ def round_weights(graph: Any, weights: Weights) -> None:
 
 
 def output_axes(array: NDArray[np.float32]) -> list[int]:
-    """The axes that may be the output channels' and have enough values in each; none for a depthwise kernel.
+    """The axes that may hold the output channels, with enough values in each; none for a depthwise kernel.
 
-    A convolution's first axis is. Of a matrix only its use would tell, and a tied table is used both ways.
+    For a convolution it is the first axis. For a matrix only its use would tell, and a tied table is used both ways.
     """
     axes = [0] if array.ndim > 2 else [0, 1]
     return [axis for axis in axes if array.size >= SHARED * array.shape[axis]]
 
 
 def to_int8(array: NDArray[np.float32], axes: list[int]) -> tuple[NDArray[np.int8], NDArray[np.float32], int]:
-    """Integers, the scale of each index of an axis, and that axis: the one of `axes` that loses least."""
+    """Integers, a scale for each index of an axis, and that axis: the one of `axes` with the least error."""
     found = []
     for axis in axes:
         others = tuple(other for other in range(array.ndim) if other != axis)
@@ -148,13 +148,13 @@ def to_float16(array: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     if not np.isfinite(half).all():
         raise UsageError(
             f"The weight {name} reaches {np.abs(array).max():.3g}, and float16 ends at 65,504.",
-            "Say --weights float32.",
+            "Use --weights float32.",
         )
     return half
 
 
 def replace(field: Any, values: list[Any]) -> None:
-    """Put `values` in place of a repeated field's."""
+    """Replace the values of a repeated field by `values`."""
     kept = [*values]
     del field[:]
     field.extend(kept)

@@ -1,1 +1,1 @@
-"""One road from a name to a picture: for captioning, serving, clusters, data sets and training alike."""
+"""From the name of an image to its pixels: for captioning, serving, clusters, data sets and training."""

@@ -22,7 +22,7 @@ from showtell.errors import ImageError, reason_of
 Source = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
-# What photos come in. Pillow knows more, and some of those run other programs (EPS) or take any file (TGA).
+# Formats of photos. Pillow knows more, but some of those run other programs (EPS) or accept any file (TGA).
 CODECS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI")
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
@@ -30,7 +30,7 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 PNG = b"\x89PNG\r\n\x1a\n"
-# Marker, length, and of a scan's header the number of its colours.
+# Marker, length, and, in a scan's header, the number of its colours.
 JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd9\xff])(..)(.)", re.DOTALL)
 PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 ORIENTATION_TAG = 0x0112
@@ -58,13 +58,13 @@ class Preprocessing(BaseModel):
     size: int = Field(224, ge=1, le=4096, description="Side of the square that the encoder sees (S), in pixels.")
     resize: Literal["crop", "squash"] = Field(
         "crop",
-        description="crop: the image's centre square; squash: the whole image, its shape not kept.",
+        description="crop: the image's centre square; squash: the whole image, with its shape changed.",
     )
     crop_fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share kept, about the centre, of the shorter side (crop) or each side (squash).",
+        description="Share of the shorter side (crop) or each side (squash) that is kept, around the centre.",
     )
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
         "bicubic",
@@ -79,19 +79,19 @@ class Preprocessing(BaseModel):
 
     @property
     def shorter_side(self) -> int:
-        """Pixels of the shorter side from which `resize` has nothing to invent: `read_image`'s `at_least`."""
+        """The shorter side in pixels from which `resize` need not enlarge: `at_least` of `read_image`."""
         return ceil(self.size / self.crop_fraction)
 
 
 def read_image(source: Source, *, max_pixels: int = 100_000_000, at_least: int | None = None) -> Pixels:
-    """An image as uint8 `[H, W, 3]` RGB, upright, transparency on white, the first frame if there are many.
+    """An image as uint8 `[H, W, 3]` RGB, upright, transparency on white; the first frame if there are several.
 
     Args:
         source: a path, the bytes of a file, an open binary file, a Pillow image, or an array `[H, W]` or
             `[H, W, 1 | 3 | 4]` (uint8 or uint16 over their range, floats 0 to 1, bool).
-        max_pixels: more than that are never held: an image of more is refused before anything is decoded.
-        at_least: the shorter side may come out smaller than the file's, but not smaller than this: a JPEG is
-            then decoded at 1/2, 1/4 or 1/8 of its size, several times faster, and may have more than `max_pixels`.
+        max_pixels: an image with more pixels is refused before anything is decoded.
+        at_least: the shorter side may be reduced, but not below this: a JPEG is then decoded at 1/2, 1/4 or 1/8 of
+            its size, several times faster, and may have more than `max_pixels`.
 
     Raises:
         ImageError: the source is no image, is damaged or cut off, or is too large.
@@ -129,7 +129,7 @@ def resize(image: Pixels, preprocessing: Preprocessing) -> Pixels:
     size = preprocessing.size
     if (height, width) == (size, size) and preprocessing.crop_fraction == 1:
         return image
-    # Cutting and shrinking in one step: a strip of 1 x 60,000 pixels never becomes 256 x 15 million.
+    # Crop and shrink in one step: otherwise a strip of 1 x 60,000 pixels would become 256 x 15 million.
     resampling = RESAMPLING[preprocessing.interpolation]
     return np.array(Image.fromarray(image).resize((size, size), resampling, box=box_seen(width, height, preprocessing)))
 
@@ -176,7 +176,7 @@ def _explained(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except OSError as error:
-        if error.strerror:  # from the operating system; a decoder's OSError has only a text
+        if error.strerror:  # from the operating system; an OSError of a decoder has only a text
             raise ImageError(f"{name} can't be opened: {error.strerror}.") from error
         raise _damaged(name, error) from error
     except Exception as error:  # decoders of damaged files raise SyntaxError, ValueError, struct.error, ...
@@ -196,7 +196,7 @@ def _read_file(file: BinaryIO, name: str, max_pixels: int, at_least: int | None)
     start = file.tell()
     try:
         return _decoded(file, name, max_pixels, at_least)
-    except (ValueError, SyntaxError):  # of a PNG, Pillow refuses texts and colour profiles over 1 MB, or damaged ones
+    except (ValueError, SyntaxError):  # Pillow refuses a PNG whose texts or colour profile are over 1 MB or damaged
         file.seek(start)
         if file.read(len(PNG)) != PNG:
             raise
@@ -204,7 +204,7 @@ def _read_file(file: BinaryIO, name: str, max_pixels: int, at_least: int | None)
 
 
 def _without_metadata(file: BinaryIO) -> BinaryIO:
-    """A PNG, read up to its first chunk, without its texts and its colour profile, of which nothing is unpacked."""
+    """A PNG, read up to its first chunk, without its texts and its colour profile, which are not unpacked."""
     kept = [PNG]
     name = b""
     while name != b"IEND" and len(header := file.read(8)) == 8:
@@ -222,17 +222,20 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, at_least: int | None) -
     size = held = image.size
     if at_least is not None:
         by_rows = _is_decoded_row_by_row(image, file, start)
-        image.draft(None, (at_least, at_least))  # does nothing but for a JPEG
+        image.draft(None, (at_least, at_least))  # does something for a JPEG only
         held = image.size if by_rows else size
     if held[0] * held[1] > max_pixels:
         raise _too_large(
-            size, max_pixels, name, "save it as a baseline JPEG, which is read at a fraction" if at_least else ""
+            size,
+            max_pixels,
+            name,
+            "save it as a baseline JPEG, which can be decoded at a fraction of its size" if at_least else "",
         )
     return _pixels_of(image)
 
 
 def _is_decoded_row_by_row(image: Image.Image, file: BinaryIO, start: int) -> bool:
-    """Whether it is a JPEG all whose colours are in its first scan. Of others, all of the picture is held unscaled."""
+    """Whether it is a JPEG with all colours in its first scan. Others are held in memory unscaled."""
     if not isinstance(image, JpegImageFile) or image.info.get("progressive"):
         return False
     before, place, colours = file.tell(), start + 2, b""
@@ -265,7 +268,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
             continue
         file.seek(start)
         return factory(file, name)
-    raise ImageError(f"{name} is not an image that showtell reads.", f"It reads {', '.join(CODECS)} and HEIF.")
+    raise ImageError(f"{name} is not an image that showtell can read.", f"It reads {', '.join(CODECS)} and HEIF.")
 
 
 def _is_heif(prefix: bytes) -> bool:
@@ -304,12 +307,12 @@ def _pixels_of(image: Image.Image) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF says nothing about the pixels, which are fine
+    except Exception:  # damaged EXIF does not matter: the pixels are fine
         return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB, transparent pixels as they look on white paper, more than 8 bits scaled down and not clipped."""
+    """RGB, with transparent pixels on white, and more than 8 bits scaled down, not clipped."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits_of_deep(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
@@ -319,7 +322,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits_of_deep(values: npt.NDArray[Any]) -> Pixels:
-    """Grey of 16 bits over its range; wider integers and floats from their least to their greatest."""
+    """16-bit grey over its full range; wider integers and floats from their least value to their greatest."""
     if values.dtype.kind == "u":
         return _eight_bits_of_16(values)
     if values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535:
@@ -350,7 +353,7 @@ def _pixels_of_array(array: npt.NDArray[Any], name: str) -> Pixels:
             raise ImageError(f"{name} has values from {values_found}.", "Floats must be 0 to 1.")
         values = np.round(array.astype(np.float32) * 255).astype(np.uint8)
     else:
-        raise ImageError(f"{name} is of a type that images don't have.", "Make it uint8, 0 to 255.")
+        raise ImageError(f"{name} has a type that images don't have.", "Make it uint8, 0 to 255.")
     if values.ndim == 2:
         values = values[:, :, None]
     if values.shape[2] == 4:

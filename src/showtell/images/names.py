@@ -1,4 +1,4 @@
-"""What a name says of its file, wherever it lies; and how names are written, and found again on a disk."""
+"""What a name says about its file, wherever that is; how names are written, and found again on a disk."""
 
 import os
 import re
@@ -15,7 +15,7 @@ TABLE_SUFFIXES = (".parquet", ".pq")
 WEB = ("http://", "https://")
 LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
-# Folders that a NAS, a bin, an archiver or a disk keeps for itself: thumbnails, deleted photos, fragments.
+# Folders that a NAS, a recycle bin, an archiver or a disk keeps for itself: thumbnails, deleted photos, fragments.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "recycled"}
     | {"system volume information", "found.000", "lost+found", "network trash folder", "temporary items", "__macosx"}
@@ -23,7 +23,7 @@ SYSTEM_FOLDERS = frozenset(
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's suffix is one of images."""
+    """Whether a file has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (of 100,000 names)
 
 
@@ -43,14 +43,14 @@ def is_container_name(name: str) -> bool:
 
 
 def is_remote(name: str) -> bool:
-    """Whether it is an address and no path."""
+    """Whether it is an address, not a path."""
     return "://" in name
 
 
 def is_passed_over(path: str, asked: str = "") -> bool:
-    """Whether a file or folder, or a folder that it is in, is hidden or a system's own.
+    """Whether a file or folder, or a folder that contains it, is hidden or belongs to the system.
 
-    What somebody has named himself, in the path or glob `asked`, is not.
+    What the user has named in the path or glob `asked` is not passed over.
     """
     named = [part for part in PurePath(asked).parts if part[0] not in "*?["]
     return any(
@@ -61,15 +61,15 @@ def is_passed_over(path: str, asked: str = "") -> bool:
 
 
 def writable(name: str) -> str:
-    r"""The name in Unicode: bytes that are none as `\xe8`, and a backslash that looks like the begin of one as `\x5c`.
+    r"""The name in Unicode: other bytes become `\xe8`, and a backslash that looks like the start of one `\x5c`.
 
-    Two names stay two: what is done is known by them.
+    Different names stay different: finished work is recognised by them.
     """
     return os.fsencode(LIKE_AN_ESCAPE.sub(r"\\x5c", name)).decode("utf-8", "backslashreplace")
 
 
 def printable(name: str) -> str:
-    """The name on one line: as `writable`, and what moves a terminal's cursor escaped, too."""
+    """The name on one line: as `writable`, with characters that move a terminal's cursor escaped, too."""
     return on_one_line(writable(name))
 
 
@@ -79,14 +79,14 @@ def on_one_line(name: str) -> str:
 
 
 def _escape(code: int) -> str:
-    r"""A character that is no byte of its own: `\x80` to `\xff` are bytes."""
+    r"""The escape of a character; `\x80` to `\xff` are left for bytes."""
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def as_on_disk(paths: Iterable[Path]) -> Iterator[Path | None]:
-    """Each path as the disk spells it, None if it is not there; a folder is listed once for all its files.
+    """Each path as the disk spells it, None if it does not exist; a folder is listed once for all its files.
 
-    A Mac writes é as e and an accent (NFD), most of what people type has one letter (NFC): both are the same name.
+    A Mac writes é as e and an accent (NFD), while people mostly type one letter (NFC): both are the same name.
     """
 
     @cache

@@ -1,7 +1,7 @@
-"""What stands behind the names that a user gives: files, folders, globs, addresses, stdin, tar shards, Parquet tables.
+"""From the names that a user gives to images: files, folders, globs, addresses, stdin, tar shards, Parquet tables.
 
-`Finder` is the one walk through folders, here and wherever fsspec reads; `find_images` lists images without opening
-one, a `StoredImage` reads its own.
+`Finder` is the only code that walks through folders, on this disk and over fsspec. `find_images` lists images without
+opening one, and each `StoredImage` reads itself.
 """
 
 import glob
@@ -34,29 +34,29 @@ FOLDERS, FILES, PIPES = "hidden or system folder", "hidden file", "pipe or devic
 class Entry(NamedTuple):
     name: str
     path: str
-    """With the folder's, as the user wrote it."""
+    """The path, with the folder as the user wrote it."""
     kind: str
-    """`folder`, `link` (to a folder), `file`, or what else it is."""
+    """`folder`, `link` (to a folder), `file`, or a word for something else."""
 
 
 class Finder:
-    """Finds the files that names stand for, each once and in a fixed order.
+    """Finds the files that names refer to, each once and in a fixed order.
 
     Hidden and system files and folders are passed over, unless the user names them. Links to folders are followed,
-    but no folder is gone through twice.
+    but no folder is searched twice.
 
     Attributes:
-        problems: what is wrong with names that stand for nothing, and folders that can't be read.
+        problems: errors about names that refer to nothing and folders that can't be read.
     """
 
     def __init__(self, takes: Callable[[str], bool] = is_image_name) -> None:
         self.problems: list[DataError] = []
         self._takes = takes
         self._passed_over: dict[str, list[str]] = {}
-        self._folders: set[object] = set()  # those that were gone through
+        self._folders: set[object] = set()  # those that were searched
 
     def files(self, asked: Iterable[str]) -> Iterator[str]:
-        """The images and containers of images behind files, folders, globs, addresses and `-`.
+        """The images and containers of images that files, folders, globs, addresses and `-` refer to.
 
         Raises:
             UsageError: there is no such kind of address.
@@ -75,7 +75,7 @@ class Finder:
                 self.problems.append(DataError(f"{name} can't be read: {error.strerror or error}."))
 
     def files_in(self, folder: str) -> Iterator[str]:
-        """The files in a folder, sorted, then those of the folders below it; linked folders come last."""
+        """The files in a folder, sorted, then those in the folders below it; linked folders come last."""
         links: list[str] = []
         yield from self._walk(folder if is_remote(folder) else str(Path(folder)), links)
         while links:
@@ -87,25 +87,25 @@ class Finder:
             f"{len(paths):,} {kind}{'s' * (len(paths) > 1)} ({paths[0]}{', ...' * (len(paths) > 1)})"
             for kind, paths in self._passed_over.items()
         ]
-        return f"Passed over: {', '.join(said)}." if said else ""
+        return f"Skipped: {', '.join(said)}." if said else ""
 
     def notes(self) -> list[str]:
-        """What was passed over, and what is wrong: a sentence each."""
+        """What was passed over and what is wrong, each in a sentence."""
         return [note for note in (self.passed_over(), *map(str, self.problems)) if note]
 
     def _pass_over(self, kind: str, path: str) -> None:
         self._passed_over.setdefault(kind, []).append(path)
 
     def _files_of(self, asked: str) -> Iterator[str]:
-        """The files that one name stands for. Raises DataError when there are none, OSError."""
+        """The files that one name refers to. Raises DataError if there are none, OSError."""
         magic = glob.has_magic(asked)
         if asked == STDIN or asked.startswith(WEB) or (is_remote(asked) and is_image_name(asked) and not magic):
-            yield asked  # whether it is there, who reads it will see
+            yield asked  # its reader will see whether it exists
             return
         if is_remote(asked):
             system, path = file_system(asked)
             is_folder, is_there = system.isdir(path), system.exists(path)
-        else:  # os.path and not Path: a name that is too long or out of bounds is one bad input, and no exception
+        else:  # os.path, not Path: a name that is too long is one bad input, not an exception
             is_folder, is_there = os.path.isdir(asked), os.path.lexists(asked)  # noqa: PTH112
         if is_folder:
             if _identity(asked) in self._folders:
@@ -132,13 +132,13 @@ class Finder:
             yield from self._files_of(str(spelled))
 
     def _matching(self, pattern: str) -> list[str]:
-        """The files that a glob stands for: 'shards/*.tar' is of shards, but photos/* is of photos only."""
+        """The files that a glob matches: 'shards/*.tar' gives shards, but photos/* gives photos only."""
         takes = is_container_name if is_container_name(pattern) else self._takes
         parts = Path(pattern).parts
         if is_remote(pattern):
             system, path = file_system(pattern)
             found = [_address(system, file, pattern) for file in retried(pattern, lambda: system.glob(path))]
-        elif "**" in parts:  # Python's own would follow a link upwards for ever
+        elif "**" in parts:  # Python's glob would follow a link upwards for ever
             inner = Finder(takes)
             inner.problems, inner._passed_over = self.problems, self._passed_over
             start = parts.index("**")
@@ -161,7 +161,7 @@ class Finder:
         return matching
 
     def _walk(self, folder: str, links: list[str]) -> Iterator[str]:
-        """The files in a folder and below it, but for linked folders, which are added to `links`."""
+        """The files in a folder and below it; linked folders are added to `links` instead."""
         try:
             identity = _identity(folder)
             entries = [] if identity in self._folders else sorted(_entries(folder))
@@ -190,11 +190,11 @@ class Finder:
 
 
 def find_images(names: Iterable[str], column: str | None = None) -> tuple[list[StoredImage], Finder]:
-    """The images behind `names`, each once, in a fixed order; and the finder, which knows what is wrong with others.
+    """The images that `names` refer to, each once, in a fixed order; and the finder, which knows all problems.
 
     Args:
         names: files, folders, globs, addresses, shards, tables; `-` is stdin.
-        column: of tables, the one that holds images; None to find it.
+        column: the column of tables that holds images; None to find it.
 
     Raises:
         UsageError: a table has no such column, or there is no such kind of address.
@@ -212,7 +212,7 @@ def find_images(names: Iterable[str], column: str | None = None) -> tuple[list[S
 
 
 def listed_names(path: str) -> list[str]:
-    """The lines of a file, or of stdin for ``-``: one input a line; empty lines are skipped.
+    """The lines of a file, or of stdin for ``-``: one input per line; empty lines are skipped.
 
     Raises:
         DataError: the file can't be read.
@@ -224,12 +224,12 @@ def listed_names(path: str) -> list[str]:
     try:
         lines = as_text(data, sys.getfilesystemencoding(), "surrogateescape").split("\n")
     except UnicodeDecodeError:
-        raise DataError(f"The list {path} begins like UTF-16 and is not.", "Convert it to UTF-8.") from None
+        raise DataError(f"The list {path} begins like UTF-16 but is not.", "Convert it to UTF-8.") from None
     return [line for line in lines if line.strip()]
 
 
 def _images_of(file: str, column: str | None) -> Iterator[StoredImage]:
-    """The image that a file is, or those that it holds. Raises DataError when there are none, or none any more."""
+    """The image in a file, or the images in a container. Raises DataError if there are none, or none any more."""
     if is_shard_name(file):
         for member in image_members(file):
             yield ByteRange(f"{file}/{member.name}", file, member.offset, member.size)
@@ -250,7 +250,7 @@ def _entries(folder: str) -> list[Entry]:
     system, path = file_system(folder)
     kinds = {"directory": "folder", "file": "file"}
     return [
-        # Links are not followed there: nobody says where they lead.
+        # Links are not followed there: their targets are unknown.
         Entry(
             below.rpartition("/")[2],
             _address(system, below, folder),
@@ -266,12 +266,12 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else PIPES
     if os.path.isdir(entry):  # noqa: PTH112
         return "link"
-    # A link to nothing counts as a file: whoever reads it says what is wrong.
+    # A broken link counts as a file: its reader says what is wrong.
     return "file" if os.path.isfile(entry) or not os.path.exists(entry) else PIPES  # noqa: PTH110, PTH113
 
 
 def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path are those that a glob's parts stand for."""
+    """Whether the parts of a path match the parts of a glob."""
     if not pattern:
         return not path
     if pattern[0] == "**" and _matches(path, pattern[1:]):
@@ -281,7 +281,7 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _identity(folder: str) -> object:
-    """What two names of one folder have in common."""
+    """A value that is the same for all names of one folder."""
     if is_remote(folder):
         return folder.rstrip("/")
     found = os.stat(folder or ".")  # noqa: PTH116
@@ -289,6 +289,6 @@ def _identity(folder: str) -> object:
 
 
 def _address(system: Any, path: str, asked: str) -> str:
-    """The address of a path in a file system, as that of `asked` is written: zip://photos::s3://bucket/photos.zip."""
+    """The address of a path in a file system, written like `asked`: zip://photos::s3://bucket/photos.zip."""
     _, separator, outer = asked.partition("::")
     return f"{system.unstrip_protocol(path)}{separator}{outer}"

@@ -1,7 +1,7 @@
 """Image files, wherever they are kept, and the bytes of files on this disk or at an address.
 
-Addresses are those that fsspec knows (https, s3, gs, hf, ...). Of a large file a range of bytes is asked for: an image
-in a tar shard of a gigabyte costs what the image weighs, wherever the shard lies.
+Addresses are those that fsspec knows (https, s3, gs, hf, ...). Only the needed range of bytes is read: an image in a
+tar shard of a gigabyte costs only the image's own size, wherever the shard is.
 """
 
 import io
@@ -23,7 +23,7 @@ LARGEST = 64 * 2**20  # bytes of an image that comes over a network, or out of a
 TRIES = 4  # to read from a network
 PAUSE = 1.0  # seconds before the second try; doubled for each that follows
 BLOCK = 8 * 2**20
-"""So much of a remote file comes at a time when all of it is read."""
+"""How much of a remote file is read at a time when all of it is read."""
 VERSION_KEYS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "commit_hash")
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again won't help
 
@@ -36,7 +36,7 @@ class StoredImage(ABC):
     """One image file, wherever it is kept.
 
     Attributes:
-        name: what results and messages call it, and what it is known by: no other image of a run has this name.
+        name: its name in results and messages; no other image of a run has the same.
     """
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class StoredImage(ABC):
 
     @abstractmethod
     def read(self) -> bytes:
-        """The file. Raises ImageError; DataError when what holds it can't be read now."""
+        """The file. Raises ImageError; DataError if its container can't be read now."""
 
     def source(self) -> str | BinaryIO:
         """What `read_image` takes. Raises as `read`."""
@@ -57,10 +57,10 @@ class StoredImage(ABC):
 
 
 class ContainedImage(StoredImage):
-    """One in a file of many, which is known again in a later run.
+    """An image in a file of many, which a later run recognises.
 
     Attributes:
-        container: the path or address of what holds it.
+        container: the path or address of the file that holds it.
     """
 
     __slots__ = ()
@@ -68,13 +68,13 @@ class ContainedImage(StoredImage):
 
     @property
     def in_order_only(self) -> bool:
-        """Whether reading images in another order than that of their container is very slow."""
+        """Whether it is very slow to read images in a different order from that of their container."""
         return False
 
     @property
     @abstractmethod
     def stamp(self) -> str:
-        """Something that changes when the image does, and not when its container is copied."""
+        """A text that changes with the image, but not when its container is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ImageFile(StoredImage):
         return _stdin() if self.name == STDIN else read_file(self.name)
 
     def source(self) -> str | BinaryIO:
-        """The path of a file on this disk, so that no more of it is read than is needed."""
+        """The path of a file on this disk, so that only what is needed is read."""
         if self.path is not None:
             return self.name
         return NamedBytes(self.read(), "stdin" if self.name == STDIN else self.name)
@@ -113,7 +113,7 @@ class ByteRange(ContainedImage):
         return str(self.length)
 
     def read(self) -> bytes:
-        """The range. Raises DataError; ImageError where the container ends within it."""
+        """The range. Raises DataError; ImageError if the container ends within it."""
         data = read_range(self.container, self.offset, self.length)
         if len(data) < self.length:
             raise ImageError(f"{self.name} is cut off: its shard ends within it.")
@@ -122,20 +122,20 @@ class ByteRange(ContainedImage):
 
 @dataclass(frozen=True, slots=True)
 class ImageBytes(StoredImage):
-    """An image whose bytes are there, or why they are not."""
+    """An image whose bytes are in memory, or the error in their place."""
 
     name: str
     data: bytes | ShowtellError
 
     def read(self) -> bytes:
-        """The bytes. Raises what stands in their place."""
+        """The bytes. Raises the error in their place."""
         if isinstance(self.data, ShowtellError):
             raise self.data
         return self.data
 
 
 class NamedBytes(io.BytesIO):
-    """A file in memory that messages call by its name."""
+    """A file in memory, with the name that messages use."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
@@ -163,10 +163,10 @@ def read_file(file: str) -> bytes:
 
 
 def read_range(file: str, offset: int, length: int) -> bytes:
-    """Some bytes of a file; fewer where it ends before.
+    """Some bytes of a file; fewer if it ends before.
 
     Raises:
-        DataError: they can't be had, on a network after a few tries.
+        DataError: they can't be read, on a network after a few tries.
     """
     try:
         if not is_remote(file):
@@ -183,11 +183,11 @@ def read_range(file: str, offset: int, length: int) -> bytes:
 
 
 def size_and_version(file: str) -> tuple[int, str]:
-    """How long a file is, and something that changes when it is written again.
+    """The length of a file, and a text that changes when the file is written again.
 
     Raises:
         OSError: there is no such file, or it may not be read.
-        DataError: nobody says how long it is.
+        DataError: its length is unknown.
     """
     if not is_remote(file):
         found = Path(file).stat()
@@ -213,23 +213,23 @@ def file_system(file: str, extra: str = "shards") -> tuple[Any, str]:
         UsageError: there is no such kind of address.
         MissingExtraError: fsspec is not installed.
     """
-    with needs(extra, "What lies at an address"):
+    with needs(extra, "Reading remote files"):
         from fsspec.core import url_to_fs
     try:
         system, path = url_to_fs(file)
     except ValueError as error:
-        raise UsageError(f"{file} is no address that can be read: {reason_of(error)}.") from None
+        raise UsageError(f"{file} is not an address that can be read: {reason_of(error)}.") from None
     except ImportError as error:  # fsspec says which package knows this kind of address
         raise UsageError(f"{file} can't be read: {error}") from None
     return system, path
 
 
 def retried(file: str, ask: Callable[[], Result]) -> Result:
-    """What `ask` returns; what may be a network's fault is tried again.
+    """What `ask` returns; errors that may come from the network are tried again.
 
     Raises:
         OSError: there is no such file, or it may not be read.
-        ShowtellError: as `ask` raises it.
+        ShowtellError: from `ask`.
         DataError: the last try failed, too.
     """
     for number in range(1, TRIES + 1):
@@ -240,7 +240,7 @@ def retried(file: str, ask: Callable[[], Result]) -> Result:
             if not passes or (number == TRIES and isinstance(error, ShowtellError)):
                 raise
             if number == TRIES:
-                raise _unreadable(file, error, "Run the command again to go on.") from error
+                raise _unreadable(file, error, "Run the command again to continue.") from error
             logger.info("%s: %s; trying again", file, reason_of(error))
             time.sleep(PAUSE * 2 ** (number - 1))
     raise AssertionError("the last try returns or raises")

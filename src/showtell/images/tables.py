@@ -1,7 +1,7 @@
-"""Parquet tables of images (as Hugging Face data sets are): what each row is called, and its file's bytes.
+"""Parquet tables of images (such as Hugging Face data sets): the name of each row, and its file's bytes.
 
-Rows are listed without reading an image, and then read one after the other, a few at a time, so that memory does not
-depend on the size of a row group. Tables lie on this disk or at an address.
+Rows are listed without reading an image, and then read in order, a few at a time, so that memory does not depend on
+the size of a row group. Tables are on this disk or at an address.
 """
 
 import re
@@ -14,7 +14,7 @@ from showtell.errors import DataError, ImageError, UsageError, needs, reason_of
 from showtell.images.names import is_remote
 from showtell.images.storage import ImageBytes, StoredImage, open_file
 
-# What each column is called where the spec doesn't say, the likeliest name first, to be compared as `plain` has it.
+# Usual names of each column, for specs that don't name it, the likeliest first; compared as `plain` spells them.
 COLUMNS = {
     "image": (
         "image", "image_path", "file_name", "filename", "filepath", "file_path", "image_file", "image_name", "path",
@@ -32,7 +32,7 @@ BUFFER = 2**20  # bytes of a column that are read at a time
 
 
 def plain(column: str) -> str:
-    """What names of columns are compared by: Image Name, image-name and imageName are image_name."""
+    """A column name for comparison: Image Name, image-name and imageName all become image_name."""
     return re.sub(r"[\s_.-]+", "", column).lower()
 
 
@@ -46,12 +46,12 @@ class TableImage(StoredImage):
     row: int
 
     def read(self) -> bytes:
-        """This row alone, for which much of its table is read."""
+        """This row alone; much of its table must be read for it."""
         return next(in_order([self])).read()
 
 
 def in_order(images: Iterable[StoredImage]) -> Iterator[StoredImage]:
-    """The same images; those of a table are read on the way, one after the other as they are asked for."""
+    """The same images; those of a table are read on the way, in order, as they are asked for."""
     for (table, column), group in groupby(images, key=_table_of):
         if table is None:
             yield from group
@@ -64,16 +64,16 @@ def in_order(images: Iterable[StoredImage]) -> Iterator[StoredImage]:
 def table_rows(table: str, column: str | None) -> tuple[str, list[str]]:
     """The column of a table that holds images, and what each row's image is called.
 
-    A row's name is the path beside its bytes (as Hugging Face data sets have it) where these are all there and all
-    different, else the row's number from 0.
+    A row's name is the path beside its bytes (as in Hugging Face data sets) if all paths exist and differ, else the
+    row's number from 0.
 
     Args:
         table: a Parquet file.
-        column: what the column is called; None to find it.
+        column: the column's name; None to find it.
 
     Raises:
         DataError: it is not Parquet, has no column of images, or no rows.
-        UsageError: there is no such column, or several without a usual name and none was asked for.
+        UsageError: there is no such column; or none was asked for, and several exist without a usual name.
         MissingExtraError: pyarrow is not installed.
     """
     with _opened(table) as file:
@@ -90,23 +90,23 @@ def table_rows(table: str, column: str | None) -> tuple[str, list[str]]:
 
 
 def row_groups(table: str) -> list[int]:
-    """How many rows each of a table's groups of rows has. Raises as above."""
+    """The number of rows in each row group of a table. Raises as above."""
     with _opened(table) as file:
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
 def read_rows(table: str, column: str, rows: Sequence[int]) -> Iterator[bytes | ImageError]:
-    """The images of some of a table's rows, given in rising order; what else the groups of rows hold is passed over.
+    """The images of some rows of a table, given in ascending order; the other rows are skipped.
 
     Yields:
-        A file's bytes for each row, or why there are none.
+        The bytes of each row's file, or the error in their place.
     """
     wanted = iter(rows)
     row = next(wanted, None)
     try:
         file = _opened(table)
         leaves = [leaf for leaf in (f"{column}.bytes", column) if leaf in _leaves(file)][:1]
-        first = 0  # row of the group
+        first = 0  # number of the group's first row
         for group in range(file.num_row_groups):
             end = first + file.metadata.row_group(group).num_rows
             if row is None:
@@ -149,13 +149,15 @@ def _image_column(table: str, schema: Any, asked: str | None) -> str:
     if not able:
         raise DataError(f"{table} has no column of image files (bytes).", _listed(able, schema))
     if len(able) > 1 and len(usual) != 1:
-        raise UsageError(f"{table} has {len(able)} columns of image files.", f"Say --column: {', '.join(able)}.")
+        raise UsageError(
+            f"{table} has {len(able)} columns of image files.", f"Choose one with --column: {', '.join(able)}."
+        )
     return (usual or able)[0]
 
 
 def _listed(able: list[str], schema: Any) -> str:
     if able:
-        return f"There is {', '.join(able)}."
+        return f"Choose from: {', '.join(able)}."
     return f"Its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}."
 
 

@@ -1,4 +1,4 @@
-"""Tar shards (WebDataset): listed without reading an image, or streamed; and written."""
+"""Tar shards (WebDataset): list them without reading an image, stream them, write them."""
 
 import json
 import tarfile
@@ -18,18 +18,18 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # how gzip,
 
 
 class TarError(DataError):
-    """A shard is damaged or cut off, or no tar file."""
+    """A shard is damaged or cut off, or not a tar file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a shard, and where its bytes lie."""
+    """A file in a shard, and where its bytes are."""
 
     name: str
     offset: int
     size: int
     read: Callable[[], bytes] = field(repr=False, compare=False)
-    """Its bytes, as long as no later member has been asked for."""
+    """Its bytes, until a later member is asked for."""
 
 
 def members(shard: str, *, stream: bool = False) -> Iterator[Member]:
@@ -37,11 +37,11 @@ def members(shard: str, *, stream: bool = False) -> Iterator[Member]:
 
     Args:
         shard: a path or an address.
-        stream: read it from its beginning to its end, also if it is compressed. Otherwise only headers are read, and
-            what is asked for.
+        stream: read it from beginning to end; it may then be compressed. Otherwise only headers are read, and what is
+            asked for.
 
     Raises:
-        TarError: it is no tar file, is compressed, or ends too early; after those that come before.
+        TarError: it is not a tar file, is compressed, or ends too early; the files before that point come first.
         DataError: it can't be read.
     """
     with (
@@ -56,7 +56,7 @@ def members(shard: str, *, stream: bool = False) -> Iterator[Member]:
 
 
 def image_members(shard: str, *, stream: bool = False) -> Iterator[Member]:
-    """The images in a shard, of those with one name the first. Raises as `members`, and DataError if there are none."""
+    """The images in a shard, the first of each name. Raises as `members`, and DataError if there are none."""
     names: set[str] = set()
     for member in members(shard, stream=stream):
         name = member.name.removeprefix("./")
@@ -68,14 +68,14 @@ def image_members(shard: str, *, stream: bool = False) -> Iterator[Member]:
 
 
 def as_member(name: str, data: bytes) -> bytes:
-    """A file as it stands in a tar file, the same at any time: dates and owners are left out."""
+    """The bytes of a file in a tar file, always the same: dates and owners are left out."""
     header = tarfile.TarInfo(name)
     header.size = len(data)
     return header.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def written_samples(shard: Path) -> Iterator[tuple[str, Any, int]]:
-    """The samples of a shard that was written here, as far as they are whole: key, JSON, the byte behind them."""
+    """The complete samples of a shard that showtell wrote: key, JSON, the offset of the byte after them."""
     length = shard.stat().st_size
     try:
         for member in members(str(shard)):
@@ -95,19 +95,19 @@ def _read(shard: str, stream: bool, tar: tarfile.TarFile, member: tarfile.TarInf
 
 @contextmanager
 def _explained(shard: str, stream: bool) -> Iterator[None]:
-    """Turn whatever a shard does to its readers into a DataError that names it."""
+    """Turn every error of a shard's readers into a DataError that names it."""
     try:
         yield
     except ShowtellError:
         raise
     except OSError as error:
         raise DataError(f"{shard} can't be read: {reason_of(error)}.") from None
-    except Exception as error:  # tarfile, zlib and lzma have their own
+    except Exception as error:  # tarfile, zlib and lzma have errors of their own
         if stream and shard.lower().endswith(".zst") and "zst" not in tarfile.TarFile.OPEN_METH:  # before Python 3.14
             raise TarError(f"{shard} is compressed with Zstandard.", "Unpack it, or use gzip, bzip2 or xz.") from None
         if not stream and read_range(shard, 0, 4).startswith(COMPRESSED):
             raise TarError(f"{shard} is compressed.", "Unpack it; the tar file itself is read in place.") from None
-        raise TarError(f"{shard} is damaged or no tar file: {reason_of(error)}.", "Fetch it again.") from error
+        raise TarError(f"{shard} is damaged or not a tar file: {reason_of(error)}.", "Fetch it again.") from error
 
 
 def _json(data: bytes) -> Any:

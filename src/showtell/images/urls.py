@@ -1,8 +1,8 @@
-"""Images behind URLs: those that a user names himself, and those that others send to a server.
+"""Images behind URLs: URLs that the user names, and URLs that others send to a server.
 
-What others send is fetched from public addresses only. A name is resolved once, all its addresses are checked, and the
-connection goes to the address that was checked: a name server that answers differently the second time changes
-nothing. Redirects are checked like first addresses.
+URLs from others are fetched from public addresses only. A name is resolved once, all its addresses are checked, and the
+connection goes to a checked address, so a name server that gives another answer later changes nothing. Redirects are
+checked in the same way.
 """
 
 import http.client
@@ -23,8 +23,8 @@ from showtell.errors import ImageError, reason_of
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 3
-SECONDS = 10.0  # for all of a URL that somebody sent
-SILENCE = 20.0  # seconds without a byte of a URL that the user named
+SECONDS = 10.0  # for a whole download of a URL that somebody sent
+SILENCE = 20.0  # seconds without a byte from a URL that the user named
 SAFE = "%/?#[]@!$&'()*+,;=:"
 HEADERS = {"User-Agent": f"showtell/{__version__}", "Accept": "image/*"}
 TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
@@ -41,11 +41,11 @@ def fetch(url: str, max_bytes: int, *, trusted: bool = False) -> bytes:
     Args:
         url: with spaces and letters as people paste them, or percent-encoded.
         max_bytes: more is refused.
-        trusted: the user has named it himself. It may then be anywhere, and comes through the proxy that the
-            environment names. Others' URLs must be public, on the usual ports, and come within `SECONDS`.
+        trusted: the user has named it. It may then be anywhere, and is fetched through the proxy that the environment
+            names. Others' URLs must be public, on the usual ports, and arrive within `SECONDS`.
 
     Raises:
-        ImageError: it is not one that is fetched, or can't be fetched; Unanswered if that may pass.
+        ImageError: it may not or can't be fetched; Unanswered if another try may succeed.
     """
     deadline = time.monotonic() + SECONDS
     try:
@@ -56,7 +56,7 @@ def fetch(url: str, max_bytes: int, *, trusted: bool = False) -> bytes:
         raise ImageError(f"{url} can't be fetched: no answer for {SILENCE:g} s.") from None
     except (ConnectionResetError, http.client.IncompleteRead) as error:
         raise Unanswered(f"{url} can't be fetched: {reason_of(error)}.") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:  # a port that is no number, too
+    except (OSError, http.client.HTTPException, ValueError) as error:  # also if the port is not a number
         raise ImageError(f"{url} can't be fetched: {getattr(error, 'reason', None) or reason_of(error)}.") from None
     if len(data) > max_bytes:
         raise ImageError(
@@ -114,7 +114,7 @@ def _get(url: str, max_bytes: int, deadline: float) -> bytes | str:
         if answer.status != 200:
             raise _refusal(url, answer.status, answer.reason)
         data = answer.read(max_bytes + 1)
-        _left(deadline)  # if it is over, that may not be all
+        _left(deadline)  # when time is over, the answer may be incomplete
     return data
 
 
@@ -130,9 +130,9 @@ def _checked(url: str) -> SplitResult:
     except ValueError:
         raise ImageError(f"{url} is not a URL.") from None
     if parts.scheme not in PORTS or not parts.hostname:
-        raise ImageError(f"{url} is not a URL that is fetched.", "Give http:// or https:// URLs.")
+        raise ImageError(f"{url} is not a URL that showtell fetches.", "Give http:// or https:// URLs.")
     if parts.username or parts.password or port not in (None, PORTS[parts.scheme]):
-        raise ImageError(f"{url} is not fetched.", "Give URLs without a user's name or another port.")
+        raise ImageError(f"{url} is not fetched.", "Give a URL without a user name and without a port of its own.")
     return parts
 
 
@@ -154,9 +154,9 @@ def _public_addresses(url: str, host: str) -> list[str]:
 
 @contextmanager
 def _connection(scheme: str, host: str, addresses: list[str], deadline: float) -> Iterator[http.client.HTTPConnection]:
-    """A connection to the first address that answers, though it names the host; it ends at the deadline."""
+    """A connection to the first address that answers; it still names the host, and ends at the deadline."""
     plain = _connected(addresses, PORTS[scheme], deadline)
-    # Python's timeouts are for each read: a server that sends a byte now and then would never meet one.
+    # Python's timeouts are for each read: a server that sends a byte now and then would never time out.
     handle = plain.dup()
     end = threading.Timer(_left(deadline), _shut, (handle,))
     end.start()
@@ -184,7 +184,7 @@ def _connected(addresses: list[str], port: int, deadline: float) -> socket.socke
 
 
 def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):  # it ended by itself
+    with suppress(OSError):  # it has already ended
         connection.shutdown(socket.SHUT_RDWR)
 
 

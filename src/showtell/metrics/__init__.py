@@ -1,7 +1,7 @@
 """The scores that captioning papers report, equal to the official COCO caption evaluation code, without Java.
 
 `report.score` takes captions as people write them. The metrics themselves take tokenised captions: strings
-whose tokens are joined by one space, as the official tokeniser step leaves them.
+of tokens joined by single spaces, as the official tokeniser returns them.
 """
 
 from showtell.metrics.diversity import Diversity, diversity

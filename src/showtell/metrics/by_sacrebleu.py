@@ -1,6 +1,6 @@
-"""BLEU and chrF as sacrebleu computes them (Post 2018, Popović 2015), for captions in other languages than English.
+"""BLEU and chrF as sacrebleu computes them (Post 2018, Popović 2015), for captions in languages other than English.
 
-Both are scores of captions as people write them, in small letters: sacrebleu cuts them into words itself.
+Both score captions as people write them, in lower case: sacrebleu cuts them into words itself.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def prepare(progress: object) -> None:
-    """Raises MissingExtraError where sacrebleu is not installed."""
+    """Raises MissingExtraError if sacrebleu is not installed."""
     with needs("languages", "sacreBLEU and chrF"):
         import sacrebleu  # noqa: F401
 
 
 def bleu(language: str) -> "SacrebleuMetric":
-    """Its BLEU, with the language's tokenizer."""
+    """sacrebleu's BLEU, with the language's tokenizer."""
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(lowercase=True, force=True, tokenize=sacrebleu_tokens(language))
 
 
 def chrf() -> "SacrebleuMetric":
-    """Its chrF2, which takes any language."""
+    """sacrebleu's chrF2, for any language."""
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF(lowercase=True)
@@ -55,7 +55,7 @@ def from_sums(metric: Any, sums: Floats) -> Floats:
 
 
 def other_than_english(language: str) -> bool:
-    """English has scores of its own, which papers report."""
+    """True for other languages: English has its own scores, which papers report."""
     return language != ENGLISH
 
 

@@ -1,4 +1,4 @@
-"""How true a confidence is: whether it ranks captions as their scores do, and whether it is the share that is right."""
+"""How good a confidence is: whether it ranks captions like their scores, and whether it is the share that is right."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of one confidence for each image."""
+    """The figures for one confidence per image."""
 
     correlation: float
-    """Spearman's, with the captions' scores."""
+    """Spearman's rank correlation with the captions' scores."""
     error: float
     """Expected calibration error (Guo et al. 2017): |share that is right - mean confidence| over ten equal bins."""
     surer_half: float
-    """Mean score of the surer half of the captions, by that of all."""
+    """Mean score of the surer half of the captions, divided by that of all."""
 
 
 def calibration(confidence: Floats, scores: Floats, right: float) -> Calibration:
-    """The figures of captions with confidences `[B]` and scores `[B]`, of which those over `right` are right."""
+    """The figures for confidences `[B]` and scores `[B]` of captions; a score over `right` counts as right."""
     is_right = scores > right
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(float((is_right[bins == n] - confidence[bins == n]).sum())) for n in range(BINS)]
@@ -36,7 +36,7 @@ def calibration(confidence: Floats, scores: Floats, right: float) -> Calibration
 
 
 def rank_correlation(first: Floats, second: Floats) -> float:
-    """Spearman's rank correlation, -1..1; 0 where one of them is constant."""
+    """Spearman's rank correlation, -1..1; 0 if one of them is constant."""
     ranks = [_ranks(first), _ranks(second)]
     if any(of.std() == 0 for of in ranks):
         return 0.0
@@ -44,7 +44,7 @@ def rank_correlation(first: Floats, second: Floats) -> float:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Places in order; equal values share their mean place."""
+    """Ranks; equal values share their mean rank."""
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     last = sizes.cumsum()
     ranks: Floats = ((last - sizes + last - 1) / 2)[group]

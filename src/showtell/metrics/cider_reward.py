@@ -1,11 +1,11 @@
 """CIDEr-D of sampled captions on token ids, fast enough to be the reward of self-critical training.
 
-The scores are those of `cider.cider_d`, with the weights of n-grams taken from the training references once.
-``<end>`` counts as a word, in samples, references and document frequencies alike: without it a model learns
+The scores are those of `cider.cider_d`; the weights of n-grams are computed once, from the training references.
+``<end>`` counts as a word in samples, references and document frequencies: without it a model learns
 that captions which break off ("a man in a") cost nothing.
 
 An n-gram of up to four ids below 65,535 is packed into one unsigned integer of 64 bits, so equal keys are
-equal n-grams, and a key also says its order. What is left are sorts and look-ups in sorted arrays.
+equal n-grams, and a key also tells its order. The rest is sorting and searching in sorted arrays.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ class CiderReward:
     def __init__(
         self, references: Sequence[Sequence[Sequence[int]]], *, pad: int = 0, start: int = 1, end: int = 2
     ) -> None:
-        """Weigh the n-grams of the references; the I images are numbered as they stand here.
+        """Weigh the n-grams of the references; the I images are numbered in this order.
 
         Args:
-            references: for each image its captions as token ids, one at least; with or without `start`, with
+            references: for each image its captions as token ids, at least one; with or without `start`, with
                 `end`.
-            pad: id that is no word.
-            start: id that is no word.
+            pad: id that is not a word.
+            start: id that is not a word.
             end: id that ends a caption and is its last word.
 
         Raises:
@@ -61,15 +61,15 @@ class CiderReward:
         seen, times = np.unique(gram_row * size + gram, return_counts=True)
         gram_row, gram = seen // size, seen % size
         images_with = np.bincount(np.unique(image_of[gram_row] * size + gram) % size, minlength=len(self._keys))
-        self._most = float(np.log(max(len(references), 1)))  # idf of an n-gram that no reference has
+        self._most = float(np.log(max(len(references), 1)))  # idf of an n-gram that is in no reference
         self._idf = self._most - np.log(np.maximum(images_with, 1))  # [G]
         weight = times * self._idf[gram]
         order = _order(self._keys)[gram]
         self._norm = np.sqrt(np.bincount(gram_row * ORDERS + order, weight**2, len(captions) * ORDERS))
         self._norm = self._norm.reshape(-1, ORDERS)  # [R, 4]
 
-        # Entries, by image, then by n-gram: which reference has it, and its weight there. A run of entries of
-        # one n-gram of one image is what a sample's n-gram looks up.
+        # Entries, by image, then by n-gram: which reference has it, and its weight there. A sample's n-gram looks up
+        # the run of entries of that n-gram in its image.
         by_image = np.argsort(image_of[gram_row] * size + gram, kind="stable")
         self._entry_reference, self._entry_weight = gram_row[by_image], weight[by_image]
         entry = image_of[gram_row][by_image] * size + gram[by_image]
@@ -96,7 +96,7 @@ class CiderReward:
         length = np.maximum(np.bincount(row, minlength=rows) - 1, 0)
         gram_row, key = _ngrams(words, row)
 
-        distinct, gram = np.unique(key, return_inverse=True)  # sorted look-ups are quick look-ups
+        distinct, gram = np.unique(key, return_inverse=True)  # looking up sorted keys is faster
         known, at = find(distinct, self._keys)
         idf = np.full(len(distinct), self._most)
         idf[known] = self._idf[at[known]]
@@ -113,7 +113,7 @@ class CiderReward:
         return self._scores(images, samples, dot, pair, norm, length)
 
     def _words(self, flat: Ints, row: Ints, begin: Ints) -> tuple[Keys, Ints]:
-        """The ids that are words, plus one, and their rows: no padding, no start, nothing after the end.
+        """The ids of words, plus one, and their rows: without padding, start, and what follows the end.
 
         Args:
             flat: all rows' ids, one row after the other.
@@ -123,7 +123,7 @@ class CiderReward:
         if len(flat) and (flat.max() > 65_534 or flat.min() < 0):
             raise ValueError("token ids must lie in 0..65,534")
         is_end = flat == self._end
-        before = np.cumsum(is_end) - is_end  # ends before each id, of all rows; then of its own
+        before = np.cumsum(is_end) - is_end  # ends before each id: in all rows, then in its own row
         before -= before[begin]
         word = (before == 0) & (flat != self._no_words[0]) & (flat != self._no_words[1])
         return flat[word].astype(np.uint64) + np.uint64(1), row[word]
@@ -131,9 +131,9 @@ class CiderReward:
     def _products(
         self, images: Ints, samples: int, row: Ints, gram: Ints, weight: Floats, order: Ints
     ) -> tuple[Ints, Floats]:
-        """Where each row's references begin in the second array, which has their products by order."""
+        """Where each row's references begin in the second array, which holds their products by order."""
         size = max(len(self._keys), 1)
-        # The runs of the batch's images, one image after the other, and a key to find them by.
+        # The runs of the batch's images, one image after the other, and keys to find them.
         begin, end = self._image_begin[images], self._image_begin[images + 1]
         run = _ranges(begin, end)
         run_key = np.repeat(np.arange(len(images)), end - begin) * size + self._run_gram[run]
@@ -153,7 +153,7 @@ class CiderReward:
         return pair, dot
 
     def _scores(self, images: Ints, samples: int, dot: Floats, pair: Ints, norm: Floats, length: Ints) -> Floats:
-        """From the products of each pair of row and reference to the mean over a row's references."""
+        """The scores of each row: the mean over its references, from the products of each pair."""
         row_images = np.repeat(images, samples)
         begin, end = self._first[row_images], self._first[row_images + 1]
         reference = _ranges(begin, end)  # [pairs]
@@ -167,7 +167,7 @@ class CiderReward:
 
 
 def _ngrams(words: Keys, row: Ints) -> tuple[Ints, Keys]:
-    """The keys of all n-grams of orders 1 to 4, and the rows that they stand in."""
+    """The keys of all n-grams of orders 1 to 4, and the rows that contain them."""
     keys, rows = [words], [row]
     key = words
     for order in range(1, ORDERS):
@@ -179,11 +179,11 @@ def _ngrams(words: Keys, row: Ints) -> tuple[Ints, Keys]:
 
 
 def _order(keys: Keys) -> Ints:
-    """How many words each of the sorted keys holds, less one."""
+    """The number of words in each of the sorted keys, minus one."""
     return np.repeat(np.arange(ORDERS), np.diff([0, *np.searchsorted(keys, ORDER_BEGINS), len(keys)]))
 
 
 def _ranges(begin: Ints, end: Ints) -> Ints:
-    """The numbers of several ranges, one range after the other."""
+    """The numbers in several ranges, one range after the other."""
     count = end - begin
     return np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())

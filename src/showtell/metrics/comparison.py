@@ -17,7 +17,7 @@ class Contrast:
     second_score: float
     references: tuple[str, ...]
     path: Path | None
-    """Where its file may be."""
+    """Where its file may be, if known."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Comparison:
     """Images that the first does better, that the second does better, and draws, by `ranked_by`."""
     contrasts: list[Contrast]
     left_out: dict[str, list[str]]
-    """Why -> the images that are not compared."""
+    """Reason -> the images that are not compared."""
     draws: int
     confidence: float
     seed: int

@@ -1,7 +1,7 @@
 """What scores do not show: how many words a model uses, how often it repeats itself, and where captions break off.
 
-All of it is about tokenised captions, as in the other metrics. A system that always says "a man in a field"
-may have a fair CIDEr; it has a vocabulary of five words and one unique caption.
+Captions are tokenised, as for the other metrics. A system that always says "a man in a field" may have a fair CIDEr,
+but it has a vocabulary of five words and one unique caption.
 """
 
 from collections import Counter
@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A caption that ends in one of these breaks off: people end one in a thousand so. Words that people do end
-# captions with ("climbs up", "looks on", "a dog behind her") are not here.
+# A caption that ends in one of these words breaks off: only one in a thousand of people's captions does. Words at the
+# end of people's captions ("climbs up", "looks on", "a dog behind her") are not here.
 NO_LAST_WORD = (
     "a an the and or but nor with of from into onto at to in as than that which who whose while because "
     "his its their my your our is are was were be has have very"
@@ -21,13 +21,13 @@ REPEATED = 3  # words
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied some captions are; from `unique` on, fractions of the captions, 0 to 1."""
+    """How varied captions are; from `unique` on, fractions of the captions, 0 to 1."""
 
     captions: int
     vocabulary: int
     """Distinct words."""
     mean_length: float
-    """Words a caption."""
+    """Words per caption."""
     unique: float
     """Distinct captions."""
     dangling: float
@@ -35,16 +35,16 @@ class Diversity:
     repeated_words: float
     """Captions with the same word twice running: "a red red car"."""
     repeated_ngrams: float
-    """Captions in which the same three words stand twice: "in front of a house in front of a tree"."""
+    """Captions that contain the same three words twice: "in front of a house in front of a tree"."""
     copied: float | None
-    """Captions that stand in the training captions, word for word; None when these are not given."""
+    """Captions that are also training captions, word for word; None if these are not given."""
 
 
 def diversity(captions: Sequence[str], training: Collection[str] | None = None) -> Diversity:
     """The figures of some tokenised captions.
 
     Args:
-        captions: one at least.
+        captions: at least one.
         training: the tokenised captions that the system was trained on.
     """
     words = [caption.split(" ") if caption else [] for caption in captions]
@@ -68,7 +68,7 @@ def dangles(words: Sequence[str]) -> bool:
 
 
 def repeats(words: Sequence[str], size: int) -> bool:
-    """Whether `size` words running stand twice in the caption; one word counts only right behind itself."""
+    """Whether the caption contains the same `size` words twice; a single word only counts right after itself."""
     if size == 1:
         return any(a == b for a, b in pairwise(words))
     ngrams = Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))

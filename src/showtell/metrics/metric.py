@@ -21,57 +21,57 @@ def mean(sums: Floats, images: int) -> Floats:
 
 
 def nothing(progress: FractionDone) -> None:
-    """All that most metrics need to be prepared."""
+    """The preparation of most metrics."""
 
 
 def no_doubt(references: Sequence[Sequence[str]]) -> str:
-    """Of a metric that means what it says."""
+    """For a metric without such doubts."""
     return ""
 
 
 def any_language(language: str) -> bool:
-    """Of a metric that fits every language."""
+    """For a metric that fits every language."""
     return True
 
 
 def only_english(language: str) -> bool:
-    """Of a metric that knows English words."""
+    """For a metric that knows English words only."""
     return language == ENGLISH
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: how it is computed, called and printed.
+    """One metric: how it is computed, named and printed.
 
     A metric sums its statistics over the images, and computes its scores from the sums. One image, a corpus and a
     resampled corpus are scored alike.
     """
 
     name: str
-    """What `--metric` calls it."""
+    """Its name for `--metric`."""
     signature: str
-    """What signatures call it, with its version."""
+    """Its name in signatures, with its version."""
     statistics: Callable[..., Floats]
-    """Tokenised captions of B images, and the references of each -> what is summed over images, `[B, F]`."""
+    """Tokenised captions of B images and the references of each -> what is summed over images, `[B, F]`."""
     as_written: bool = False
-    """Whether `statistics` takes captions as people write them in place of tokens, and their language behind them."""
+    """Whether `statistics` takes captions as people write them, followed by their language, instead of tokens."""
     from_sums: Callable[[Floats, int], Floats] = mean
     """Sums `[..., F]` over a number of images -> the scores `[..., S]`."""
     several: tuple[str, ...] = ()
-    """The names of its S scores, the main one last, where it has more than one."""
+    """The names of its S scores, the main one last, if it has more than one."""
     needs: str = ""
-    """What must be there to compute it, for help texts."""
+    """What it needs, for help texts."""
     prepare: Callable[[FractionDone], object] = nothing
-    """Raises MissingExtraError or DataError where something that it needs is missing; may take its time, once."""
+    """Raises MissingExtraError or DataError if something that it needs is missing; the first call may take long."""
     doubt: Callable[[Sequence[Sequence[str]]], str] = no_doubt
-    """Tokenised references -> why the scores mean little for them, in a sentence; empty if they mean what they say."""
+    """Tokenised references -> why the scores mean little for them, in a sentence; empty if there is no doubt."""
     fits: Callable[[str], bool] = any_language
-    """Whether it is computed for captions in a language (see `languages.NAMES`) where nobody asks for it."""
+    """Whether it is computed by default for captions in a language (see `languages.NAMES`)."""
     quick: bool = True
-    """Whether it is computed after each epoch of a training."""
+    """Whether it is computed after each epoch of training."""
     higher_is_better: bool = True
     scale: float = 100.0
-    """What scores are multiplied with before people see them. Files hold them as they are."""
+    """The factor of scores on screen. Files hold them without it."""
 
     @property
     def names(self) -> tuple[str, ...]:

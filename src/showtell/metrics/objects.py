@@ -1,16 +1,16 @@
-"""Objects that captions invent: named by the caption, and by nobody who described the photo.
+"""Objects that captions invent: the caption names them, but nobody who described the photo does.
 
 In the manner of CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image Captioning") over COCO's 80 kinds of
-objects and the words that people say for them. CHAIR takes what is on a photo from COCO's outlines and from people's
-captions; here it is from the captions alone, so that it can be computed of any data set. With few captions a photo,
-objects that nobody mentioned count as invented: compare systems on the same photos.
+objects and people's words for them. CHAIR takes the objects in a photo from COCO's outlines and from people's captions;
+here they come from the captions alone, so that it works for any data set. With few captions per photo, objects that
+nobody mentioned count as invented: compare systems on the same photos.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-# Each line: the object, then other words for it, singular. Of two objects that share a word, it is the first one's.
+# Each line: the object, then other words for it, singular. A word of two objects belongs to the first one.
 OBJECTS = """
 person: man, woman, boy, girl, child, kid, baby, infant, toddler, guy, gentleman, lady, adult, human, people, crowd,
     couple, family, player, batter, pitcher, catcher, umpire, referee, athlete, skier, snowboarder, skateboarder,
@@ -102,7 +102,7 @@ teddy bear: teddy, stuffed bear, stuffed animal
 hair drier: hair dryer, hairdryer, blow dryer
 toothbrush: tooth brush
 """
-# Phrases in which a word from above is no such object; and a young animal's "baby".
+# Phrases in which a word from above is not that object; and young animals, which are not a "baby".
 OTHERS = """
 hot dog bun, dog house, doghouse, cat fish, train track, train station, train platform, bus stop, bus station,
 truck stop, boat house, bear market, home plate, horse back, horseback, toilet paper, toilet seat, car seat, bed room,
@@ -125,9 +125,9 @@ class Invented:
     objects: float | None
     """Named objects that are invented: CHAIR_i."""
     person: float | None
-    """Of the photos on which nobody saw a person, those of which the caption names one."""
+    """Of the photos in which nobody mentions a person, those whose caption names one."""
     dog: float | None
-    """The same of dogs."""
+    """The same for dogs."""
 
 
 def invented(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Invented:
@@ -150,7 +150,7 @@ def invented(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def objects_in(caption: str) -> frozenset[str]:
-    """COCO's objects that a tokenised caption names; of overlapping names the longest one counts."""
+    """COCO's objects that a tokenised caption names; among overlapping names the longest counts."""
     names = _names()
     words = caption.split(" ")
     found = set()

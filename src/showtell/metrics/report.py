@@ -20,27 +20,27 @@ class Report:
     scores: dict[str, float]
     """Corpus scores: BLEU-1 .. BLEU-4, METEOR, ROUGE_L, CIDEr (which is CIDEr-D), SPICE."""
     per_image: dict[str, Floats]
-    """The same for each image, `[B]` in the order of `image_ids`."""
+    """The scores of each image, `[B]` in the order of `image_ids`."""
     statistics: dict[str, Floats]
-    """Metric -> what it sums over images, `[B, F]`; of the metrics that were computed."""
+    """Metric -> what it sums over images, `[B, F]`, for the metrics that were computed."""
     image_ids: tuple[str, ...]
     """The images that were scored, in the order of the references."""
     candidates: tuple[str, ...]
     """Their captions as tokens, `[B]`."""
     references: tuple[tuple[str, ...], ...]
-    """Their references as tokens, `[B]`, one or more each."""
+    """Their references as tokens, `[B]`, at least one each."""
     without_prediction: tuple[str, ...]
     """Images that have references but no prediction; they are not in the scores."""
     without_references: tuple[str, ...]
     """Images that have a prediction but no references; they are not in the scores."""
     missing: dict[str, str]
-    """Metrics that were asked for but could not be computed, and why."""
+    """Metrics that were requested but could not be computed, and why."""
     doubts: tuple[str, ...]
     """Why some of the scores mean little for these captions: one sentence each."""
     order_independent: bool
-    """Whether tokens do not depend on the captions around (see `ptb.tokenise`)."""
+    """Whether tokens are independent of the captions around (see `ptb.tokenise`)."""
     language: str
-    """What the references are in, which decides their tokens (see `tokens_of`)."""
+    """The language of the references, which decides their tokens (see `tokens_of`)."""
 
 
 def score(
@@ -53,17 +53,17 @@ def score(
     order_independent: bool = False,
     progress: FractionDone = lambda fraction: None,
 ) -> Report:
-    """Score one caption an image against the image's references.
+    """Score one caption per image against the image's references.
 
     Args:
         predictions: image id -> caption.
-        references: image id -> its captions by people, one at least. Images are scored in this order.
-        metrics: names of `METRICS`; by default those that fit the language. Without METEOR it takes a tenth of the
-            time.
-        more: names of metrics beside those.
-        language: of the captions, as a code such as "de"; by default it is found from the references.
-        order_independent: give a caption the same tokens wherever it stands (see `ptb.tokenise`), as the
-            official code does not.
+        references: image id -> people's captions, at least one. Images are scored in this order.
+        metrics: names of `METRICS`; by default those that fit the language. Without METEOR, scoring takes a tenth of
+            the time.
+        more: names of further metrics.
+        language: the captions' language, as a code such as "de"; by default it is detected from the references.
+        order_independent: give a caption the same tokens in any order (see `ptb.tokenise`), unlike the official
+            code.
         progress: called when METEOR's data are built, once for all.
 
     Raises:
@@ -96,8 +96,8 @@ def score(
     doubts: list[str] = []
     if metrics is None and language != ENGLISH:
         doubts.append(
-            f"The references are in {NAMES[language]}, and METEOR is for English: it is left out. If they are English, "
-            "say --language en."
+            f"The references are in {NAMES[language]}, and METEOR is for English, so it is left out. "
+            "If they are English, use --language en."
         )
     for metric in wanted:
         try:
@@ -108,7 +108,7 @@ def score(
                 else metric.statistics(candidates, gold)
             )
             doubts += filter(None, [metric.doubt(gold)])
-        except (ShowtellError, OSError) as error:  # the others go on
+        except (ShowtellError, OSError) as error:  # the others continue
             missing[metric.name] = str(error)
             continue
         statistics[metric.name] = of_images
@@ -131,7 +131,7 @@ def score(
 
 
 def signature(report: Report, decoding: str | None = None) -> str:
-    """What another must do to get the same scores, on one line without a space, as sacrebleu has it.
+    """How to get the same scores, on one line without spaces, like sacrebleu's signatures.
 
     Args:
         report: the scores.
@@ -153,7 +153,7 @@ def signature(report: Report, decoding: str | None = None) -> str:
 
 
 def sacrebleu_used(report: Report) -> dict[str, str]:
-    """The version of sacrebleu, and its tokenizer, where one of its metrics was computed."""
+    """The version of sacrebleu, and its tokenizer, if one of its metrics was computed."""
     if not any(METRICS[name].as_written for name in report.statistics):
         return {}
     return {"sacrebleu": f"{version('sacrebleu')},{sacrebleu_tokens(report.language)}"}

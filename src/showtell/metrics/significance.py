@@ -3,7 +3,7 @@
 Two answers for each metric, both over images: the paired bootstrap (Koehn 2004) draws sets of images again
 and again and looks at the difference on each; approximate randomisation (Riezler and Maxwell 2005) swaps the
 two systems' captions on random images, which would change nothing if the systems were equally good. BLEU and
-METEOR are computed anew on each draw, from what they add up over images. CIDEr keeps the n-gram weights of
+METEOR are recomputed on each draw from their sums over images. CIDEr keeps the n-gram weights of
 the whole set.
 """
 
@@ -18,7 +18,7 @@ from showtell.metrics.metric import Floats, Metric
 from showtell.metrics.report import Report
 from showtell.metrics.table import METRICS, RANKED_BY
 
-AT_ONCE = 500  # draws, which bounds the memory: AT_ONCE x images numbers
+AT_ONCE = 500  # draws; it bounds the memory: AT_ONCE x images numbers
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Difference:
     interval: tuple[float, float]
     """Confidence interval of second - first, by the bootstrap."""
     p_bootstrap: float
-    """Fraction of the resampled sets whose difference is as far from the mean one as the observed is from 0."""
+    """Fraction of the resampled sets whose difference is as far from the mean as the observed one is from 0."""
     p_randomisation: float
     """Fraction of the random swaps with a difference as large as the observed, in either direction."""
 
@@ -47,10 +47,10 @@ def compare(
     """Compare two systems in every metric that both reports hold.
 
     Args:
-        first: the scores of the one system.
+        first: the scores of one system.
         second: the scores of the other on the same images, in the same order.
         draws: sets of images drawn, and random swaps made; the smallest p-value is 1 / (draws + 1).
-        confidence: of the interval, between 0 and 1.
+        confidence: the confidence level of the interval, between 0 and 1.
         seed: the same seed gives the same numbers.
 
     Raises:
@@ -59,7 +59,7 @@ def compare(
     """
     if first.image_ids != second.image_ids:
         other = sorted(set(first.image_ids) ^ set(second.image_ids))
-        named = f"only one of them has {other[0]}" if other else "they stand in another order"
+        named = f"only one of them has {other[0]}" if other else "their order differs"
         raise DataError(
             f"The two systems were not scored on the same images: {named}.",
             "Score both against the same references.",
@@ -75,7 +75,7 @@ def compare(
     tail = (1 - confidence) / 2
     found = []
     for column, name in enumerate(name for metric in metrics for name in metric.names):
-        observed = abs(second.scores[name] - first.scores[name]) - 1e-12  # rounding must not make a tie a win
+        observed = abs(second.scores[name] - first.scores[name]) - 1e-12  # rounding must not turn a tie into a win
         bootstrap = resampled[:, column]
         low, high = np.quantile(bootstrap, [tail, 1 - tail])
         found.append(
@@ -103,7 +103,7 @@ def _p(extreme: NDArray[np.bool_]) -> float:
 
 
 def _resamples(images: int, draws: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
-    """How often each image counts in a draw `[draws, B]`: with a system's own caption, with the other's."""
+    """How often each image counts in a draw `[draws, B]`: with the system's own caption, and with the other's."""
     random = np.random.default_rng([seed, 0])
     for begin in range(0, draws, AT_ONCE):
         rows = min(AT_ONCE, draws - begin)

@@ -17,24 +17,24 @@ METRICS = {metric.name: metric for metric in (BLEU, METEOR, ROUGE_L, CIDER, SPIC
 RANKING = ("CIDEr", "METEOR", "ROUGE_L", "BLEU-4", "SPICE")
 """Images are ranked by the first of these scores that was computed, or else by any other."""
 RANKED_BY = RANKING[0]
-"""What the epochs of a training are ranked by, and its captions."""
+"""The score that ranks the epochs of a training run, and captions."""
 
 
 def rank_of(scores: Mapping[str, float]) -> tuple[float, ...]:
-    """What sets of captions of the same images are ranked by: their scores in the order of `RANKING`.
+    """The key that ranks sets of captions of the same images: their scores in the order of `RANKING`.
 
-    Only the first counts, unless it is the same: CIDEr is 0 where all references are alike.
+    Only the first counts, unless it is equal: CIDEr is 0 if all references are alike.
     """
     return tuple(scores.get(name, 0.0) for name in RANKING)
 
 
 def find_metrics(names: Iterable[str] | None = None, language: str = ENGLISH) -> list[Metric]:
-    """The metrics of these names, in the table's order; without names, those that fit the language.
+    """The metrics with these names, in the table's order; without names, those that fit the language.
 
     Names may be in any case, with or without `-` and `_`.
 
     Raises:
-        UsageError: there is no metric of a name.
+        UsageError: there is no metric of that name.
     """
     if names is None:
         return [metric for metric in METRICS.values() if metric.fits(language)]

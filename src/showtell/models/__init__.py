@@ -1,1 +1,1 @@
-"""The captioning models, in PyTorch: encoders/, then one file a paper."""
+"""The captioning models, in PyTorch: encoders/, and one file per paper."""

@@ -1,11 +1,11 @@
 """Adaptive attention: Knowing When to Look (Lu et al. 2017, arXiv:1612.01887v2).
 
-Some words follow from the words before them and not from the image. The LSTM reads the whole image with every word,
-looks after it has thought, and besides the N cells it may look at its own memory: the visual sentinel. Equation
-numbers below are the paper's. What differs from it: there is one bias for each gate.
+Some words follow from the words before them and not from the image. The LSTM reads the whole image with every word and
+attends after its step; besides the N cells it may attend to its own memory, the visual sentinel. Equation numbers below
+are the paper's. One difference: there is one bias for each gate.
 
-The attention that is returned is equation 7's alpha over the cells, which sums to 1, whatever share of the
-look went to the sentinel.
+The attention that is returned is equation 7's alpha over the cells, which sums to 1, however much attention
+went to the sentinel.
 
 `attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
@@ -47,7 +47,7 @@ class AdaptiveAttention(AttentionDecoder):
         reset_lstm(self.gates_from_hidden.weight, self.gates_from_word.bias)
 
     def memory(self, grid: Tensor) -> Arrays:
-        """The cells (equation 15) and the whole image (equations 14 and 16) with its part of all gates."""
+        """The cells (equation 15), and the part of all gates that the whole image contributes (equations 14 and 16)."""
         grid = self.feature_dropout(self.normalise(grid))
         cells = relu(self.cell(grid))
         image = relu(self.image(grid.mean(1, keepdim=True)))

@@ -1,9 +1,8 @@
 """Att2in: Self-Critical Sequence Training for Image Captioning (Rennie et al. 2017, arXiv:1612.00563v2), section 2.2.
 
-Show, Attend and Tell's attention, whose context vector enters the LSTM at its new content alone, and no gate: the gates
-don't see the image. The new content is the larger of two (maxout). What differs from the paper: the cells are
-brought to the width H with a ReLU before they are looked at, as in the authors' followers' code, and there
-is one bias for each gate.
+The attention of Show, Attend and Tell, but the context vector enters only the LSTM's new content: the gates don't see
+the image. The new content is the larger of two (maxout). Differences from the paper: the cells are projected to the
+width H with a ReLU before attention, as in later public code, and there is one bias for each gate.
 
 `attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
@@ -48,7 +47,7 @@ class Att2in(AttentionDecoder):
         return {"cells": cells, "keys": self.key(cells)}
 
     def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
-        """Soft attention, and an LSTM whose new content g alone sees the image."""
+        """Soft attention, and an LSTM in which only the new content g sees the image."""
         query, hidden_gates = linear(self.from_hidden, state["h"]).split(self.sizes, dim=-1)
         alpha = additive_scores(memory["keys"], query, self.score.weight[0]).softmax(-1)  # [B, K, N]
         context = alpha @ memory["cells"]  # I_t, [B, K, H]
@@ -60,6 +59,6 @@ class Att2in(AttentionDecoder):
         return Recurrence({"h": h, "c": c}, alpha, {"h": h})
 
     def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
-        """The hidden state alone decides: s_t = W_s h_t."""
+        """From the hidden state alone: s_t = W_s h_t."""
         logits: Tensor = self.output(self.dropout(found.outputs["h"]))
         return logits

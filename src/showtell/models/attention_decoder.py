@@ -1,11 +1,11 @@
-"""What the recurrent attention decoders share: words are embedded, an image's cells are scored, steps are repeated.
+"""What the recurrent attention decoders share: embedding words, scoring an image's cells, repeating steps.
 
-A decoder of this family says in its own file what one step of its recurrence computes (`recurrent_step`) and what the
-next word follows from (`logits`): Show, Attend and Tell, Att2in, adaptive attention, and Up-Down. In common they have:
+The decoders of this family are Show, Attend and Tell, Att2in, adaptive attention, and Up-Down. Each defines one step of
+its recurrence (`recurrent_step`) and how the next word is predicted (`logits`) in its own file. They share:
 
 - Keys `[B, N, A]` are projected once for an image, and broadcast against the K hidden states.
-- The word's part of the LSTM gates is computed for all steps in one product, and so are the logits after all of them;
-  `packing.py` has the order of positions. What depends on the step before goes through `RecurrentLinear`.
+- The words' part of the LSTM gates is computed for all steps in one product before them, and the logits in one product
+  after them; `packing.py` defines the order of positions. What depends on the step before uses `RecurrentLinear`.
 
 `decoder.py` has the letters of the shapes.
 """
@@ -33,12 +33,12 @@ class AttentionDecoderConfig(DecoderConfig):
     )
     feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of the grid's features dropped in training")
     normalise: bool = Field(
-        False, description="layer-normalise each cell's features; for encoders whose features have a scale far from 1"
+        False, description="layer-normalise each cell's features, for encoders whose features have a scale far from 1"
     )
 
 
 class Recurrence(NamedTuple):
-    """What one step of the recurrence computes, or many steps put one behind the other on the packed axis."""
+    """What one step of the recurrence computes, or many steps one after the other on the packed axis."""
 
     state: Arrays
     """After the (last) step, `[B, K, ...]`."""
@@ -55,9 +55,9 @@ class AttentionDecoder(Decoder):
         config: sizes.
         feature_width: D.
         vocabulary: V.
-        cell_width: width of what is looked at, D or what `memory` makes of it.
-        gates_width: width of the gates that a word has a part in.
-        output_width: width of what the vocabulary is scored from.
+        cell_width: width of the cells that are attended to: D, or the width that `memory` gives them.
+        gates_width: width of the gates to which a word contributes.
+        output_width: width of the vector from which the logits are computed.
     """
 
     config: AttentionDecoderConfig
@@ -87,16 +87,16 @@ class AttentionDecoder(Decoder):
             nn.init.uniform_(weight, -0.1, 0.1)
         nn.init.zeros_(self.output.bias)
 
-    # ---------------------------------------------------------------- what a decoder says of itself
+    # ---------------------------------------------------------------- what a decoder defines
 
     def start(self, memory: Arrays) -> Arrays:
-        """The state before the first word: h and c, zeros `[B, 1, H]`; some papers have another."""
+        """The state before the first word: h and c, zeros `[B, 1, H]`; some papers differ."""
         zeros = memory["keys"].new_zeros(memory["keys"].shape[0], 1, self.config.hidden_width)
         return {"h": zeros, "c": zeros.float()}
 
     @abstractmethod
     def recurrent_step(self, memory: Arrays, state: Arrays, word_gates: Tensor, linear: RecurrentLinear) -> Recurrence:
-        """One look at the image and one step of the LSTM.
+        """Attention to the image and one step of the LSTM.
 
         Args:
             memory: the image.
@@ -107,7 +107,7 @@ class AttentionDecoder(Decoder):
 
     @abstractmethod
     def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
-        """The next word's logits `[..., V]`, for any number of positions at once; `embedded` `[..., E]` is the last."""
+        """The next word's logits `[..., V]`, for any number of positions; `embedded` `[..., E]` is the last word."""
 
     # ---------------------------------------------------------------- one step, and all of them
 

@@ -1,4 +1,4 @@
-"""An encoder and a decoder put together: the one module that is trained, saved and searched with."""
+"""An encoder and a decoder together: the module that is trained, saved and used for search."""
 
 import sys
 from importlib import import_module
@@ -32,41 +32,41 @@ DECODERS = {
     "transformer": "showtell.models.transformer:Transformer",
     "pretrained": "showtell.models.pretrained.decoder:PretrainedDecoder",
 }
-"""A decoder's name, and where its class stands. One from elsewhere is named by that: `my_module:MyDecoder`."""
+"""Decoders' names, and where their classes are. Other decoders are named by that: `my_module:MyDecoder`."""
 
 
 def decoder_class(name: str) -> type[Decoder]:
-    """The decoder of a name in `DECODERS`, or of `module:Class`, which is imported.
+    """The decoder class of a name in `DECODERS`, or of `module:Class`, which is imported.
 
     Raises:
-        UsageError: there is none, or the class is no `Decoder`.
+        UsageError: there is none, or the class is not a `Decoder`.
     """
     module, _, attribute = DECODERS.get(name, name).partition(":")
     try:
         found = getattr(import_module(module), attribute, None)
-    except (ImportError, ValueError, TypeError) as error:  # the latter two of what is no module's name
+    except (ImportError, ValueError, TypeError) as error:  # the latter two if it is not the name of a module
         raise UsageError(
             f"The decoder {name} can't be imported: {error}.", "Install its package, or add its folder to PYTHONPATH."
         ) from error
     if not (isinstance(found, type) and issubclass(found, Decoder)):
-        raise UsageError(f"{name} is no decoder.", "Name a class that derives from showtell.models.decoder.Decoder.")
+        raise UsageError(f"{name} is not a decoder.", "Name a class that derives from showtell.models.decoder.Decoder.")
     return found
 
 
 def config_class(name: str) -> type[DecoderConfig]:
-    """The config that a decoder is built from: its class's annotation of `config`."""
+    """The config class of a decoder: the annotation of `config` in its class."""
     found: type[DecoderConfig] = get_type_hints(decoder_class(name))["config"]
     return found
 
 
 def _of_module(value: Any, of_table: ValidatorFunctionWrapHandler) -> DecoderConfig:
-    """A decoder's settings, read as the config of the class that their name says."""
+    """A decoder's settings, read as the config of the class that they name."""
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or ":" not in name:
         return of_table(value)  # type: ignore[no-any-return]
     try:
         return config_class(name).model_validate(value)
-    except ValidationError as error:  # not as it is: a recipe's problems are looked up among the keys that it knows
+    except ValidationError as error:  # not as it is: a recipe's problems are looked up among its known keys
         raise ValueError(_told(error)) from error
 
 
@@ -80,7 +80,7 @@ def _schema(_: type[DecoderConfig], handler: GetCoreSchemaHandler) -> CoreSchema
 
 
 AnyDecoderConfig = SerializeAsAny[Annotated[DecoderConfig, GetPydanticSchema(_schema)]]
-"""A field of a recipe that holds the config of any decoder, which its `name` chooses."""
+"""A field of a recipe for the config of any decoder; its `name` chooses which."""
 
 
 class CaptioningModel(nn.Module):
@@ -106,7 +106,7 @@ class CaptioningModel(nn.Module):
 def decoder_config(settings: dict[str, Any]) -> DecoderConfig:
     """A bundle's settings as the config of the decoder that they name.
 
-    A bundle may come from anywhere, so what it names is not imported: a decoder's module must have been before.
+    A bundle may come from anywhere, so its decoder's module is not imported here: it must have been imported before.
 
     Raises:
         UsageError: a setting is wrong, or a module must be imported first.
@@ -115,8 +115,8 @@ def decoder_config(settings: dict[str, Any]) -> DecoderConfig:
     module, colon, _ = name.partition(":")
     if colon and module not in sys.modules:
         raise UsageError(
-            f"This model's decoder is {name}, and showtell imports no module because a model names it.",
-            f"If you trust it, say 'showtell --decoder-module {module} ...', or import it before you load the model.",
+            f"This model's decoder is {name}, and showtell never imports a module because a model names it.",
+            f"If you trust it, use 'showtell --decoder-module {module} ...', or import it before you load the model.",
         )
     try:
         return TypeAdapter[DecoderConfig](AnyDecoderConfig).validate_python(settings)
@@ -138,7 +138,7 @@ def build_model(
         encoder: which image encoder.
         decoder: which decoder.
         vocabulary: V.
-        pretrained: load the encoder's pretrained weights; False when a bundle's weights are about to replace them.
+        pretrained: load the encoder's pretrained weights; False if a bundle's weights will replace them.
     """
     built = build_encoder(encoder, pretrained=pretrained)
     return CaptioningModel(built, build_decoder(decoder, built.width, vocabulary))

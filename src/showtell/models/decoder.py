@@ -1,4 +1,4 @@
-"""What every decoder is, and the letters of its shapes.
+"""The interface of every decoder, and the letters of its shapes.
 
     B   images in a batch                                  D   width of the grid's features
     K   captions (or hypotheses) of an image               A   attention width
@@ -7,8 +7,8 @@
         computed (`packing.py`)                            V   words in the vocabulary
     N   cells of the encoder's grid
 
-Axis 0 of every array is the image, and axis 1 of a state's the hypothesis. An image is encoded once for its K captions,
-and no array of it is ever repeated for each of them.
+Axis 0 of every array is the image, and axis 1 of a state's arrays the hypothesis. An image is encoded once for its K
+captions, and none of its arrays is ever repeated for each caption.
 """
 
 from abc import ABC, abstractmethod
@@ -36,13 +36,13 @@ class Choices(NamedTuple):
     """Hard attention's random choices of a cell, for REINFORCE (`training/stages/losses.py`)."""
 
     log_probs: Tensor
-    """`[B, P]`, of the cell that was chosen."""
+    """The log-probability `[B, P]` of the chosen cell."""
     drawn: Tensor
-    """Bool `[B, 1]`: False for images that were looked at softly, where nothing was chosen."""
+    """Bool `[B, 1]`: False for images with soft attention, where nothing was chosen."""
     entropy: Tensor
-    """`[B, P]`, in nats, of the distribution that the cell was drawn from."""
+    """The entropy `[B, P]`, in nats, of the distribution from which the cell was drawn."""
     baseline: Tensor
-    """The decoder's moving average of a word's log-probability, a scalar; the loss brings it up to date in place."""
+    """The decoder's moving average of a word's log-probability, a scalar; the loss updates it in place."""
 
 
 class Forced(NamedTuple):
@@ -53,29 +53,29 @@ class Forced(NamedTuple):
     attention: Tensor | None = None
     """`[B, P, N]`, sums to 1 over N; None from a decoder whose `attends_in_training` is False."""
     choices: Choices | None = None
-    """Of hard attention."""
+    """The choices of hard attention."""
 
 
 class Decoder(nn.Module, ABC):
-    """Grids in, logits of captions out. A subclass is called with a config, D and V, and makes fresh weights.
+    """Grids in, logits of captions out. A subclass is built from a config, D and V, with fresh weights.
 
-    Its annotation of `config` says which config a recipe's `decoder` is read as.
+    Its annotation of `config` says which config class reads a recipe's `decoder`.
     """
 
     config: DecoderConfig
     attends_in_training: ClassVar[bool] = False
-    """Whether `forced` returns attention, which a loss may weigh."""
+    """Whether `forced` returns attention, which a loss may use."""
     layered: ClassVar[bool] = False
-    """Whether it is made of `DecoderLayer`s (`transformer.py`), of which the last, or adapters, may learn alone."""
+    """Whether it consists of `DecoderLayer`s (`transformer.py`), so that only the last ones, or adapters, may learn."""
 
     @property
     def max_words(self) -> int | None:
-        """The longest caption that there are positions for; None where there is no end."""
+        """The longest caption that there are positions for; None if there is no limit."""
         return None
 
     @abstractmethod
     def memory(self, grid: Tensor) -> Arrays:
-        """What every step asks of an image, `[B, ...]`, from its grid `[B, N, D]`: computed once."""
+        """What every step needs of an image, `[B, ...]`, from its grid `[B, N, D]`: computed once."""
 
     @abstractmethod
     def start(self, memory: Arrays) -> Arrays:
@@ -83,11 +83,11 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def step(self, memory: Arrays, state: Arrays, tokens: Tensor) -> tuple[Tensor, Tensor | None, Arrays]:
-        """One word more for K hypotheses of each image.
+        """One more word for K hypotheses of each image.
 
         Args:
             memory: the image.
-            state: `[B, K, ...]`, one row a hypothesis.
+            state: `[B, K, ...]`, one row per hypothesis.
             tokens: the last word of each, int64 `[B, K]`.
 
         Returns:
@@ -97,7 +97,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forced(self, memory: Arrays, tokens: Tensor, packing: Packing) -> Forced:
-        """Teacher forcing: logits after every word of K captions an image, the words given.
+        """Teacher forcing: logits after every word of K captions per image, given the words.
 
         Args:
             memory: the image.

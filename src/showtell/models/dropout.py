@@ -1,17 +1,17 @@
-"""Dropout whose random numbers cost a processor little."""
+"""Dropout with cheap random numbers on a CPU."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws 16 random bits a number, of which PyTorch on a CPU draws 32 one by one: a tenth of its time.
+    """Dropout that draws 16 random bits per number, where PyTorch on a CPU draws 32 one by one: a tenth of the time.
 
     The share that is dropped is `p` rounded to 1 / 65536.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` with some numbers 0 and the others larger, in training."""
+        """`x` with some numbers set to 0 and the others scaled up, in training."""
         if not self.training or not self.p or x.device.type != "cpu":
             return super().forward(x)
         dropped = round(self.p * 65536)

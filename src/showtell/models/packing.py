@@ -1,14 +1,14 @@
-"""Teacher forcing without padding: which of a batch's K x T positions hold words, and in which order they are computed.
+"""Teacher forcing without padding: which of a batch's K x T positions hold words, and their order of computation.
 
-The captions of an image are sorted longest first, so at step t of a batch some first K_t captions of every image are
-still running. A decoder computes the P = K_0 + K_1 + ... positions that are left, step by step, and nothing else:
+The captions of an image are sorted longest first, so at step t of a batch the first K_t captions of every image are
+still running. A decoder computes only the P = K_0 + K_1 + ... remaining positions, step by step:
 
     step        0  1  2  3  4  5            packed axis (P = 13)
     caption 0   a  dog runs on grass .      0 0 0 | 1 1 1 | 2 2 2 | 3 3 | 4 | 5     <- step t
     caption 1   the dog runs fast           0 1 2 | 0 1 2 | 0 1 2 | 0 1 | 0 | 0     <- caption k
     caption 2   a brown dog
 
-That is torch.nn.utils.rnn.PackedSequence with the image's axis B kept in front: every array is `[B, P, ...]`.
+This is torch.nn.utils.rnn.PackedSequence with the image's axis B kept in front: every array is `[B, P, ...]`.
 """
 
 from collections.abc import Sequence

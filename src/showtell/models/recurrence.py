@@ -1,7 +1,6 @@
-"""What recurrent decoders share: linear layers that are applied at every step, additive attention, the LSTM's cell.
+"""What recurrent decoders share: linear layers applied at every step, additive attention, the LSTM cell.
 
-All of it computes what its formula says, in the order that suits the machine; a test checks gradients against finite
-differences.
+Everything here computes its formula in the order that is fastest; a test checks gradients against finite differences.
 """
 
 from typing import Any
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 class RecurrentLinear:
     """Applies linear layers at each step of one forward pass: `linear(layer, x)` is `layer(x)`, and trains faster.
 
-    Left to itself, autograd adds a full-sized weight gradient at each of T steps: T small products and T passes over
-    memory that is larger than the activations. Here each step keeps its input and its output's gradient, and the
+    By default, autograd adds a full-sized weight gradient at each of T steps: T small products and T passes over
+    more memory than the activations take. Here each step keeps its input and its output's gradient, and the
     gradient of a weight is one product of all of them, at the end.
     """
 
@@ -32,13 +31,13 @@ class RecurrentLinear:
 
 
 class _RecurrentWeight:
-    """One weight, and what its gradient needs of each step."""
+    """One weight, and what its gradient needs from each step."""
 
     def __init__(self, weight: Tensor) -> None:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
         device = weight.device.type
-        if torch.is_autocast_enabled(device):  # once, instead of at each step and unseen by the backward pass
+        if torch.is_autocast_enabled(device):  # once, instead of at each step and hidden from the backward pass
             weight = weight.to(torch.get_autocast_dtype(device))
         self.weight: Tensor = (
             _GatherGradient.apply(weight, self) if weight.requires_grad and torch.is_grad_enabled() else weight
@@ -52,7 +51,7 @@ class _RecurrentWeight:
 
 
 class _GatherGradient(Function):
-    """The weight, once, before its first use: the last node that the backward pass reaches."""
+    """Returns the weight, once, before its first use: this is the last node that the backward pass reaches."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, recurrent: _RecurrentWeight) -> Tensor:
@@ -73,7 +72,7 @@ class _GatherGradient(Function):
 
 
 class _KeepGradient(Function):
-    """One use of the weight: passes the gradient on to the input, and keeps what the weight's gradient needs."""
+    """One use of the weight: passes the gradient to the input, and keeps what the weight's gradient needs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, recurrent: _RecurrentWeight) -> Tensor:
@@ -101,25 +100,25 @@ def additive_scores(keys: Tensor, query: Tensor, score: Tensor) -> Tensor:
         score: `[A]`.
 
     Returns:
-        `[B, K, N]`, float32 also of bfloat16: softmax wants them exact, and a processor adds float32 faster.
+        `[B, K, N]`, float32 also for bfloat16: softmax needs them exact, and a CPU adds float32 faster.
     """
     wide = torch.promote_types(keys.dtype, torch.float32)
     keys, query, score = (2 * keys).to(wide), (2 * query).to(wide), score.to(wide)
-    # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch leaves float32 tanh to MKL, which is 4 times as slow on an AMD processor.
+    # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch uses MKL for float32 tanh, which is 4 times as slow on an AMD processor.
     halves = torch.sigmoid(keys[:, None] + query[:, :, None])  # [B, K, N, A]
     with torch.autocast(keys.device.type, enabled=False):
         return F.linear(halves, 2 * score[None])[..., 0] - score.sum()
 
 
 def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The LSTM's cell (Hochreiter and Schmidhuber 1997, with a forget gate), once its gates have been summed up.
+    """The LSTM cell (Hochreiter and Schmidhuber 1997, with a forget gate), given the sums of its gates.
 
     Args:
         gates: input, forget and output gate and the new content, before their non-linearities, `[..., 4H]`.
-        c: the cell before, `[..., H]`; float32 also where the gates are bfloat16, as it is a sum over all steps.
+        c: the previous cell, `[..., H]`; float32 even if the gates are bfloat16, as it is a sum over all steps.
 
     Returns:
-        The hidden state h, of the gates' type, and the cell c after it, each `[..., H]`.
+        The new hidden state h, in the gates' type, and the new cell c, each `[..., H]`.
     """
     i, f, o, g = gates.chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -127,10 +126,10 @@ def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reset_lstm(from_hidden: Tensor, bias: Tensor) -> None:
-    """Start values: an orthogonal recurrence for each gate, and a forget gate that is open.
+    """Initialise: an orthogonal recurrence for each gate, and an open forget gate.
 
     Args:
-        from_hidden: weight of the hidden state's part of the gates, `[gates * H, H]`, changed in place.
+        from_hidden: the weight from the hidden state to the gates, `[gates * H, H]`, changed in place.
         bias: the gates' only bias, `[gates * H]`, in `lstm`'s order, changed in place.
     """
     hidden = from_hidden.shape[1]

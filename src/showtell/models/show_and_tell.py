@@ -1,12 +1,12 @@
 """Show and Tell: A Neural Image Caption Generator (Vinyals et al. 2015, arXiv:1411.4555v2).
 
-The image is the first word: its mean feature, brought to the width of a word's embedding, is read by an LSTM before
-`<start>`, and never again. What differs from the paper:
+The image is the first word: an LSTM reads its mean feature, projected to the width of a word's embedding, before
+`<start>`, and never again. Differences from the paper:
 
 - The image's embedding has batch norm and ReLU, and the LSTM may have several layers with dropout between them.
 - The image is read once for its K captions, and captions that have ended are not computed: `packing.py` has the order
-  of positions. The part of a layer's gates that its input decides is one product for all steps. That is faster than
-  `nn.LSTM` on a PackedSequence (0.23 s against 0.26 s a step of 20 images on one core), whose backward pass adds up
+  of positions. A layer's gates from its input are one product for all steps. That is faster than
+  `nn.LSTM` on a PackedSequence (0.23 s against 0.26 s per step of 20 images on one core), whose backward pass adds
   a full-sized weight gradient at each word; see `recurrence.py`.
 
 `decoder.py` has the letters of the shapes; L is the number of layers.
@@ -29,12 +29,12 @@ class ShowAndTellConfig(DecoderConfig):
     name: Literal["show_and_tell"] = "show_and_tell"
     embedding_width: int = Field(300, gt=0, description="E, width of a word's and of the image's embedding")
     hidden_width: int = Field(512, gt=0, description="H, width of each LSTM layer's hidden state")
-    layers: int = Field(1, gt=0, description="L, how many LSTM layers stand on each other")
+    layers: int = Field(1, gt=0, description="L, how many LSTM layers are stacked")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of each layer's input and output dropped in training")
 
 
 class LSTMLayer(nn.Module):
-    """One layer of the LSTM (equations 4 to 8, with a tanh before the output gate, as everyone's since)."""
+    """One layer of the LSTM (equations 4 to 8, with a tanh before the output gate, as in all later work)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class LSTMLayer(nn.Module):
             running: how many captions read on at each step.
 
         Returns:
-            h of every position `[B, P, H]`, and the last h and c of those captions that read to the end.
+            h of every position `[B, P, H]`, and the last h and c of the captions that run to the end.
         """
         linear, outputs = RecurrentLinear(), []
         for captions, gates in zip(running, self.gates_from_input(inputs).split(running, dim=1), strict=True):
@@ -104,7 +104,7 @@ class ShowAndTell(Decoder):
             running: how many captions read on at each step.
 
         Returns:
-            The last layer's output `[B, P, H]`, and the state of those captions that read to the end.
+            The last layer's output `[B, P, H]`, and the state of the captions that run to the end.
         """
         output, last_h, last_c = embedded, [], []
         for n, layer in enumerate(self.layers):
@@ -126,7 +126,7 @@ class ShowAndTell(Decoder):
 
 
 class ImageNorm(nn.BatchNorm1d):
-    """Batch norm of one row an image. A batch of one image has no variance: it is normalised by the running one."""
+    """Batch norm with one row per image. A batch of one image has no variance, so the running one is used."""
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, E]` -> `[B, E]`."""

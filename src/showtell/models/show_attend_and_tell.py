@@ -1,7 +1,7 @@
 """Show, Attend and Tell: Neural Image Caption Generation with Visual Attention (Xu et al. 2015, arXiv:1502.03044v3).
 
-An LSTM writes the caption; before each word it looks at the encoder's grid, cells a_1 .. a_N. With the paper's
-numbers, E y being the last word's embedding, `*` by elements:
+An LSTM writes the caption; before each word it attends to the encoder's grid, cells a_1 .. a_N. With the paper's
+equation numbers, where E y is the last word's embedding and `*` is elementwise:
 
     i, f, o, g = sigm, sigm, sigm, tanh of T (E y, h, z)        (1)    T is one affine map
     c = f * c + i * g                                           (2)
@@ -12,11 +12,11 @@ numbers, E y being the last word's embedding, `*` by elements:
                                                                        hard: one cell, drawn by alpha (8 and 9)
     p(y) ~ exp(L_o (E y + L_h h + L_z z))                       (7)
 
-`recurrent_step` computes 4, 5, 6, 1, 2, 3, in this order, and `logits` 7. What differs from the paper:
+`recurrent_step` computes 4, 5, 6, 1, 2, 3, in this order, and `logits` 7. Differences from the paper:
 
 - Equation 7 has dropout before the vocabulary.
-- Hard attention has the gate beta too. It rewards a choice by the words from its own on, which are all that it can
-  change, and its baseline is the moving average of a word's log-probability: see `training/stages/losses.py`.
+- Hard attention has the gate beta, too. A choice is rewarded by the words from its own on, since it can't change
+  earlier ones, and the baseline is the moving average of a word's log-probability: see `training/stages/losses.py`.
 
 `attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """
@@ -48,7 +48,7 @@ class ShowAttendAndTellConfig(AttentionDecoderConfig):
         0.5, ge=0, le=1, description="hard attention: share of the training images that use soft attention"
     )
     choice: Literal["likeliest", "drawn"] = Field(
-        "likeliest", description="hard attention: how captioning chooses the cell; drawn cells differ from run to run"
+        "likeliest", description="hard attention: how a cell is chosen for captions; drawn cells differ from run to run"
     )
 
 
@@ -57,7 +57,7 @@ class ShowAttendAndTell(AttentionDecoder):
 
     config: ShowAttendAndTellConfig
     baseline: Tensor
-    """What REINFORCE compares rewards with: the moving average of a word's log-probability."""
+    """The baseline of REINFORCE's rewards: the moving average of a word's log-probability."""
 
     def __init__(self, config: ShowAttendAndTellConfig, feature_width: int, vocabulary: int) -> None:
         features, words, hidden = feature_width, config.embedding_width, config.hidden_width
@@ -72,7 +72,7 @@ class ShowAttendAndTell(AttentionDecoder):
         if config.initial_state == "mean":
             self.initial_h = nn.Linear(features, hidden)
             self.initial_c = nn.Linear(features, hidden)
-        # One product gives what h decides at a step: W h of equation 4, the gate beta, its part of T in equation 1.
+        # One product gives all that h decides in a step: W h of equation 4, the gate beta, its part of T in equation 1.
         self.sizes = (config.attention_width, 1 if config.gate else 0, 4 * hidden)
         self.from_hidden = nn.Linear(hidden, sum(self.sizes), bias=False)
         self.beta_bias = nn.Parameter(torch.zeros(self.sizes[1]))
@@ -81,11 +81,11 @@ class ShowAttendAndTell(AttentionDecoder):
             self.output_h = nn.Linear(hidden, words)
             self.output_z = nn.Linear(features, words, bias=False)
         if config.attention == "hard":
-            self.register_buffer("baseline", torch.tensor(-math.log(vocabulary)))  # of a blind guess
+            self.register_buffer("baseline", torch.tensor(-math.log(vocabulary)))  # a uniform guess
         reset_lstm(self.from_hidden.weight.data[-4 * hidden :], self.gates_from_word.bias)
 
     def memory(self, grid: Tensor) -> Arrays:
-        """The cells and their keys; with hard attention in training also which images are looked at softly."""
+        """The cells and their keys; with hard attention in training also which images use soft attention."""
         grid = self.feature_dropout(self.normalise(grid))
         memory = {"grid": grid, "keys": self.key(grid)}
         if self.config.attention == "hard" and self.training:
@@ -121,7 +121,7 @@ class ShowAttendAndTell(AttentionDecoder):
         return torch.where(memory["expected"], alpha, one_hot) if "expected" in memory else one_hot
 
     def logits(self, memory: Arrays, embedded: Tensor, found: Recurrence) -> Tensor:
-        """Equation 7, for any number of positions at once; z is computed again, as to keep it takes more memory."""
+        """Equation 7, for any number of positions at once; z is computed again, as keeping it takes more memory."""
         hidden = found.outputs["h"]
         if self.config.output == "deep":
             z = found.outputs["beta"] * (found.attention @ memory["grid"])
@@ -153,7 +153,7 @@ def doubly_stochastic_penalty(attention: Tensor, packing: Packing) -> Tensor:
 
     Args:
         attention: alpha `[B, P, N]`, zero where a shorter caption has ended.
-        packing: where P comes from.
+        packing: the positions P.
 
     Returns:
         The sum over the N cells for each caption, `[B, K]`.

@@ -1,18 +1,18 @@
 """The CNN-Transformer: Attention Is All You Need (Vaswani et al. 2017, arXiv:1706.03762v7), reading an image.
 
-The encoder's grid goes through a neck, is resized to M = encode_size ** 2 cells with learned positions, and through
-Transformer encoder layers; a Transformer decoder writes the caption. Section numbers below are the paper's. What
-differs from it:
+The encoder's grid goes through a neck, is resized to M = encode_size ** 2 cells with learned positions, and passes
+Transformer encoder layers; a Transformer decoder writes the caption. Section numbers below are the paper's. Differences
+from it:
 
-- The encoder's feed-forward network is two 1-D convolutions over the cells; of kernel size 1 they are the paper's.
+- The encoder's feed-forward network is two 1-D convolutions over the cells; with kernel size 1 it is the paper's.
 - Dropout is on embeddings, sub-layers and inside the feed-forward network, not on attention weights.
-- The image is encoded once for its K captions: each layer's keys and values of it, `[B, heads, M, d]`, meet the
-  captions' P packed positions as so many queries. Among themselves, the positions see those of the same caption
-  up to their own step; as a caption's padding comes after it, that mask is all that padding needs.
-- In search the keys and values of the words so far are the state, one array a layer that grows along t.
+- The image is encoded once for its K captions: the queries of the captions' P packed positions attend to each layer's
+  keys and values of it, `[B, heads, M, d]`. Each position also sees those of the same caption up to its own step;
+  since a caption's padding comes after it, padding needs no other mask.
+- In search the keys and values of the words so far are the state, one array per layer that grows along t.
 
-The modern variant is a matter of options: norm "pre", activation "gelu", positions "rotary" (Su et al. 2021) or
-"learned". The attention that is returned is the last decoder layer's attention to the image, the mean of its heads.
+Options give the modern variant: norm "pre", activation "gelu", positions "rotary" (Su et al. 2021) or "learned". The
+attention that is returned is the last decoder layer's attention to the image, averaged over its heads.
 
 `decoder.py` has the letters of the shapes. Here E is the width of everything but features; M is the cells after
 resizing, R any number of rows, t the words so far, and d = E / heads.
@@ -40,7 +40,9 @@ class LayerConfig(DecoderConfig):
     width: int = Field(512, gt=0, description="E, width of every layer and of a word's embedding")
     heads: int = Field(8, gt=0, description="attention heads; they divide the width")
     feed_forward_width: int = Field(2048, gt=0, description="hidden width of the feed-forward networks")
-    norm: Literal["post", "pre"] = Field("post", description="layer norm after each sub-layer, as the paper, or before")
+    norm: Literal["post", "pre"] = Field(
+        "post", description="layer norm after each sub-layer, as in the paper, or before it"
+    )
     norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in layer norms")
     activation: Literal["relu", "gelu", "gelu_tanh"] = Field("relu", description="of the feed-forward networks")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of embeddings and of sub-layers' units dropped")
@@ -73,7 +75,7 @@ class TransformerConfig(LayerConfig):
 
 
 class SubLayer(nn.Module):
-    """What stands around attention and feed-forward networks: residual, dropout, and layer norm (section 5.4)."""
+    """What surrounds attention and feed-forward networks: residual, dropout, and layer norm (section 5.4)."""
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class SubLayer(nn.Module):
         return normed
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
-        """What comes out, from what came in and what the sub-layer made of it."""
+        """The output, from the sub-layer's input `x` and its result `y`."""
         x = x + self.dropout(y)
         return x if self.pre else self.norm(x)
 
@@ -117,12 +119,12 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention to the words so far, attention to the image, feed-forward (section 3.1), for rows `[B, R, E]`.
 
-    R rows are the P positions of teacher forcing or the K hypotheses of search. Which words a row may look back at
-    is all that differs, so it stands outside, between `ask` and `hear`.
+    The R rows are the P positions of teacher forcing or the K hypotheses of search. They differ only in which words a
+    row may look back at, so the caller does that between `ask` and `hear`.
 
     Args:
         config: sizes and options.
-        image_width: of the image's cells; None leaves out the attention to the image.
+        image_width: width of the image's cells; None leaves out the attention to the image.
     """
 
     def __init__(self, config: LayerConfig, image_width: int | None) -> None:
@@ -153,11 +155,11 @@ class DecoderLayer(nn.Module):
         return in_heads(self.query_key_value(self.around_words.before(x)), 3, self.heads)
 
     def hear(self, x: Tensor, words: Tensor) -> Tensor:
-        """The rows `[B, R, E]`, once the self-attention has found `words` `[B, heads, R, d]`."""
+        """The rows `[B, R, E]`, after the self-attention has returned `words` `[B, heads, R, d]`."""
         return self.around_words.after(x, self.words_output(merged(words)))
 
     def look(self, x: Tensor, image_key: Tensor, image_value: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows after the attention to the image, and what they asked of it, `[B, heads, R, d]`."""
+        """The rows after the attention to the image, and its queries, `[B, heads, R, d]`."""
         (query,) = in_heads(self.image_query(self.around_image.before(x)), 1, self.heads)
         return self.around_image.after(x, self.image_output(merged(attend(query, image_key, image_value)))), query
 
@@ -180,7 +182,7 @@ class Transformer(Decoder):
         super().__init__()
         self.config = config
         self.neck = nn.Sequential(
-            nn.Conv1d(feature_width, config.width, 1),  # over N cells in a row: a 1 x 1 convolution over the grid
+            nn.Conv1d(feature_width, config.width, 1),  # over a row of N cells: a 1 x 1 convolution over the grid
             nn.BatchNorm1d(config.width),
             nn.ReLU(),
         )
@@ -199,11 +201,11 @@ class Transformer(Decoder):
         self.reset_parameters()
 
     def last_norm(self) -> nn.Module:
-        """With norms before the sub-layers, the last sum has had none."""
+        """With norms before the sub-layers, the last sum still needs one."""
         return nn.LayerNorm(self.config.width, self.config.norm_epsilon) if self.config.norm == "pre" else nn.Identity()
 
     def reset_parameters(self) -> None:
-        """Glorot's weights; words that are of unit size once they are multiplied by the root of E."""
+        """Glorot's initialisation; embeddings get unit size after multiplication by the root of E."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -216,7 +218,7 @@ class Transformer(Decoder):
 
     @property
     def max_words(self) -> int | None:
-        """Learned positions have an end."""
+        """Learned positions limit the length."""
         return self.config.max_positions if self.config.positions == "learned" else None
 
     # ---------------------------------------------------------------- an image, once
@@ -253,7 +255,7 @@ class Transformer(Decoder):
     # ---------------------------------------------------------------- words
 
     def embedded(self, tokens: Tensor, steps: Tensor, last: int) -> Tensor:
-        """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of them after `last`."""
+        """Words and their positions, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of which is after `last`."""
         words = self.embedding(tokens) * math.sqrt(self.config.width)
         if self.config.positions == "sinusoidal":
             angles = angles_at(steps, self.config.width)
@@ -261,7 +263,7 @@ class Transformer(Decoder):
         elif self.config.positions == "learned":
             if last >= self.config.max_positions:
                 raise UsageError(
-                    f"This model has positions for captions of {self.config.max_positions} words and no more.",
+                    f"This model has positions for captions of at most {self.config.max_positions} words.",
                     "Lower max_words, or train with a higher decoder.max_positions.",
                 )
             words = words + self.word_positions(steps)
@@ -269,7 +271,7 @@ class Transformer(Decoder):
         return embedded
 
     def turned(self, query: Tensor, key: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys `[B, heads, R, d]` turned by their steps `[R]`, with rotary positions."""
+        """Queries and keys `[B, heads, R, d]`; with rotary positions, rotated by their steps `[R]`."""
         if self.config.positions != "rotary":
             return query, key
         angles = angles_at(steps, query.shape[-1])
@@ -293,7 +295,7 @@ class Transformer(Decoder):
             image_key = memory[f"{n}.image_key"]
             x, query = layer.look(layer.hear(x, words.transpose(1, 2)), image_key, memory[f"{n}.image_value"])
             x = layer.feed(x)
-        # The last layer's weights once more, unfused. [B, heads, K, M] -> [B, K, M]
+        # The last layer's attention once more, unfused. [B, heads, K, M] -> [B, K, M]
         alpha = (query @ image_key.mT / math.sqrt(query.shape[-1])).float().softmax(-1).mean(1)
         # A resized cell is the mean of cells of the grid, which share its weight.
         return self.logits(x), (alpha @ memory["cells"]).float() if "cells" in memory else alpha, longer
@@ -329,7 +331,7 @@ def activation(config: LayerConfig) -> nn.Module:
 
 
 def in_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """`[B, R, parts * E]` -> so many of `[B, heads, R, d]` (section 3.2.2)."""
+    """`[B, R, parts * E]` -> `parts` arrays `[B, heads, R, d]` (section 3.2.2)."""
     of_parts: tuple[Tensor, ...] = x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     return of_parts
 
@@ -340,13 +342,13 @@ def merged(x: Tensor) -> Tensor:
 
 
 def angles_at(steps: Tensor, width: int) -> Tensor:
-    """Angles `[R, width / 2]` that turn slower from pair to pair (section 3.5; rotary positions use the same)."""
+    """Angles `[R, width / 2]` that grow more slowly from pair to pair (section 3.5; rotary positions use the same)."""
     frequencies = torch.exp(torch.arange(0, width, 2, device=steps.device) * (-math.log(10000) / width))
     return steps[:, None] * frequencies
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Each pair of `[B, heads, R, d]` turned by its angle, `[R, d / 2]`."""
+    """Each pair of `[B, heads, R, d]` rotated by its angle, `[R, d / 2]`."""
     cos, sin = angles.cos(), angles.sin()
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).type_as(x)

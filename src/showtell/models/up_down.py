@@ -1,9 +1,9 @@
 """Up-Down: Bottom-Up and Top-Down Attention for Image Captioning (Anderson et al. 2018, arXiv:1707.07998v3).
 
-Section 3.2. Two LSTMs: the first reads the word, the whole image and what the second thought, and looks; the second
-reads what was seen and says the next word. Equation numbers below are the paper's. What differs from it: the cells of a
-grid take the place of detected regions and are brought to the width H with a ReLU, as in the authors'
-followers' code, and there is one bias for each gate.
+Section 3.2. Two LSTMs: the first reads the word, the whole image and the second one's state, and attends; the second
+reads what was attended to and predicts the next word. Equation numbers below are the paper's. Differences from it: the
+cells of a grid replace detected regions and are projected to the width H with a ReLU, as in later public code, and
+there is one bias for each gate.
 
 `attention_decoder.py` has what the recurrent attention decoders share, `decoder.py` the letters of the shapes.
 """

@@ -1,4 +1,4 @@
-"""Search: which captions a model finds the most likely, or draws at random. NumPy only; it knows no model.
+"""Search: the captions that a model finds most likely, or draws at random. NumPy only; it knows no model.
 
 `engine.py` says what search asks of a model, `options.py` how to search, `rules.py` what may not be said,
 `beam.py` and `sample.py` are the two ways of searching, `hypotheses.py` is what they find.
@@ -37,16 +37,16 @@ def search(
     attention: bool = False,
     image_numbers: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Return the captions of the B images of a memory: for each `options.num` hypotheses, best first.
+    """Return the captions of the B images of a memory: `options.num` hypotheses for each, best first.
 
     Args:
         engine: the model.
         memory: what the engine's `encode` returned for the images.
         options: how to search.
         vocabulary: the tokenizer of the model.
-        attention: whether hypotheses say where the model looked, where it can.
-        image_numbers: B numbers from 0 up that seed, with `options.seed`, the samples of each image; its
-            place in the batch by default. With its number an image keeps its captions in any batch.
+        attention: whether hypotheses include attention, if the model has any.
+        image_numbers: B numbers from 0 up that seed, with `options.seed`, the samples of each image; by default
+            its place in the batch. An image with the same number gets the same captions in any batch.
 
     Raises:
         UsageError: `image_numbers` does not fit the images, or captions can't say the prefix or a required word.

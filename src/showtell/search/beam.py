@@ -1,13 +1,13 @@
 """Beam search over the K most likely hypotheses of every image, all images at once; greedy search is K = 1.
 
-At each step the candidates of an image, each hypothesis with each proposed word, are walked from the most
-likely on, until K have been found that live; an `<end>` that is passed on the way finishes its hypothesis.
+At each step the candidates of an image (each hypothesis with each proposed word) are visited from the most likely
+down, until K are found that stay alive; an `<end>` on the way finishes its hypothesis.
 
-An image is done when K of its hypotheses have finished and the best living one, as it stands, scores no
-better than those to be returned. Without the second half ("first come, first served" in Kasai et al. 2022, "A
-Call for Clarity in Beam Search") a sure model returns broken-off captions: one improbable `<end>` a step is
-enough to fill the K. An image is also done when no living hypothesis can still change what is returned:
-totals only fall, so one with total s ends with `s / (max_words + 1) ** length_penalty` at most.
+An image is done when K of its hypotheses have finished and the best living one, as it is, scores no better than
+those to be returned. Without the second condition ("first come, first served" in Kasai et al. 2022, "A Call for
+Clarity in Beam Search") a confident model returns broken-off captions: one improbable `<end>` per step is enough to
+fill the K. An image is also done when no living hypothesis can change the result any more: totals only fall, so a
+hypothesis with total s ends with `s / (max_words + 1) ** length_penalty` at most.
 
 With `like_generate`, captions are those of transformers' `generate` (early_stopping=False), word for word: an `<end>`
 counts only among the K likeliest candidates, and the best living hypothesis is compared with the last of the K that
@@ -15,17 +15,17 @@ have finished, not with the last of those to be returned.
 
 Diverse beam search (Vijayakumar et al. 2016) splits the K among groups, each a beam of its own. At each step
 they choose in turn, and a word counts as less likely by `diversity` for each hypothesis of an earlier group
-that has just said it (their Hamming diversity). That decides which candidates are taken and nothing else:
-totals and scores stay the model's. `<end>` is no word, and nobody is kept from ending because others do.
+that has just said it (their Hamming diversity). That only decides which candidates are taken: totals and scores stay
+the model's. `<end>` is not a word: no hypothesis is kept from ending because others end.
 
-Required words: whoever says one is less likely than those who don't, so each number of their ids that are lacking
-has a beam of its own (grid beam search, Hokamp & Liu 2017): a bank of K, filled from itself, by those that say one
-more, and by those that have begun a word of several ids and leave it. Only the last bank can end; every bank counts
-among the living, for its hypotheses may yet reach the last.
+Required words: a hypothesis that says one is less likely than the others, so there is one beam for each number of
+required ids that are still lacking (grid beam search, Hokamp & Liu 2017): a bank of K. It is filled from itself, by
+hypotheses that say one more required id, and by those that have begun a word of several ids and leave it. Only the
+last bank can end, but hypotheses in all banks count as alive, since they may still reach the last one.
 
-Truncated proposals give exactly the full-vocabulary beam: of one hypothesis at most K words live, and an
-`<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough. Among
-groups K is a group's share, and the words that other groups say are further ones that may be lowered.
+Truncated proposals give exactly the beam over the full vocabulary: at most K words of one hypothesis live, and an
+`<end>` that K of its own words outrank is never reached, so K + 1 unlowered proposals are enough. With
+groups, K is a group's share, and the words that other groups say may be lowered, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,27 +56,27 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the `options.num` best hypotheses of every image over all groups, best first.
 
-    There are fewer only when the rules leave fewer; those that were cut off stand behind those that finished,
-    and last those that lack most required words.
+    There are fewer only if the rules leave fewer. Hypotheses that were cut off come after those that finished, and
+    those that lack most required words come last.
     """
     batch = engine.batch_size(memory)
     beam = options.beam // options.groups  # K of a group
-    num = min(options.num, beam)  # that a group can contribute
-    counted = beam if options.like_generate else num  # best captions that must be sure
+    num = min(options.num, beam)  # captions that a group can contribute
+    counted = beam if options.like_generate else num  # best captions that must be settled
     required = next((rule for rule in rules if isinstance(rule, Required)), None)
     paths = Paths(batch)
     finished = [Best(batch, beam) for _ in range(options.groups)]
     most_cut = beam if required is None else beam * (required.most_lacking + 1)  # of a group
     unfinished = [Best(batch, most_cut) for _ in range(options.groups)]
-    images = np.arange(batch)  # those that are still searched
+    images = np.arange(batch)  # images that are still being searched
     state = engine.start(memory, attention)
-    tokens = np.full((batch, 1), start)  # [B, K]; K grows from the one row that `start` made
+    tokens = np.full((batch, 1), start)  # [B, K]; K grows from the single row that `start` made
     parents: IntArray | None = None
     totals: FloatArray = np.zeros((batch, 1))
-    rows = [slice(0, 1)] * options.groups  # those of the K that are a group's; all begin with the one
-    # After max_words words there is one more step, in which a hypothesis may end but no longer go on.
+    rows = [slice(0, 1)] * options.groups  # each group's rows; all begin with the single one
+    # After max_words words there is one more step, in which a hypothesis may end but not continue.
     for length in range(options.max_words + 1):
-        needed = beam + (options.beam > 1)  # K that live and one <end>; the greedy one does either
+        needed = beam + (options.beam > 1)  # K that live and one <end>; greedy search needs only one of both
         by_others = options.beam - beam if options.diversity else 0
         top = min(vocabulary_size, needed + by_others + most_lowered(rules, length))
         proposals, state = engine.step(memory, state, tokens, parents, top)
@@ -91,7 +91,7 @@ def beam_search(
         _add_ended(finished, chosen, images, length, options)
 
         over = np.empty((len(images), options.groups), dtype=bool)  # groups that choose no more
-        settled = np.empty_like(over)  # groups that may choose more, but not what is returned
+        settled = np.empty_like(over)  # groups that may choose more, without changing the result
         for group, each in enumerate(chosen):
             scores = finished[group].scores[images]
             over[:, group], settled[:, group] = _over_or_settled(
@@ -130,10 +130,10 @@ def beam_search(
 def _over_or_settled(
     finished: FloatArray, best_total: FloatArray, num: int, length: int, options: SearchOptions
 ) -> tuple[BoolArray, BoolArray]:
-    """Return in which images `[B]` a group stops, and in which its `num` best finished captions are sure.
+    """Return in which images `[B]` a group stops, and in which its `num` best finished captions are settled.
 
-    Takes the scores of the finished hypotheses `[B, K]`, best first, the best total of a living one `[B]`,
-    of `length + 1` words; both are minus infinity where there is none.
+    Takes the scores of the finished hypotheses `[B, K]`, best first, and the best total `[B]` of a living one, which
+    has `length + 1` words; both are minus infinity if there is none.
     """
     if length == options.max_words:
         return np.ones(len(finished), dtype=bool), np.ones(len(finished), dtype=bool)
@@ -146,12 +146,12 @@ def _over_or_settled(
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a group decides in a step: W hypotheses that live (W <= K), and which of its R rows before them end."""
+    """What a group decides in a step: W hypotheses that live (W <= K), and which of its R previous rows end."""
 
     tokens: IntArray  # [B, W]
     parents: IntArray  # [B, W], among the rows of all groups
     log_probs: FloatArray  # [B, W], of the tokens
-    totals: FloatArray  # [B, W], those taken first come first; minus infinity where fewer live
+    totals: FloatArray  # [B, W], in the order in which they were taken; minus infinity if fewer live
     any_end: bool
     end_log_probs: FloatArray  # [B, R]
     end_totals: FloatArray  # [B, R]; minus infinity where the hypothesis does not end
@@ -166,8 +166,8 @@ def _choose_in_turn(
     end: int,
     vocabulary_size: int,
 ) -> list[_Chosen]:
-    """Return what each group chooses, the later ones lowering words `[B, K, top]` of the earlier ones."""
-    said: FloatArray | None = None  # [B, V]: how often the groups before have just said each word
+    """Return what each group chooses; later groups lower the words `[B, K, top]` of earlier ones."""
+    said: FloatArray | None = None  # [B, V]: how often earlier groups have just said each word
     chosen: list[_Chosen] = []
     for of_group in rows:
         group_ids, group_log_probs = ids[:, of_group], log_probs[:, of_group]
@@ -189,12 +189,12 @@ def _choose_in_banks(
     options: SearchOptions,
     end: int,
 ) -> _Chosen:
-    """Return up to K hypotheses for each number of required ids lacking, the most to 0, side by side.
+    """Return up to K hypotheses for each number of lacking required ids, from the most to 0, side by side.
 
-    Takes how many are lacking after each proposal `[B, R, top]`, of all words of the vocabulary; the rest as `_choose`.
+    Takes how many ids are lacking after each proposal `[B, R, top]`, for the whole vocabulary; the rest as `_choose`.
     """
-    wanted = lacking < lacking.max(axis=2, keepdims=True)  # all else leaves a row as far from the words, or further
-    # Of a row its wanted words and K others matter; or, where none is wanted, K and <end>.
+    wanted = lacking < lacking.max(axis=2, keepdims=True)  # other ids bring a row no closer to the words
+    # A row's wanted ids and K others matter; or, if it wants none, K and <end>.
     most = options.beam + max(1, int(wanted.sum(axis=2).max()))
     order = np.argsort(-np.where(wanted, np.inf, log_probs), axis=2, kind="stable")[..., :most]
     ids, lacking = np.take_along_axis(ids, order, axis=2), np.take_along_axis(lacking, order, axis=2)
@@ -221,7 +221,7 @@ def _choose(
     options: SearchOptions,
     end: int,
 ) -> _Chosen:
-    """Walk down each image's candidates until K of them live.
+    """Visit each image's candidates from the best down until K of them live.
 
     Takes totals `[B, R]`, of rows `first_row` and up; ids and log-probabilities `[B, R, top]` after the rules;
     and how much less than that a word counts because of other groups, or None.
@@ -231,7 +231,7 @@ def _choose(
     log_probs = log_probs.reshape(batch, rows * top)
     candidates = np.repeat(totals, top, axis=1) + log_probs  # [B, R * top]
     ranks = candidates if less is None else candidates - less.reshape(batch, rows * top)
-    # At most `rows` ends stand before the last one that lives. The order of equals is the proposals' order.
+    # At most `rows` ends come before the last one that lives. Equals keep the proposals' order.
     order = np.argsort(-ranks, axis=1, kind="stable")[:, : beam + rows]
     image = np.arange(batch)[:, None]
     possible = candidates[image, order] > -np.inf
@@ -269,7 +269,7 @@ def _choose(
 
 
 def _layer(chosen: Sequence[_Chosen], rows: Sequence[slice], end: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return tokens, parents, log-probabilities `[B, R]`: what lives in each group, then its ends if any ends."""
+    """Return tokens, parents, log-probabilities `[B, R]`: what lives in each group, then its ends, if there are any."""
     tokens = [each.tokens for each in chosen]
     parents = [each.parents for each in chosen]
     log_probs = [each.log_probs for each in chosen]
@@ -285,7 +285,7 @@ def _layer(chosen: Sequence[_Chosen], rows: Sequence[slice], end: int) -> tuple[
 def _add_ended(
     finished: Sequence[Best], chosen: Sequence[_Chosen], images: IntArray, length: int, options: SearchOptions
 ) -> None:
-    """Offer each group's ended hypotheses, which stand in the layer as `_layer` has them."""
+    """Offer each group's ended hypotheses, whose rows in the layer are those of `_layer`."""
     first_row = sum(each.tokens.shape[1] for each in chosen)
     for best, each in zip(finished, chosen, strict=True):
         if each.any_end:
@@ -300,7 +300,7 @@ def _side_by_side(arrays: Sequence[Array]) -> Array:
 
 
 def _slices(widths: Iterable[int]) -> list[slice]:
-    """Return the slices of these widths, one behind the other."""
+    """Return consecutive slices of these widths."""
     slices, begin = [], 0
     for width in widths:
         slices.append(slice(begin, begin + width))
@@ -309,7 +309,7 @@ def _slices(widths: Iterable[int]) -> list[slice]:
 
 
 def _best_of(found: Sequence[Hypothesis], num: int) -> list[Hypothesis]:
-    """Return the `num` best of all groups, best first; what several found counts once, unless there are too few."""
+    """Return the `num` best of all groups, best first; duplicates count once, unless there are too few."""
     ranked = sorted(found, key=lambda each: (not each.finished, -each.score))
     first = {each.tokens: place for place, each in reversed(list(enumerate(ranked)))}
     repeated = [first[each.tokens] != place for place, each in enumerate(ranked)]

@@ -20,7 +20,7 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
 Memory = Mapping[str, Any]
-"""What an engine knows about the images: arrays `[B, ...]`, shared by the K hypotheses of each image."""
+"""What an engine knows about the images: arrays `[B, ...]`, shared by each image's K hypotheses."""
 
 State = Mapping[str, Any]
 """What an engine knows about the hypotheses: arrays `[B, K, ...]`."""
@@ -43,20 +43,20 @@ class Proposals:
 
 
 class Engine(Protocol):
-    """What captioning needs from a model. NumPy arrays go in and come out, whatever works inside."""
+    """What captioning needs from a model. NumPy arrays go in and come out, whatever is used inside."""
 
     @property
     def batches_at_a_time(self) -> int:
-        """How many batches, each on a thread of the caller's, keep all cores busy."""
+        """How many batches, each on its own thread of the caller, keep all cores busy."""
         ...
 
     @property
     def arithmetic(self) -> str | None:
-        """What captions may differ by, such as "openvino bfloat16"; None for PyTorch."""
+        """The arithmetic, by which captions may differ, such as "openvino bfloat16"; None for PyTorch."""
         ...
 
     def encode(self, images: FloatArray) -> Memory:
-        """Read float32 images `[B, 3, S, S]`, once and for ever."""
+        """Read float32 images `[B, 3, S, S]`: once per image."""
         ...
 
     def memory_from_grid(self, grid: FloatArray) -> Memory:
@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     def start(self, memory: Memory, attention: bool = False) -> State:
-        """Begin one empty hypothesis an image: a State of arrays `[B, 1, ...]`."""
+        """Begin one empty hypothesis per image: a State of arrays `[B, 1, ...]`."""
         ...
 
     def step(
@@ -75,8 +75,8 @@ class Engine(Protocol):
         Args:
             memory: from `encode`, arrays `[B, ...]`.
             state: from `start` or the last `step`, arrays `[B, K', ...]`.
-            tokens: `[B, K]`, the word that each hypothesis got; `<start>` in the first step.
-            parents: `[B, K]`, the row of `state` that each hypothesis continues; some may repeat or lack.
+            tokens: `[B, K]`, the word that each hypothesis says; `<start>` in the first step.
+            parents: `[B, K]`, the row of `state` that each hypothesis continues; rows may repeat or be left out.
                 None: every row continues as it is (K = K').
             top: how many words to propose for each hypothesis, 1 to V.
         """
@@ -117,7 +117,7 @@ class Vocabulary(Protocol):
     def __len__(self) -> int: ...
 
     def id_of(self, word: str) -> int | None:
-        """Return the id of a word, or None where it has none of its own."""
+        """Return the id of a word, or None if it has no id of its own."""
         ...
 
     def words(self, caption: str) -> list[str]:
@@ -125,11 +125,11 @@ class Vocabulary(Protocol):
         ...
 
     def spell(self, text: str) -> tuple[int, ...] | None:
-        """Return the ids of a caption that begins with this text, no special ones; None where they can't spell it."""
+        """Return the ids of a caption that begins with this text, without special ones; None if they can't spell it."""
         ...
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """Return the ways in which captions spell a word, at their beginning and inside; none where ids can't."""
+        """Return the ways in which captions spell a word, at their beginning and inside; empty if they can't."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -137,7 +137,7 @@ class Vocabulary(Protocol):
         ...
 
     def to_json(self) -> str:
-        """Return all that it is as text: two that agree on this give the same captions."""
+        """Return the whole vocabulary as text: two vocabularies with the same text give the same captions."""
         ...
 
 

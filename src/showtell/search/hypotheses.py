@@ -14,11 +14,11 @@ class Hypothesis:
 
     Attributes:
         tokens: T ids: no `<start>`; `<end>` where the caption ended by itself.
-        log_prob: the model's total log-probability of the tokens, natural; no temperature or rule in it.
+        log_prob: the model's total log-probability of the tokens, natural; without temperature and rules.
         token_log_probs: T log-probabilities, which `log_prob` sums.
         score: what the caption was ranked by: `log_prob / T ** length_penalty`.
-        finished: False when it was cut off (at `max_words`, or because the rules left no word to go on with).
-        attention: `[T, N]` float32, where the model looked to say each token; None unless asked for.
+        finished: False when it was cut off (at `max_words`, or because the rules allowed no further word).
+        attention: `[T, N]` float32, where the model looked for each token; None unless asked for.
     """
 
     tokens: tuple[int, ...]
@@ -31,13 +31,13 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One step: row r of image i says `tokens[place[i], r]` after row `parents[place[i], r]` one back."""
+    """One step: row r of image i says `tokens[place[i], r]` after row `parents[place[i], r]` of the step before."""
 
-    place: IntArray  # [B]: where each image of the whole batch stood in the step's batch
+    place: IntArray  # [B]: the place of each image of the whole batch in the step's batch
     tokens: IntArray  # [B', R]
     parents: IntArray  # [B', R]
     log_probs: FloatArray  # [B', R]
-    attention: FloatArray | None  # [B', K, N], by row of the layer before
+    attention: FloatArray | None  # [B', K, N], by row of the previous layer
 
 
 class Paths:
@@ -55,7 +55,7 @@ class Paths:
         self._layers.append(_Layer(self._place, tokens, parents, log_probs, attention))
 
     def select(self, images: IntArray) -> None:
-        """From now on, layers hold these images `[B']` (numbered as in the whole batch) only."""
+        """From now on, layers hold only these images `[B']` (numbered as in the whole batch)."""
         self._place = self._place.copy()
         self._place[images] = np.arange(len(images))
 
@@ -112,14 +112,14 @@ class Best:
     """The best few captions of every image of a batch so far, best first."""
 
     def __init__(self, images: int, places: int) -> None:
-        self.scores = np.full((images, places), -np.inf)  # [B, places]; minus infinity: nothing there
+        self.scores = np.full((images, places), -np.inf)  # [B, places]; minus infinity: no caption
         self.rows = np.zeros((images, places), dtype=np.int64)
         self.lengths = np.zeros((images, places), dtype=np.int64)
 
     def add(self, images: IntArray, scores: FloatArray, length: int, first_row: int = 0) -> None:
         """Offer captions of `length` tokens: rows `first_row` and up of their layer, with scores `[B', R]`.
 
-        A score of minus infinity offers nothing. Among equals, the earlier offer stands first.
+        A score of minus infinity offers nothing. Among equals, the earlier offer comes first.
         """
         count = scores.shape[1]
         offered = np.broadcast_to(np.arange(first_row, first_row + count), scores.shape)
@@ -134,7 +134,7 @@ class Best:
 
 
 def captions(paths: Paths, finished: Best, unfinished: Best, num: int) -> list[list[Hypothesis]]:
-    """Return up to `num` hypotheses of every image: the finished, best first, then the others, best first."""
+    """Return up to `num` hypotheses of every image: the finished ones, best first, then the others, best first."""
     scores = np.concatenate([finished.scores, unfinished.scores], axis=1)
     ended = np.arange(scores.shape[1]) < finished.scores.shape[1]
     there = scores > -np.inf

@@ -1,7 +1,7 @@
-"""How to search: each option stands here once.
+"""How to search: each option is declared here once.
 
-Its declaration makes the field of `SearchOptions`, the command line's flag, the field of an HTTP request in the OpenAPI
-document, the control on the web page, and the key of recipes and of a model's config.
+The declaration gives the field of `SearchOptions`, the flag of the command line, the field of an HTTP request in the
+OpenAPI document, the control on the web page, and the key in recipes and in a model's config.
 """
 
 import math
@@ -11,26 +11,26 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from showtell.errors import UsageError
 
-MOST = 10_000  # captions followed at a time: with millions there would be no memory for them
+MOST = 10_000  # captions that are followed at a time: memory would not suffice for millions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a search option is, beside its name, type and default.
+    """What a search option has, besides its name, type and default.
 
     Attributes:
         help: one sentence.
         metavar: what `-h` calls the value.
-        flags: of the command line, where they are not --its-name.
-        mode: which search heeds it: the beam or the sampling; both if None.
+        flags: its flags on the command line, if they are not --its-name.
+        mode: which search uses it, beam or sampling; both if None.
         ge: the least number that the search takes.
-        gt: what a number must be over, in place of `ge`.
+        gt: what a number must exceed, instead of `ge`.
         le: the greatest number that the search takes.
-        hint: the way out for who gives another one.
-        served: the least and the most that a request to a server may ask: of a number, of a list its words, of a text
-            its characters. None: whatever the search takes.
-        slider: what the page's slider offers; "off" leaves the option out. Without it, the page has a field to fill in.
-        text: whether words come as one text, and not one by one.
+        hint: the way out for a wrong value.
+        served: the least and the most that a request to a server may ask for: a number's value, a list's number of
+            words, a text's number of characters. None: whatever the search takes.
+        slider: the values of the page's slider; "off" leaves the option out. Without it, the page has a text field.
+        text: whether words come as one text, not one by one.
     """
 
     help: str
@@ -48,7 +48,7 @@ class Option:
     def check(self, name: str, kind: type, value: Any) -> None:
         """Raise UsageError if the value is not of its kind or out of its range."""
         if kind is str and not isinstance(value, tuple):
-            raise UsageError(f"{name} is {value!r}, not a tuple of words.", "Say ('word',).")
+            raise UsageError(f"{name} is {value!r}, not a tuple of words.", "Write ('word',).")
         if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not self._holds(value)):
             most = "up" if self.le is None else f"to {self.le}"
             raise UsageError(f"{name} is {value!r}, not a whole number from {self.ge} {most}.", self.hint)
@@ -65,23 +65,23 @@ class Option:
 def option(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
     """Declare a field of `SearchOptions`; `more` is for `Option`."""
     about = Option(help=help, metavar=metavar, **more)
-    return field(default=default, metadata={"option": about, "description": help})  # pydantic takes the description
+    return field(default=default, metadata={"option": about, "description": help})  # pydantic uses the description
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How captions are searched for. Contradictions are refused when the object is made.
+    """How captions are searched. Contradictions are refused when the object is made.
 
     A hypothesis is ranked by `log_prob / T ** length_penalty`, where its T tokens include `<end>`, as
-    `log_prob` does. Words are counted without it; those of the prefix count, and the other rules hold for them too.
+    `log_prob` does. Words are counted without it; those of the prefix count, and the other rules apply to them too.
 
     Groups make the search a diverse beam search: a word counts as less likely, by `diversity` in log-probability, for
     each hypothesis of an earlier group that says it at the same place.
 
-    With required words, the beam follows `beam` hypotheses for each number of them said (of their tokens, where words
-    are several), which takes several times as long. The vocabulary must be able to spell them; a banned word need not
-    be in it. Where a longer word begins with a word's tokens ("dog" + "##gy"), it is said, too: banned with it, or all
-    that is required.
+    With required words, the beam follows `beam` hypotheses for each number of required words (or tokens of them) that
+    have been said, which takes several times as long. The vocabulary must be able to spell required words, but not
+    banned ones. A longer word that begins with a word's tokens ("dog" + "##gy") counts as saying that word: it is
+    banned with it, and it satisfies the requirement.
 
     Raises:
         UsageError: a value is out of its range, or two options contradict each other.
@@ -117,7 +117,7 @@ class SearchOptions:
         served=(0, 10),
     )
     like_generate: bool = option(
-        False, "End captions exactly as generate of transformers does; slower, and seldom better.", mode="beam"
+        False, "End captions exactly as transformers' generate does; slower, and seldom better.", mode="beam"
     )
     sample: bool = option(False, "Draw words at random instead of searching.", mode="sample")
     num: int = option(
@@ -177,7 +177,7 @@ class SearchOptions:
         mode="beam",
         served=(0, 3),
     )
-    allow_unknown: bool = option(False, "Allow <unk> in captions, as papers do that score it.")
+    allow_unknown: bool = option(False, "Allow <unk> in captions, as some papers do when they compute scores.")
 
     def __post_init__(self) -> None:
         for name, kind, option in declared():
@@ -209,14 +209,14 @@ class SearchOptions:
         for name, found in (("sample", self.sample), ("groups", self.groups > 1)):
             if self.require and found:
                 raise UsageError(
-                    f"require and {name} are both set, but only a beam without groups seeks words.",
+                    f"require and {name} are both set, but only a beam without groups can require words.",
                     f"Leave out require or {name}.",
                 )
         if self.groups == 1 and self.diversity != 0.5:
             raise UsageError("diversity is set, but only groups use it.", "Set groups too, or leave it out.")
         if self.sample:
             if self.groups > 1:
-                raise UsageError(f"groups is {self.groups}, but samples have none.", "Leave out groups or sample.")
+                raise UsageError(f"groups is {self.groups}, but sampling has no groups.", "Leave out groups or sample.")
             return
         if self.beam % self.groups:
             raise UsageError(
@@ -235,7 +235,7 @@ class SearchOptions:
 
 @cache
 def declared() -> tuple[tuple[str, type, Option], ...]:
-    """Each option's name, the type of its value (str: words), and what it is."""
+    """Each option's name, the type of its value (str: words), and its declaration."""
     types = get_type_hints(SearchOptions)
     return tuple(
         (each.name, next(iter(get_args(types[each.name])), types[each.name]), each.metadata["option"])

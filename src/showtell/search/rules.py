@@ -1,12 +1,12 @@
-"""What a caption may not say: small rules that lower the log-probabilities of proposed words.
+"""Search rules: they lower the log-probabilities of proposed words.
 
 A rule says beforehand how many words it can lower for one hypothesis, so that search asks the engine for
-enough proposals: with `needed + most_lowered`, at least `needed` proposals are left as they were, and
-whatever the cut hid ranks below them.
+enough proposals: with `needed + most_lowered`, at least `needed` proposals stay as they were, and
+everything beyond the cut ranks below them.
 
-A vocabulary may spell a word in several ids, pieces of it or letters, and in several ways: "dog" where a caption
-begins, " dog" inside. A word counts as said where one of its spellings stands in a row, also where a longer word begins
-with it: "dog" in "dog" + "##gy".
+A vocabulary may spell a word with several ids (pieces or letters), and in several ways: "dog" at the beginning of a
+caption, " dog" inside. A word counts as said if the ids of one of its spellings follow each other, even as the
+beginning of a longer word: "dog" in "dog" + "##gy".
 """
 
 from collections import defaultdict
@@ -31,7 +31,7 @@ class Past:
 
     Attributes:
         length: t, words of each hypothesis.
-        words: call it for the words themselves, `[B, K, t]`; rules that don't read them save the tracing.
+        words: returns the words themselves, `[B, K, t]`; they are traced only if a rule calls it.
     """
 
     length: int
@@ -51,7 +51,7 @@ class Rule(Protocol):
 
 
 class Banned:
-    """Some ids are never said: not as words, nor as pieces that longer words begin with."""
+    """Some ids are never said, neither as words nor as the first pieces of longer words."""
 
     def __init__(self, ids: set[int], vocabulary_size: int) -> None:
         self._banned: BoolArray = np.zeros(vocabulary_size, dtype=bool)  # [V]
@@ -66,21 +66,21 @@ class Banned:
 
 
 class BannedRuns:
-    """Some runs of two ids or more are never said: where all but the last were just said, that one is forbidden."""
+    """Some runs of two ids or more are never said: once all but the last have been said, the last is forbidden."""
 
     def __init__(self, runs: Iterable[Spelling]) -> None:
         lasts: dict[Spelling, set[int]] = defaultdict(set)
         for *begun, last in runs:
             lasts[tuple(begun)].add(last)
         self._lasts = {begun: sorted(forbidden) for begun, forbidden in lasts.items()}
-        # Who has just said one beginning has also just said those that it ends with.
+        # A hypothesis that has just said one beginning has also said the shorter ones that it ends with.
         self._counts = [
             (len(begun), len(set().union(*(lasts.get(begun[n:], set()) for n in range(len(begun))))))
             for begun in self._lasts
         ]
 
     def most_lowered(self, length: int) -> int:
-        """See `Rule`: few, since few of the runs can have begun at a time."""
+        """See `Rule`: few, since only few of the runs can have begun at the same time."""
         return max((count for begun, count in self._counts if begun <= length), default=0)
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
@@ -112,13 +112,13 @@ class MinimumLength:
 
 @dataclass(frozen=True)
 class NoRepeatedNgram:
-    """No run of `n` words comes twice in a caption."""
+    """No run of `n` words occurs twice in a caption."""
 
     n: int
     vocabulary_size: int
 
     def most_lowered(self, length: int) -> int:
-        """See `Rule`: each run that was said can forbid the word that ended it."""
+        """See `Rule`: each run that was said can forbid its last word."""
         return max(0, length - self.n + 1)
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
@@ -162,7 +162,7 @@ class Required:
         self._words = words
         self._least = np.array([min(map(len, spellings)) for spellings in words])  # [C]
         self.most_lacking = int(self._least.sum())
-        # Of each word, what an id brings: of whoever has just said `begun`, so many fewer ids are lacking.
+        # For each word, what an id contributes: after `begun` was just said, so many fewer ids are lacking.
         self._brings: dict[tuple[int, int], list[tuple[Spelling, int]]] = defaultdict(list)
         for word, spellings in enumerate(words):
             for spelling in spellings:
@@ -179,10 +179,10 @@ class Required:
         return ~np.stack([np.any(each, axis=0) for each in said], axis=-1)
 
     def lacking(self, past: Past, ids: IntArray) -> IntArray:
-        """Return how many ids are lacking, at least, once a hypothesis has said one of `ids`: `[B, K, top]`.
+        """Return how many ids are lacking at least after a hypothesis has said one of `ids`: `[B, K, top]`.
 
-        Of a word that has been begun just now, only the rest is lacking; whoever says something else loses what was
-        begun (Hokamp & Liu 2017).
+        Of a word that has just been begun, only the rest is lacking; a hypothesis that says something else loses the
+        beginning (Hokamp & Liu 2017).
         """
         words = past.words()
         missing = self.missing(words)
@@ -193,7 +193,7 @@ class Required:
         return np.take_along_axis(lacking, ids, axis=2)
 
     def most_lowered(self, length: int) -> int:
-        """See `Rule`: only `<end>`, but all words are asked for, since a missing one may be the least likely."""
+        """See `Rule`: it lowers only `<end>`, but needs all words, since a missing one may be the least likely."""
         return self._vocabulary_size
 
     def lower(self, past: Past, ids: IntArray, log_probs: FloatArray) -> FloatArray:
@@ -202,7 +202,7 @@ class Required:
 
 
 def _says(words: IntArray, run: Spelling) -> BoolArray:
-    """Return where n ids stand in a row among words `[..., t]`: `[..., t - n + 1]`, or `[..., 1]` if t < n."""
+    """Return where n ids follow each other among words `[..., t]`: `[..., t - n + 1]`, or `[..., 1]` if t < n."""
     if words.shape[-1] < len(run):
         return np.zeros((*words.shape[:-1], 1), dtype=bool)
     found: BoolArray = (np.lib.stride_tricks.sliding_window_view(words, len(run), axis=-1) == run).all(axis=-1)
@@ -241,12 +241,12 @@ def rules_for(options: SearchOptions, vocabulary: Vocabulary) -> list[Rule]:
 
 
 def _sayable(option: str, text: str, spellings: Spellings, banned: set[Spelling], options: SearchOptions) -> Spellings:
-    """Return those of the spellings that hold no banned run and fit into a caption; UsageError where none is left."""
+    """Return the spellings that contain no banned run and fit into a caption; UsageError if none is left."""
     if not spellings:
         raise UsageError(f"{option} has the word {text!r}, which this model never says.", "Choose another word.")
     allowed = [each for each in spellings if not any(_says(np.array(each), run).any() for run in banned)]
     if not allowed:
-        raise UsageError(f"{option} has {text!r}, which banned_words leaves no way to say.", "Keep one of them.")
+        raise UsageError(f"{option} has {text!r}, which banned_words makes impossible to say.", "Keep one of them.")
     short = tuple(each for each in allowed if len(each) <= options.max_words)
     if not short:
         raise UsageError(

@@ -1,8 +1,8 @@
 """Sampling: every caption is drawn word by word, as likely as the model (and the temperature) makes it.
 
-Each image has a generator of its own, made from the seed and the image's number, and each of its samples a
-stretch of that generator's numbers: the captions of an image depend neither on the batch it is in, nor does
-its first sample on how many more are drawn.
+Each image has its own random generator, made from the seed and the image's number, and each of its samples uses its own
+part of that generator's numbers: an image's captions don't depend on its batch, and its first sample does not depend on
+how many more are drawn.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ def sample(
     batch, steps = engine.batch_size(memory), options.max_words + 1
     paths, finished, unfinished = Paths(batch), Best(batch, options.num), Best(batch, options.num)
     chance = _random_numbers(options, image_numbers, steps)  # [B, K, steps]
-    images = np.arange(batch)  # those that still have a sample to go on with
+    images = np.arange(batch)  # images with an unfinished sample
     state = engine.start(memory, attention)
     tokens = np.full((batch, 1), start)  # [B, 1] in the first step, which all the samples share, then [B, K]
     parents: IntArray | None = None
     totals = np.zeros((batch, options.num))
     alive = np.ones((batch, options.num), dtype=bool)
-    # After max_words words there is one more step, in which a sample may end but no longer go on.
+    # After max_words words there is one more step, in which a sample may end but not continue.
     for length in range(steps):
         lowerable = most_lowered(rules, length)
         top = vocabulary_size if options.top_k is None else min(vocabulary_size, options.top_k + lowerable)
@@ -66,7 +66,7 @@ def sample(
         if not len(staying):
             break
         tokens, alive = drawn, lives
-        # The samples part after the first word; from then on each goes on with its own row.
+        # The samples part after the first word; from then on each continues its own row.
         parents = np.zeros_like(drawn) if proposals.ids.shape[1] < options.num else None
         if len(staying) < len(images):
             memory, state = engine.select(memory, state, staying)
@@ -85,10 +85,10 @@ def _random_numbers(options: SearchOptions, image_numbers: Sequence[int], steps:
 def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
     """Return how often each proposal is drawn, `[B, K, top]`, not normalised: temperature, top-k, top-p.
 
-    In float32, several times as fast over a whole vocabulary; a sum of thousands is good to 1e-5 or so.
+    Float32 is several times as fast over a whole vocabulary; a sum of thousands is accurate to about 1e-5.
     """
     best = log_probs.max(axis=2, keepdims=True)
-    best = np.where(best > -np.inf, best, np.float32(0))  # where every word is forbidden, all weigh nothing
+    best = np.where(best > -np.inf, best, np.float32(0))  # if every word is forbidden, all weights are 0
     weights: FloatArray = log_probs - best
     weights /= options.temperature
     np.exp(weights, out=weights)
@@ -102,7 +102,7 @@ def _weights(log_probs: FloatArray, options: SearchOptions) -> FloatArray:
 
 
 def _draw(reached: FloatArray, chance: FloatArray) -> tuple[IntArray, BoolArray]:
-    """Return the place `[B, K]` where each number in [0, 1) falls among summed weights, if any weighs.
+    """Return the place `[B, K]` where each number in [0, 1) falls among summed weights, and whether any is over 0.
 
     Takes `reached` `[B, 1 or K, top]`, the weights summed up to each place, and `chance` `[B, K]`.
     """

@@ -1,8 +1,8 @@
 """LoRA (Hu et al. 2021, "Low-rank adaptation of large language models"), by `peft`: a matrix W becomes W + 2 B A.
 
-A and B have a few rows and columns, the rank, and they alone learn: little memory for the optimiser, and little that a
-few photos can spoil. B begins at 0, so nothing changes at first. What is validated and saved is the sum, under W's own
-name: search, export and later stages know nothing of adapters.
+A has few rows and B few columns (the rank), and only they learn: the optimiser needs little memory, and few photos can
+spoil little. B begins at 0, so nothing changes at first. The sum is validated and saved, under W's own name: search,
+export and later stages know nothing about adapters.
 """
 
 from copy import deepcopy
@@ -18,10 +18,10 @@ SCALE = 2  # of B A, whatever the rank
 
 
 def last_layers(decoder: Decoder, number: int | None) -> list[tuple[str, DecoderLayer]]:
-    """The decoder's last layers with their names; all of them if no number is given.
+    """The decoder's last layers with their names; all of them without a number.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: there are fewer layers.
     """
     layers = [(name, module) for name, module in decoder.named_modules() if isinstance(module, DecoderLayer)]
     if (number or 0) > len(layers):
@@ -33,17 +33,17 @@ def last_layers(decoder: Decoder, number: int | None) -> list[tuple[str, Decoder
 
 
 def check_installed() -> None:
-    """Raise MissingExtraError where peft is not."""
+    """Raise MissingExtraError if peft is missing."""
     with needs("lora", "LoRA"):
         import peft  # noqa: F401
 
 
 def adapted(model: CaptioningModel, rank: int, layers: int | None) -> CaptioningModel:
-    """A model that shares all weights with this one, frozen now, and has adapters of its own beside them.
+    """A model that shares all weights with this one, which are frozen now, and has its own adapters besides.
 
     Args:
-        model: its decoder is `layered`.
-        rank: of the adapters.
+        model: a model with a `layered` decoder.
+        rank: the rank of the adapters.
         layers: how many of the last layers get them; all if None.
     """
     from peft import LoraConfig, inject_adapter_in_model
@@ -61,7 +61,7 @@ def adapted(model: CaptioningModel, rank: int, layers: int | None) -> Captioning
 
 
 def merged(model: CaptioningModel) -> CaptioningModel:
-    """A copy of an adapted model with plain weights, the adapters' products added; the encoder is shared."""
+    """A copy of an adapted model with plain weights, including the adapters' products; the encoder is shared."""
     from peft.tuners.lora import LoraLayer
 
     decoder = deepcopy(model.decoder)

@@ -1,7 +1,7 @@
-"""A checkpoint: one safetensors file that holds a run at one step, whole or not at all.
+"""A checkpoint: one safetensors file with the state of a run at one step, complete or not there at all.
 
-Tensors are weights, optimiser, weight average and random state; what is not a tensor is JSON in the file's header. It
-is written beside its place, flushed to the disk and renamed, so a run that is killed finds the last whole one.
+Tensors are weights, optimiser, weight average and random state; everything else is JSON in the file's header. It is
+written beside its place, flushed to the disk and renamed, so a killed run finds the last complete one.
 """
 
 import json
@@ -33,7 +33,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     average: nn.Module | None,
 ) -> None:
-    """Write the run's state to `folder`, in place of the one before."""
+    """Write the run's state to `folder`; it replaces the previous one."""
     with_encoder = any(stage["encoder_stages"] for stage in state.recipe["stages"])
     tensors = {f"model/{name}": value for name, value in _learned(model, with_encoder).items()}
     if average is not None:
@@ -49,7 +49,7 @@ def save(
 
 
 def read_state(folder: Path) -> TrainerState | None:
-    """How far the run in `folder` has come; None when it has no checkpoint yet.
+    """The progress of the run in `folder`; None if it has no checkpoint yet.
 
     Raises:
         DataError: the file is damaged.
@@ -57,7 +57,7 @@ def read_state(folder: Path) -> TrainerState | None:
     if not exists(folder):
         return None
     try:
-        # By hand: safetensors opens the name twice, and the run may put its next checkpoint there in between.
+        # By hand: safetensors opens the file twice, and the run may write its next checkpoint in between.
         with (folder / NAME).open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
         return TypeAdapter(TrainerState).validate_json(header["__metadata__"]["progress"])
@@ -68,7 +68,7 @@ def read_state(folder: Path) -> TrainerState | None:
 def restore_tensors(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
 ) -> None:
-    """Put a checkpoint's tensors back: weights, optimiser, average and the state of the random generators.
+    """Restore a checkpoint's tensors: weights, optimiser, average and the state of the random generators.
 
     Raises:
         DataError: the file is damaged.
@@ -96,7 +96,7 @@ def restore_tensors(
 
 
 def keep_weights(folder: Path, epoch: int, model: nn.Module, epochs: Sequence[int]) -> None:
-    """Keep a model's weights as those of `epoch` if it is one of `epochs`; of others, nothing is kept."""
+    """Keep a model's weights as those of `epoch` if it is in `epochs`; remove those of epochs that are not."""
     for path in folder.glob("epoch_*"):
         if path not in [_weights_of(folder, each) for each in epochs]:
             path.unlink()
@@ -106,7 +106,7 @@ def keep_weights(folder: Path, epoch: int, model: nn.Module, epochs: Sequence[in
 
 
 def mean_weights(folder: Path, epochs: Sequence[int]) -> dict[str, Tensor]:
-    """The mean of the weights that were kept of these epochs; of what is counted (integers), the last."""
+    """The mean of the kept weights of these epochs; for counters (integers), the last value."""
     mean: dict[str, Tensor] = {}
     for number, epoch in enumerate(epochs, start=1):
         for name, weight in load_file(_weights_of(folder, epoch)).items():
@@ -128,5 +128,5 @@ def _weights_of(folder: Path, epoch: int) -> Path:
 
 
 def _learned(model: nn.Module, with_encoder: bool) -> dict[str, Tensor]:
-    """The state, without the encoder's where no stage trains it: that comes from its own weights again."""
+    """The state; without the encoder's if no stage trains it: that is loaded from its own weights again."""
     return {name: value for name, value in model.state_dict().items() if with_encoder or "encoder." not in name}

@@ -1,4 +1,4 @@
-"""What follows an epoch: validation, a line of the log, the best model so far; after a stage's last, their mean."""
+"""The end of an epoch: validation, a line of the log, the best model so far; at the end of a stage, mean weights."""
 
 import time
 
@@ -34,16 +34,16 @@ def end_epoch(run: Run, model: CaptioningModel, inputs: Inputs) -> Json:
 
 
 def end_with_mean(run: Run, model: CaptioningModel, inputs: Inputs) -> Json:
-    """Put the mean weights of the stage's best epochs into the model, and validate it like an epoch's."""
+    """Put the mean weights of the stage's best epochs into the model, and validate it as after an epoch."""
     epochs = best_epochs(run)
-    processes.wait()  # for the weights that the main one keeps
+    processes.wait()  # for the weights that the main process keeps
     model.load_state_dict(checkpoint.mean_weights(run.checkpoint, epochs))
     run.state.averaged = True
     return add_validation(run, model, inputs, {"mean_of": epochs})
 
 
 def best_epochs(run: Run) -> list[int]:
-    """The epochs of the stage that scored best, at most its `best_epochs`, by their numbers in the log."""
+    """The numbers of the stage's best-scoring epochs, at most `best_epochs`."""
     of_stage = [line for line in run.state.log if line["stage"] == run.state.stage and "loss" in line]
     best = sorted(of_stage, key=lambda line: rank_of(line["scores"]), reverse=True)[: run.stage.best_epochs]
     return sorted(line["epoch"] for line in best)

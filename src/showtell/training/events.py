@@ -1,4 +1,4 @@
-"""What a training run tells whoever watches it."""
+"""The events that a training run reports."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from showtell.training.recipe import Json
 
 @dataclass(frozen=True)
 class Encoding:
-    """Features are being computed: `done` of the `images` that the cache lacks, `size` bytes in all."""
+    """Features are being computed: `done` of the `images` that the cache lacks, `size` bytes in total."""
 
     done: int
     images: int
@@ -16,22 +16,22 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Note:
-    """What people should know, and the run goes on: an image can't be read, all captions are alike."""
+    """Something that people should know, while the run continues: an image can't be read, all captions are alike."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """How far an epoch is; or, with its line of the log, that it has ended."""
+    """The progress of an epoch; or, with its line of the log, its end."""
 
     epoch: int
-    """From 1, in the stage."""
+    """The number of the epoch in the stage, from 1."""
     epochs: int
     captions: int
-    """Of this epoch, so far."""
+    """The batches of this epoch so far."""
     all_captions: int
-    """Of an epoch."""
+    """The batches of an epoch."""
     captions_per_second: float
     loss: float
     """Mean over the epoch's words so far, nats a word."""

@@ -39,7 +39,7 @@ def bundle_config(run: Run, model: CaptioningModel, scores: dict[str, float]) ->
 
 
 def images_of(run: Run) -> int:
-    """Training images; one that a pass shows several times is one."""
+    """The number of training images; one that a pass shows several times counts once."""
     return len({example.image_id for example in run.train_examples})
 
 

@@ -1,6 +1,6 @@
-"""A recipe for captions of one's own: what is right for so many photos, from a model that knows captions already.
+"""A recipe for a user's own captions: suited to the number of photos, starting from a trained model.
 
-Tried with 20, 80 and 320 photos of daily life and a start that knows Flickr8k: docs/your-own.md.
+Tried with 20, 80 and 320 photos of daily life, starting from a model trained on Flickr8k: docs/your-own.md.
 """
 
 import math
@@ -29,23 +29,23 @@ FROM_SCRATCH: dict[str, Any] = {
     },
     "search": {"beam": 5, "max_words": 20, "length_penalty": 1.0},
 }
-LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of those to learn from; the server allows no more
-STEPS, FEWEST_PASSES = 60, 10  # steps that few photos get at least, and passes that many photos get
-NEW_WORDS = 5  # times as fast as the rest all words' rows learn: those that the start lacks stand in few captions
-FEWEST_FOR_ENCODER = 3_000  # photos: with 850 nothing was won, with 7,500 seven points
-RANK, LAST_LAYERS = 16, 4  # what learns of a captioner of transformers: adapters of that rank, or so many layers
-POSITIONS = 150  # of five captions' words, and the image's cells: what all of such a decoder's weights meet, about
+LONGEST, MOST_WORDS = 0.99, 50  # captions may be as long as 99 % of the training captions; the server's limit
+STEPS, FEWEST_PASSES = 60, 10  # at least so many steps, and at least so many passes
+NEW_WORDS = 5  # factor on the learning rate of word rows: new words occur in few captions
+FEWEST_FOR_ENCODER = 3_000  # photos: 850 gained nothing, 7,500 gained seven points
+RANK, LAST_LAYERS = 16, 4  # what learns in a captioner of transformers: adapters of this rank, or this many layers
+POSITIONS = 150  # about how many positions such a decoder computes per photo: words of five captions, and cells
 PRODUCTS = 4e10  # multiplications a second on two cores
 
 
 class Seconds(NamedTuple):
-    """What a photo takes on two cores."""
+    """Seconds per photo on two cores."""
 
     encoded: float
     stepped: float
     """On cached features."""
     live: float
-    """A step of the encoder, too."""
+    """With a step of the encoder, too."""
     validated: float
 
 
@@ -54,13 +54,13 @@ USUAL = Seconds(encoded=0.02, stepped=0.05, live=0.1, validated=0.02)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will do."""
+    """What training will do."""
 
     recipe: Recipe
     minutes: float
-    """About how long it takes on two cores."""
+    """Roughly how long it takes on two cores."""
     said: str
-    """The same for people."""
+    """The plan in words, for people."""
 
 
 def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | None = None) -> Plan:
@@ -70,7 +70,7 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
         dataset: with a train and a dev split.
         start: the model to start from; None trains from scratch.
         name: of the new model.
-        minutes: that it may take, about.
+        minutes: roughly how long it may take.
 
     Raises:
         BundleError: there is no such model.
@@ -100,7 +100,7 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
             "search": asdict(config.search),
             "start_from": start,
         }
-        most = config.decoder.get("max_positions", math.inf) - 1  # <start> has a position, too
+        most = config.decoder.get("max_positions", math.inf) - 1  # <start> takes a position, too
     stage: dict[str, Any] = {
         "kind": "cross_entropy",
         "epochs": epochs,
@@ -122,24 +122,24 @@ def plan_for(dataset: Dataset, start: str | None, name: str, minutes: float | No
     search = {**model["search"], "max_words": min(most, max(model["search"]["max_words"], longest))}
     settings = {"name": name, **model, "search": search, "stages": stages, "start_counts": start is not None}
     recipe = parse_recipe({**settings, "max_words": min(most, max(40, longest))}, f"The plan for {name}")
-    begins = f"It starts from {Path(start).name}" if start else "It starts from nothing"
+    begins = f"It starts from {Path(start).name}" if start else "It starts from scratch"
     then = ", then the encoder too" if len(stages) > 1 else ""
     how = " with LoRA" if "lora" in stage else " in its last layers" if "decoder_layers" in stage else ""
     about = max(1, round(seconds / 60))
     said = (
-        f"{photos:,} photos with {len(captions):,} captions to learn from, {len(dev):,} to choose by. {begins}, and "
+        f"{photos:,} photos with {len(captions):,} captions to train on, {len(dev):,} for validation. {begins}, and "
         f"learns for {epochs} passes{how}{then}: about {about} minute{'s' * (about > 1)} on two cores."
     )
     return Plan(recipe, seconds / 60, said)
 
 
 def is_from_elsewhere(bundle: Bundle | None) -> bool:
-    """Whether it is a captioner of transformers, or was one before it was fine-tuned."""
+    """Whether it is a captioner of transformers, or was one before fine-tuning."""
     return bundle is not None and bundle.config.decoder.get("name") == "pretrained"
 
 
 def lengths_of(captions: Sequence[str], bundle: Bundle | None) -> list[int]:
-    """How many words each caption has, or how many pieces that a start knows."""
+    """The number of words in each caption, or of the start's pieces."""
     if bundle is None:
         return [len(words_of(caption)) for caption in captions]
     tokenizer = bundle.tokenizer.grown(captions, TokenizerConfig())
@@ -147,7 +147,7 @@ def lengths_of(captions: Sequence[str], bundle: Bundle | None) -> list[int]:
 
 
 def learning(bundle: Bundle | None) -> dict[str, Any]:
-    """What learns, and how fast: keys of a stage."""
+    """What learns, and how fast, as keys of a stage."""
     if bundle is None:
         return {"learning_rate": 1.5e-3}
     if not is_from_elsewhere(bundle):
@@ -158,7 +158,7 @@ def learning(bundle: Bundle | None) -> dict[str, Any]:
 
 
 def seconds_with(bundle: Bundle | None) -> Seconds:
-    """What a photo takes: as usual, or by the number of weights where those are many."""
+    """Seconds per photo: the usual ones, or, for large models, by the number of weights."""
     if bundle is None or not is_from_elsewhere(bundle):
         return USUAL
     sizes = {"encoder": 0, "decoder": 0}

@@ -1,11 +1,11 @@
-"""The processes of one training run, as `torchrun` or `accelerate launch` started them; alone, there is one.
+"""The processes of one training run, started by `torchrun` or `accelerate launch`; otherwise there is one.
 
 Every process runs the same program over the same order of batches and takes every `count()`-th image of each. Before an
-optimiser step they add up their gradients. That is data-parallel training without the wrapper of that name,
-`torch.nn.parallel.DistributedDataParallel`, which expects one `forward` and one `backward` of each process: but a
-self-critical step calls the model in several ways, a step may come in parts, and a last batch may hold fewer images
-than there are processes. All that comes to a sum of gradients, and one flat all-reduce says so. It gives up the overlap
-of sending with the backward pass: milliseconds for models of this size.
+optimiser step they add up their gradients. This is data-parallel training without
+`torch.nn.parallel.DistributedDataParallel`, which expects one `forward` and one `backward` per process: a self-critical
+step calls the model in several ways, a step may be computed in parts, and a last batch may have fewer images than there
+are processes. All of this only needs a sum of gradients, which is one flat all-reduce. Sending does not overlap with
+the backward pass, which costs milliseconds for models of this size.
 """
 
 import os
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the slowest one, which may be encoding the images of a whole data set."""
+"""How long a process waits for the slowest one, which may be encoding a whole data set."""
 
 
 class ProcessLost(ShowtellError):
-    """Another process of the run is no longer there."""
+    """Another process of the run is gone."""
 
 
 def join() -> None:
-    """Meet the other processes, if a launcher says that there are any.
+    """Connect to the other processes, if a launcher has started any.
 
     Raises:
-        UsageError: there are more of them than GPUs.
+        UsageError: there are more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         return
@@ -48,7 +48,7 @@ def join() -> None:
     if here > gpus and not _on_cpu():
         raise UsageError(
             f"There are {here} processes for {gpus} GPUs.",
-            "Start one process a GPU, or set ACCELERATE_USE_CPU=true.",
+            "Start one process per GPU, or set ACCELERATE_USE_CPU=true.",
         )
     from accelerate import PartialState
 
@@ -56,10 +56,10 @@ def join() -> None:
 
 
 def accelerator(precision: str) -> "Accelerator":
-    """What knows the device and computes in a recipe's precision; `auto` is bf16 only if all processes have it.
+    """The Accelerator for the device and a recipe's precision; `auto` is bf16 only if all processes have it.
 
     Raises:
-        UsageError: the launcher was told something that contradicts, or that does not go together with it.
+        UsageError: the launcher's options contradict the recipe or are not supported.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -70,18 +70,18 @@ def accelerator(precision: str) -> "Accelerator":
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", mixed):
         raise UsageError(
-            f"The launcher says --mixed_precision {launched}, and the recipe precision: {precision}.",
-            f"Say it in the recipe alone: --set precision={launched}",
+            f"The launcher says --mixed_precision {launched}, but the recipe says precision: {precision}.",
+            f"Set it in the recipe only: --set precision={launched}",
         )
     for kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true":
             raise UsageError(
-                f"The launcher says {kind}, which divides a model over processes.",
-                "showtell's models are small: launch without it, and each process holds the model.",
+                f"The launcher says {kind}, which splits a model over processes.",
+                "showtell's models are small: launch without it, and each process holds the whole model.",
             )
     if mixed == "fp16" and _on_cpu():
         raise UsageError("precision: fp16 is for GPUs.", "Leave it out: auto chooses the fastest one here.")
-    AcceleratorState._reset_state()  # a run before this one in the process may have had another precision
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return Accelerator(mixed_precision=mixed, cpu=count() > 1 and _on_cpu())
 
 
@@ -96,25 +96,25 @@ def count() -> int:
 
 
 def rank() -> int:
-    """The number of this one, 0 .. count() - 1."""
+    """The number of this process, 0 .. count() - 1."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this one writes the run's folder and tells whoever watches."""
+    """Whether this process writes the run's folder and reports events."""
     return rank() == 0
 
 
 def own_slice() -> slice:
-    """Which of a sequence of images are this process's; the first process has one wherever any has."""
+    """Which of a sequence of images are this process's; if any process has one, the first has."""
     return slice(rank(), None, count())
 
 
 def everyones(value: T) -> list[T]:
-    """The values that all processes give, in the order of their ranks.
+    """The values of all processes, in the order of their ranks.
 
     Raises:
-        ProcessLost: one of them is no longer there.
+        ProcessLost: another process is gone.
     """
     if count() == 1:
         return [value]
@@ -125,27 +125,27 @@ def everyones(value: T) -> list[T]:
 
 
 def wait() -> None:
-    """Until all processes are here: what the main one has written before is there then."""
+    """Wait until all processes are here: they then see what the main process has written before."""
     everyones(None)
 
 
 def put_together(slices: Sequence[Sequence[T]]) -> list[T]:
-    """The sequence that `own_slice` divided: one value of each process in turn."""
+    """The sequence that `own_slice` divided: one value from each process in turn."""
     return [own[place] for place in range(max(map(len, slices))) for own in slices if place < len(own)]
 
 
 def refuse_another_disk(path: Path, option: str) -> None:
-    """Raise UsageError where a file of the main process can't be seen: `option` names a folder that is not shared."""
+    """Raise UsageError if a file of the main process is not visible: the folder of `option` is not shared."""
     if not path.exists():
         raise UsageError(
-            f"Process {rank()} of {count()} can't see {path}, which the main one has written.",
+            f"Process {rank()} of {count()} can't see {path}, which the main process has written.",
             f"Give {option} a folder on a disk that all machines share.",
         )
 
 
 @contextmanager
 def agreed() -> Iterator[None]:
-    """What all processes do, each for itself; where one can't, all end, and the error is told once."""
+    """Wrap what all processes do, each for itself; if one fails, all end, and the error is reported once."""
     problem: ShowtellError | None = None
     try:
         yield
@@ -156,14 +156,14 @@ def agreed() -> Iterator[None]:
 
 
 def fail(error: ShowtellError) -> NoReturn:
-    """End all processes with an error that all of them know; the main one tells it."""
+    """End all processes with an error that all of them know; the main one reports it."""
     if is_main():
         raise error
     raise SystemExit(error.exit_code)
 
 
 def same_weights(model: nn.Module) -> None:
-    """Give all processes the main one's weights: processors of different makers round differently."""
+    """Give all processes the main one's weights: different processors round differently."""
     if count() > 1:
         with _lost_if_it_fails():
             for tensor in model.state_dict().values():
@@ -172,13 +172,13 @@ def same_weights(model: nn.Module) -> None:
 
 @contextmanager
 def gradients_added(model: nn.Module, weight: float) -> Iterator[None]:
-    """Within it each process computes the gradients of its images of a step; afterwards all have their sum.
+    """Inside, each process computes the gradients of its images of a step; afterwards all have their sum.
 
-    The model's buffers (a running mean, a baseline) change too: by the mean of what the processes make of them.
+    The model's buffers (a running mean, a baseline) become the weighted mean of those of all processes.
 
     Args:
         model: the same in all processes.
-        weight: of what this process makes of the buffers: its part of the step's words, 0..1.
+        weight: the weight of this process's buffers: its share of the step's words, 0..1.
     """
     if count() == 1:
         yield
@@ -187,7 +187,7 @@ def gradients_added(model: nn.Module, weight: float) -> Iterator[None]:
     buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     before = [buffer.clone() for buffer in buffers]
     yield
-    # A parameter that no process used has no gradient, as with one process: AdamW leaves it alone.
+    # A parameter that no process used has no gradient, as with one process, and AdamW does not change it.
     used = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     changes = [weight * (buffer - old) for buffer, old in zip(buffers, before, strict=True)]
@@ -205,13 +205,13 @@ def gradients_added(model: nn.Module, weight: float) -> Iterator[None]:
 
 
 def own_random_numbers(*place: int) -> None:
-    """Let this process draw other random numbers than the others from here on.
+    """From here on, let this process draw different random numbers from the others.
 
-    The main one goes on with its own, which are in the checkpoint; those of another follow from its rank and the place
-    in the run, whether it was resumed there or not.
+    The main process continues with its own, which are in the checkpoint. Those of the others follow from their rank and
+    the place in the run, whether it was resumed there or not.
 
     Args:
-        place: the run's seed, and where the run is.
+        place: the run's seed, and how far the run is.
     """
     if not is_main():
         seeds = np.random.SeedSequence(place, spawn_key=(rank(),)).generate_state(1, np.uint64)
@@ -219,13 +219,13 @@ def own_random_numbers(*place: int) -> None:
 
 
 def _on_cpu() -> bool:
-    """Whether the run is to use no GPU: there is none, or the launcher says so."""
+    """Whether the run uses no GPU: there is none, or the launcher says so."""
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1")
 
 
 @cache
 def _group() -> distributed.ProcessGroup | None:
-    """Where values that are no tensors are exchanged: over gloo, which notices at once when a process is gone."""
+    """The group for values other than tensors: gloo, which notices at once when a process is gone."""
     group: distributed.ProcessGroup | None = distributed.new_group(backend="gloo", timeout=PATIENCE)
     return group
 
@@ -236,9 +236,9 @@ def _lost_if_it_fails() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if rank() > 1:
-            raise SystemExit(1) from error  # two that tell it are enough: one of them may be the one that is gone
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to all others: first the sentence
+            raise SystemExit(1) from error  # two that report it are enough: one of them may be the one that is gone
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it to all others: report the error first
         raise ProcessLost(
-            f"Process {rank()} of {count()} stopped, as another one has failed or was killed.",
-            "The same command with --resume goes on from the last checkpoint.",
+            f"Process {rank()} of {count()} stopped because another one has failed or was killed.",
+            "The same command with --resume continues from the last checkpoint.",
         ) from error

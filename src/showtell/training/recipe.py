@@ -1,4 +1,4 @@
-"""A recipe: all that a training run is, in one YAML file that is read strictly."""
+"""A recipe: everything about a training run, in one YAML file that is read strictly."""
 
 import difflib
 import json
@@ -26,7 +26,7 @@ StageConfig = Annotated[CrossEntropy | SelfCritical, Field(discriminator="kind")
 
 
 class Recipe(BaseModel):
-    """The model and how it is trained. Every part's config stands in the file that it configures."""
+    """The model and how it is trained. The config of each part is in the file that it configures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class Recipe(BaseModel):
     decoder: AnyDecoderConfig = Field(description="the caption decoder")
     data: tuple[str, ...] = Field(
         (),
-        description="data sets, each a SPEC, if the command names none; the dev images of the first choose the model",
+        description="data sets, each a SPEC, if the command names none; the first one's dev images choose the model",
     )
     start_from: str | None = Field(
         None, description="run or model folder to start from: its weights and its words; by default fresh weights"
@@ -58,7 +58,7 @@ class Recipe(BaseModel):
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
         "auto",
-        description="precision of products: auto is bf16 if the hardware has it, else float32; no is float32, too",
+        description="precision of products: auto is bf16 if the hardware has it, else float32; no is float32",
     )
     checkpoint_seconds: float = Field(
         120, ge=0, description="seconds between two checkpoints; one is also written after each epoch"
@@ -68,12 +68,12 @@ class Recipe(BaseModel):
     @field_validator("precision", mode="before")
     @classmethod
     def _no_is_float32(cls, value: Any) -> Any:
-        """The name from before `auto`; YAML reads it as false when it has no quotes."""
+        """`no` is the name from before `auto`; without quotes, YAML reads it as false."""
         return "float32" if value is False or value == "no" else value
 
     @model_validator(mode="after")
     def _features_stay_true(self) -> Self:
-        """A cache holds what the encoder said before it learnt."""
+        """A cache holds features from before the encoder learned."""
         learning = [stage.encoder_stages > 0 for stage in self.stages]
         if learning != sorted(learning):
             raise ValueError("stages: once a stage trains the encoder (encoder_stages), the later ones must do so too")
@@ -95,7 +95,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _attention_is_there(self) -> Self:
-        """A weight that would change nothing is a mistake."""
+        """A loss weight that would change nothing is a mistake."""
         for number, stage in enumerate(self.stages):
             if (
                 isinstance(stage, CrossEntropy)
@@ -109,10 +109,10 @@ class Recipe(BaseModel):
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `key=value` settings, dots going into parts: ``stages.0.epochs=3``.
+    """Read a recipe and apply `key=value` settings, with dots for parts: ``stages.0.epochs=3``.
 
     Raises:
-        UsageError: no such file, no YAML, or keys and values that are wrong, all of them named.
+        UsageError: there is no such file, it is not YAML, or keys and values are wrong; all wrong ones are named.
     """
     path = Path(path)
     try:
@@ -136,8 +136,8 @@ def with_settings(data: dict[str, Any], settings: Sequence[str]) -> dict[str, An
 def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     """A recipe from its data; UsageError lists every wrong key and value, with the nearest known key.
 
-    Where it starts from a model and names no encoder and no decoder, they are that model's, but for what the recipe
-    says of them; and so is the search.
+    If it starts from a model and names no encoder and no decoder, their settings are that model's, except for what the
+    recipe says; so are those of the search.
 
     Raises:
         BundleError: there is no such model.
@@ -150,16 +150,16 @@ def parse_recipe(data: dict[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
         if wrong := list(_booleans_as_numbers(data, recipe.model_dump(mode="json"))):
-            raise UsageError(f"{source}: '{wrong[0]}' is a number, and true or false is given.")
+            raise UsageError(f"{source}: '{wrong[0]}' must be a number, not true or false.")
         return recipe
     except ValidationError as error:
-        # When all stages are wrong, pydantic adds that there are none.
+        # If all stages are wrong, pydantic adds that there are none.
         details = [detail for detail in error.errors() if detail["type"] != "too_short" or not detail["input"]]
         raise UsageError(f"{source}: {'; '.join(map(_problem, details))}.") from error
 
 
 def _booleans_as_numbers(given: Any, read: Any, place: str = "") -> Iterator[str]:
-    """The keys that were given `true` or YAML's `on`, of which pydantic made 1."""
+    """The keys that were given `true` or YAML's `on`, which pydantic turned into 1."""
     if isinstance(given, dict) and isinstance(read, dict):
         for key in given:
             yield from _booleans_as_numbers(given[key], read.get(key), f"{place}.{key}")
@@ -178,7 +178,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
         with suppress(ValueError):
             value = float(value)
     *parents, last = key.strip().split(".")
@@ -195,7 +195,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UsageError(f"--set {key}: '{last}' is no key that can be set.")
+        raise UsageError(f"--set {key}: '{last}' is not a key that can be set.")
 
 
 def _problem(detail: Any) -> str:
@@ -205,7 +205,7 @@ def _problem(detail: Any) -> str:
         steps, parts = _walked(before)
         known = sorted({key for part in parts for key in part.get("properties", {})})
         nearest = difflib.get_close_matches(str(last), known, 1, cutoff=0)
-        return f"'{_dotted([*steps, last])}' is no known key; the nearest is '{nearest[0]}'"
+        return f"'{_dotted([*steps, last])}' is not a known key; the nearest is '{nearest[0]}'"
     key = _dotted(_walked(detail["loc"])[0])
     if detail["type"] == "union_tag_invalid":
         return f"'{key}.{_tag(detail)}': there is no '{detail['ctx']['tag']}', only {detail['ctx']['expected_tags']}"
@@ -217,12 +217,12 @@ def _problem(detail: Any) -> str:
 
 
 def _tag(detail: Any) -> str:
-    """The key that says which of several kinds a part is: `name` or `kind`."""
+    """The key that says of which kind a part is: `name` or `kind`."""
     return str(detail["ctx"]["discriminator"]).strip("'")
 
 
 def documented_keys() -> list[tuple[str, str, str]]:
-    """Every key of a recipe as (key, default, what it means), in order; `stages.0` stands for any stage."""
+    """Every key of a recipe as (key, default, meaning), in order; `stages.0` stands for any stage."""
     schema = Recipe.model_json_schema()
     rows: list[tuple[str, str, str]] = []
 
@@ -257,8 +257,8 @@ def _walked(place: Sequence[int | str]) -> tuple[list[int | str], list[Json]]:
     """Where pydantic found a problem, such as ("decoder", "transformer", "heads"), step by step through the schema.
 
     Returns:
-        The steps that stand in a recipe, without pydantic's names for alternatives ("transformer"), and the schemas
-        that may hold there.
+        The steps as in the recipe, without pydantic's names for alternatives ("transformer"), and the schemas that may
+        apply there.
     """
     schema = Recipe.model_json_schema()
 

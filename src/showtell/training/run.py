@@ -1,4 +1,4 @@
-"""What a training run works with, and all that comes before its first step: `set_up`."""
+"""The parts of a training run, and everything before its first step: `set_up`."""
 
 import hashlib
 import json
@@ -39,8 +39,8 @@ from showtell.training.recipe import Recipe, parse_recipe
 from showtell.training.stages.stage import Stage
 from showtell.training.state import TrainerState
 
-MANY_UNKNOWN = 0.05  # of the words; of its own captions a vocabulary usually lacks 2 to 3 %
-NOISE = 0.1  # of what scatters a table's rows: new words begin nearly alike, and can part
+MANY_UNKNOWN = 0.05  # share of the words; a vocabulary usually lacks 2 to 3 % of its own captions
+NOISE = 0.1  # share of the spread of a table's rows: new words begin nearly equal, but can separate
 
 
 @dataclass
@@ -48,16 +48,16 @@ class Run:
     recipe: Recipe
     folder: Path
     train_examples: Sequence[Example]
-    """An image that a pass shows several times stands here so often, each time with changes of its own."""
+    """An image that a pass shows several times is here as often, each time with its own random changes."""
     dev_examples: Sequence[Example]
     tokenizer: Tokenizer
     captions: Sequence[Sequence[Ids]]
     """Token ids of each training image's captions."""
     language: str
-    """Of those captions."""
+    """The language of those captions."""
     model: CaptioningModel
     cache: FeatureCache | None
-    """Where a stage needs it."""
+    """The feature cache, if a stage needs it."""
     accelerator: Accelerator
     state: TrainerState
     tell: Callable[[Event], None]
@@ -90,7 +90,7 @@ def set_up(
     cache: Path | None,
     tell: Callable[[Event], None],
 ) -> Run:
-    """Everything before the first step, the same whether the run starts or goes on."""
+    """Everything before the first step, the same whether the run starts or continues."""
     with processes.agreed():
         state = state_of(recipe, folder, resume)
     with processes.agreed():
@@ -118,7 +118,7 @@ def set_up(
             "photos": digest_of(each.stamp for each in (*train_examples, *dev_examples)),
             "times of data sets": digest_of(each.times for each in train_examples),
         }
-        if not recipe.stages[0].encoder_stages:  # a checkpoint need not hold its weights
+        if not recipe.stages[0].encoder_stages:  # a checkpoint need not hold the encoder's weights
             made_of["encoder weights"] = fingerprint(model.encoder)
         refuse_others(made_of, state.made_of, folder, tell)
         state.made_of = made_of
@@ -141,7 +141,7 @@ def set_up(
             lambda done, images, size: tell(Encoding(done, images, size)),
         )
     unreadable = features.unreadable if features else unreadable_of([*train_examples, *dev_examples])
-    for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's
+    for reason in dict.fromkeys(unreadable.values()):  # a mirror image has its original's reason
         tell(Note(reason))
     train_examples, dev_examples = (
         readable(examples, unreadable, kind)
@@ -168,10 +168,10 @@ def set_up(
 
 
 def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
-    """How far the run in `folder` has come; nowhere yet, if there is none.
+    """The progress of the run in `folder`; that of a new run if there is none.
 
     Raises:
-        UsageError: there is one, and it is not to be resumed or is of another recipe.
+        UsageError: there is one, but `resume` is False, or its recipe is different.
         DataError: its checkpoint is damaged.
     """
     settings = recipe.model_dump(mode="json")
@@ -180,19 +180,19 @@ def state_of(recipe: Recipe, folder: Path, resume: bool) -> TrainerState:
         return TrainerState(settings)
     if not resume:
         raise UsageError(f"{folder} holds a run already.", "Add --resume to continue it, or choose another --out.")
-    # Read again, a recipe from before a key existed has its default.
+    # Parse it again: in a recipe from before a key existed, the key gets its default.
     begun = parse_recipe(state.recipe, f"The recipe of the run in {folder}").model_dump(mode="json")
-    # The weights are float32 in every precision, so a run may go on in another one. `refuse_others` looks at the data.
+    # Weights are float32 in every precision, so a run may continue in another one. `refuse_others` checks the data.
     if keys := [key for key in settings if settings[key] != begun[key] and key not in ("precision", "data")]:
         raise UsageError(
             f"The run in {folder} was started with another recipe: {', '.join(keys)} differ.",
-            f"Its own is {folder / 'recipe.yaml'}; or choose another --out.",
+            f"Use its own, {folder / 'recipe.yaml'}, or choose another --out.",
         )
     return state
 
 
 def digest_of(values: Iterable[object]) -> str:
-    """Of what JSON can hold, in this order."""
+    """A digest of JSON values, in this order."""
     found = hashlib.sha256()
     for value in values:
         found.update(json.dumps(value).encode())
@@ -202,7 +202,7 @@ def digest_of(values: Iterable[object]) -> str:
 def refuse_others(
     made_of: Mapping[str, str], begun_with: Mapping[str, str], folder: Path, tell: Callable[[Event], None]
 ) -> None:
-    """Let a run go on only with its own words, captions, photos and encoder; it tells of another showtell.
+    """Let a run continue only with its own words, captions, photos and encoder; a note reports another showtell.
 
     Raises:
         UsageError: it names what differs.
@@ -210,15 +210,15 @@ def refuse_others(
     changed = [name for name, value in begun_with.items() if made_of.get(name) != value]
     if others := [name for name in changed if name != "version"]:
         raise UsageError(
-            f"The run in {folder} was started with other {', '.join(others)}.",
-            "Give what it was started with, or choose another --out.",
+            f"The run in {folder} was started with different {', '.join(others)}.",
+            "Use those that it was started with, or choose another --out.",
         )
     if changed:
         tell(Note(f"The run was started by showtell {begun_with['version']}; this is {made_of['version']}."))
 
 
 def readable(examples: Sequence[Example], unreadable: Mapping[str, str], kind: str) -> list[Example]:
-    """Those whose images can be read. Raises DataError where there are none."""
+    """The examples whose images can be read. Raises DataError if there are none."""
     found = [example for example in examples if example.image_id not in unreadable]
     if not found:
         raise DataError(f"None of the {len(examples):,} {kind} images can be read.", "Replace those named above.")
@@ -226,17 +226,19 @@ def readable(examples: Sequence[Example], unreadable: Mapping[str, str], kind: s
 
 
 def copies(example: Example) -> list[Example]:
-    """As many of it as a pass shows at most; of 2.5 the third is shown 0.5 times."""
+    """As many copies as a pass shows at most; for 2.5 times, the third copy is shown 0.5 times."""
     return [replace(example, times=min(1.0, example.times - shown)) for shown in range(math.ceil(example.times))]
 
 
 def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: int, start_from: str) -> str:
-    """What people should know of the words, where training starts from a model that knew so many."""
+    """A note on the words, if training starts from a model that knew `known` words."""
     ids = Counter(word for of_image in captions for caption in of_image for word in caption)
     unknown = ids[tokenizer.unk] / max(1, ids.total() - ids[tokenizer.start] - ids[tokenizer.end])
     if tokenizer.in_pieces:
         note = f"{start_from} spells words with its {known:,} pieces, and learns no new ones."
-        return f"{note} {unknown:.1%} of the training captions it can't spell, and leaves out." if unknown else note
+        return (
+            f"{note} It can't spell {unknown:.1%} of the training captions, and leaves them out." if unknown else note
+        )
     note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} new ones."
     if unknown:
         note += f" {unknown:.1%} of the words in the training captions are too rare, and are left out."
@@ -252,14 +254,14 @@ def captions_of(examples: Iterable[Example]) -> list[str]:
 def starting_point(
     recipe: Recipe, examples: Sequence[Example], language: str
 ) -> tuple[Tokenizer, CaptioningModel, int]:
-    """The tokenizer, the model as it is before the first step, and how many words it knew.
+    """The tokenizer, the model before the first step, and how many words it knew.
 
     Raises:
         BundleError: there is no model in `start_from`.
-        UsageError: it is of another architecture than the recipe's.
+        UsageError: its architecture differs from the recipe's.
     """
     texts = captions_of(examples)
-    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name one side only
+    if any(stage.augmentation.flip for stage in recipe.stages):  # a data set may name only one side
         texts += [other for text in texts if (other := mirrored(text, language)) != text]
     if recipe.start_from is None:
         tokenizer = Tokenizer.train(texts, recipe.tokenizer)
@@ -278,10 +280,10 @@ def starting_point(
 
 
 def with_new_words(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], known: int) -> dict[str, Tensor]:
-    """The weights with as many rows for words as are wanted; the new ones begin near the mean of the known.
+    """The weights with rows for all words; the rows of new words begin near the mean of the known ones.
 
     Args:
-        weights: of a model that knows so many words.
+        weights: the weights of a model that knows `known` words.
         wanted: the weights of a model that knows more, for their shapes.
         known: how many words.
     """
@@ -289,7 +291,7 @@ def with_new_words(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], 
     for name, other in wanted.items():
         old = weights.get(name)
         if old is None or old.shape == other.shape or len(old) != known or old.shape[1:] != other.shape[1:]:
-            continue  # what does not fit, loading will say
+            continue  # loading reports what does not fit
         rows = old.mean(0).expand(len(other) - known, *old.shape[1:])
         noise = NOISE * old.std(0) * torch.randn(rows.shape) if old.ndim > 1 else 0.0
         found[name] = torch.cat([old, rows + noise])

@@ -1,4 +1,4 @@
-"""How far a training run has come, and what it has seen: all that a checkpoint holds and that is no tensor."""
+"""The progress of a training run and its statistics: everything in a checkpoint that is not a tensor."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from showtell.training.step import Seen
 class TrainerState:
     recipe: Json
     made_of: dict[str, str] = field(default_factory=dict)
-    """The version of showtell, and digests of the words and the data; empty in checkpoints from before it."""
+    """The version of showtell, and digests of the words and the data; empty in older checkpoints."""
     stage: int = 0
     epoch: int = 0
     """Complete epochs of the stage."""
@@ -26,14 +26,14 @@ class TrainerState:
     """The stage has ended with the mean of its best epochs."""
 
     captions: int = 0
-    """Seen in this epoch, as are the six below."""
+    """Of this epoch so far, like the six below."""
     words: int = 0
     positions: int = 0
-    """Computed for the words; those that hold no word are padding."""
+    """Computed positions; those without a word are padding."""
     loss: float = 0.0
     """Summed over words, in nats."""
     measures: dict[str, float] = field(default_factory=dict)
-    """Of the stage's own, summed over captions."""
+    """The stage's own measures, summed over captions."""
     seconds: float = 0.0
 
     def count(self, seen: Seen, seconds: float) -> None:
@@ -67,17 +67,17 @@ class TrainerState:
 
     @property
     def minutes_before(self) -> float:
-        """All epochs before this one took, validation included."""
+        """How long all earlier epochs took, with validation."""
         return float(self.log[-1]["minutes"]) if self.log else 0.0
 
     @property
     def mean_loss(self) -> float:
-        """Nats a word in this epoch."""
+        """Nats per word in this epoch."""
         return self.loss / max(1, self.words)
 
     @property
     def mean_measures(self) -> dict[str, float]:
-        """Over the epoch's captions so far."""
+        """The mean measures over the epoch's captions so far."""
         return {name: value / max(1, self.captions) for name, value in self.measures.items()}
 
     @property

@@ -1,4 +1,4 @@
-"""One optimiser step: losses forward and backward, part by part, gradients of all processes added, weights moved."""
+"""One optimiser step: forward and backward pass in parts, sum of all processes' gradients, weight update."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     words: int
     positions: int
     terms: Mapping[str, float]
-    """Of the loss, before the step."""
+    """The norm of the gradient, before the step."""
     measures: Mapping[str, float]
 
     @classmethod
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def together(cls, parts: Sequence["Seen"]) -> "Seen":
-        """What was computed in all parts of a step, at least one; each knows the measures of all."""
+        """What was computed in all parts of a step (at least one); each part has the measures of the whole step."""
         terms = {name: sum(part.terms[name] for part in parts) for name in parts[0].terms}
         captions, words, positions = (sum(numbers) for numbers in zip(*(part[:3] for part in parts), strict=True))
         return cls(captions, words, positions, terms, parts[0].measures)

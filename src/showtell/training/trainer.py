@@ -3,17 +3,17 @@
 A run's folder:
 
     recipe.yaml       the recipe with all defaults filled in
-    checkpoint/       the run at its last saved step, for --resume; the weights of best epochs that are to be averaged
+    checkpoint/       the run at its last saved step, for --resume; weights of best epochs, to be averaged
     model/            the best model so far, a bundle
-    log.jsonl         a line an epoch
+    log.jsonl         one line per epoch
     samples.jsonl     the best model's captions of the dev images, with references and scores
     tensorboard/      the same curves for TensorBoard
-    report.html       what came out, to look at
+    report.html       the result as a page
 
-Of many processes (`processes.py`) each runs all that stands here, over its share of every batch; the main one writes.
-A run that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone: the
+With several processes (`processes.py`), each runs this code over its share of every batch; the main one writes.
+A run that is killed at any moment and resumed ends with exactly the same weights as an uninterrupted one: the
 checkpoint holds the random state, and an epoch's order follows from the recipe's seed and the epoch's number. A stage
-starts from the best model of those before.
+starts from the best model of the earlier stages.
 """
 
 import math
@@ -71,17 +71,17 @@ def train(
     Args:
         recipe: what to train.
         dataset: with a train and a dev split.
-        folder: the run's folder; must hold no run unless `resume`.
-        resume: go on from the folder's last checkpoint, if it has one.
-        cache: folder of the feature cache; one of its own for each data set and encoder when None.
-        tell: called with every event, in the main process: something to show.
+        folder: the run's folder; it must hold no run unless `resume`.
+        resume: continue from the folder's last checkpoint, if it has one.
+        cache: folder of the feature cache; by default a separate one for each data set and encoder.
+        tell: called with every event, in the main process.
 
     Returns:
         The report page.
 
     Raises:
-        UsageError: the folder holds a run already, or one of another recipe.
-        BundleError: there is no model where the recipe starts from.
+        UsageError: the folder already holds a run, or one with another recipe.
+        BundleError: the model that the recipe starts from is missing.
         DataError: the data set can't be trained on, or the loss is no longer a number.
         Interrupted: Ctrl-C, or SIGTERM; the run is saved.
         ProcessLost: another process of the run is gone.
@@ -90,7 +90,7 @@ def train(
     run = set_up(recipe, dataset, folder, resume, cache, tell if processes.is_main() else lambda event: None)
     restore = checkpoint.exists(run.checkpoint)
     while run.state.stage < len(recipe.stages):
-        processes.wait()  # for what the main one has written
+        processes.wait()  # for what the main process has written
         fit(run, restore=restore)
         restore = False
     if recipe.start_counts and max(run.state.log, key=lambda line: rank_of(line["scores"])).get("start"):
@@ -147,16 +147,16 @@ def fit(run: Run, *, restore: bool) -> None:
 
 
 class Learner:
-    """What a stage's steps change: the model, its moving average, the optimiser's moments. A stage has its own."""
+    """What a stage's steps change: the model, its moving average, the optimiser. Each stage has its own."""
 
     def __init__(self, run: Run, *, restore: bool) -> None:
         model, stage = run.model, run.stage
         if run.state.stage and not restore:
             model.load_state_dict(weights_of(load_bundle(run.folder / "model")))  # the best, not the last
-        model.zero_grad()  # of a stage before, in which other parts may have learnt
+        model.zero_grad()  # from an earlier stage, in which other parts may have learned
         if stage.lora:
             model = adapted(model, stage.lora, stage.decoder_layers)
-            processes.same_weights(model)  # each has drawn its own
+            processes.same_weights(model)  # each process has drawn its own
         optimizer = torch.optim.AdamW(parameter_groups(model, stage, len(run.tokenizer)), fused=True)
         average = AveragedModel(model, multi_avg_fn=stage.average_into) if stage.average else None
         if restore:
@@ -169,12 +169,12 @@ class Learner:
 
     @property
     def averaged(self) -> CaptioningModel:
-        """What validation sees: the model of the moving average, where the stage keeps one, in plain weights."""
+        """The model for validation: the moving average, if the stage keeps one, with plain weights."""
         model = self.model if self.average is None else cast(CaptioningModel, self.average.module)
         return merged(model) if self.has_adapters else model
 
     def save(self, run: Run) -> None:
-        """Write the checkpoint, which is the main process's to write."""
+        """Write the checkpoint, in the main process only."""
         if processes.is_main():
             checkpoint.save(run.checkpoint, run.state, self.model, self.optimizer, self.average)
         self.saved_at = time.monotonic()
@@ -183,10 +183,10 @@ class Learner:
 def train_epoch(
     run: Run, learner: Learner, inputs: Inputs, curves: SummaryWriter | None, interrupted: Callable[[], bool]
 ) -> None:
-    """The steps of an epoch that are still to do.
+    """The remaining steps of an epoch.
 
     Raises:
-        Interrupted: in the main process, after the step in which a process was; the run is saved.
+        Interrupted: in the main process, after the step in which a process was interrupted; the run is saved.
     """
     state, stage, device = run.state, run.stage, run.accelerator.device
     seed = (run.recipe.seed, state.stage, state.epoch)
@@ -200,7 +200,7 @@ def train_epoch(
         processes.own_slice(),
         run.times,
     )
-    todo = islice(batches, state.batch, None)  # those before were done before the run was stopped
+    todo = islice(batches, state.batch, None)  # earlier ones were done before the run was stopped
     steps = stage.epochs * math.ceil(images_of_epoch(run.times) / stage.batch_images)
     objective = stage.objective(captions, run.tokenizer)
     learner.model.train()
@@ -220,13 +220,13 @@ def train_epoch(
             learner.save(run)
         if stop:
             processes.fail(
-                Interrupted(f"Stopped in epoch {state.epoch + 1}; the run is saved.", "Add --resume to go on.")
+                Interrupted(f"Stopped in epoch {state.epoch + 1}; the run is saved.", "Add --resume to continue.")
             )
         begin = time.perf_counter()
 
 
 def is_over(run: Run) -> bool:
-    """Whether the stage has had its epochs, or its patience is over."""
+    """Whether the stage has done all its epochs, or its patience is over."""
     state, stage = run.state, run.stage
     impatient = stage.patience is not None and state.epochs_since_best >= stage.patience
     return state.averaged or state.epoch >= stage.epochs or impatient
@@ -265,13 +265,13 @@ def add_to(curves: SummaryWriter | None, group: str, values: Mapping[str, float]
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C wait for the end of the step, so that what is saved is whole; a second one does not wait.
+    """Let Ctrl-C wait for the end of the step, so that a complete state is saved; a second one does not wait.
 
-    SIGTERM, with which clusters and launchers end a run, waits too; and as a launcher passes Ctrl-C on to processes
-    that have heard of it from the terminal, a second one means something to a run of one process only.
+    SIGTERM, with which clusters and launchers end a run, waits, too. A launcher passes Ctrl-C on to processes that
+    already got it from the terminal, so a second one counts only in a run of one process.
 
     Yields:
-        Whether it was pressed.
+        A function that says whether Ctrl-C was pressed.
     """
     pressed = False
 
@@ -282,7 +282,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         pressed = True
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread hears of signals
+        yield lambda: False  # only the main thread gets signals
         return
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,6 +1,6 @@
-"""Validation: the dev images are captioned as users would caption them, and the captions are scored.
+"""Validation: caption the dev images as users would, and score the captions.
 
-Teacher-forced scores choose the wrong model, so there are none here.
+Teacher-forced scores choose the wrong model, so they are not used here.
 """
 
 import json
@@ -24,31 +24,31 @@ from showtell.training.inputs.images import Inputs
 from showtell.training.recipe import Json
 
 BATCH = 64
-ALIKE = 0.8  # of the captions: more that are the same say nothing of their images
+ALIKE = 0.8  # of the captions: if more are the same, they say nothing about their images
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The captions of the dev images, and their scores: a report for each data set, by its name."""
+    """The captions of the dev images, and their scores: a report for each data set by name."""
 
     examples: Sequence[Example]
     captions: Sequence[Caption]
     reports: Mapping[str, Report]
     confidence: Confidence | None
-    """Fitted to them."""
+    """The confidence fitted to them."""
 
     @property
     def scores(self) -> dict[str, float]:
-        """Those of the first data set, which choose the model."""
+        """The scores of the first data set, which choose the model."""
         return next(iter(self.reports.values())).scores
 
     @property
     def scores_of(self) -> dict[str, dict[str, float]]:
-        """Those of each data set by its name, where there are several."""
+        """The scores of each data set by name, if there are several."""
         return {name: report.scores for name, report in self.reports.items()} if len(self.reports) > 1 else {}
 
     def problem(self) -> str | None:
-        """A sentence for people where the captions say nothing of their images, which scores alone do not tell."""
+        """A sentence for people if the captions say nothing about their images, which scores alone don't show."""
         text, times = Counter(caption.text for caption in self.captions).most_common(1)[0]
         if times > ALIKE * len(self.captions) and times > 1:
             said = f"{times:,} of {len(self.captions):,} validation captions are '{text}'."
@@ -59,7 +59,7 @@ class Validation:
         return f"{said} If that stays so, train for more epochs, on more photos, or from a trained model (start_from)."
 
     def samples(self) -> list[Json]:
-        """A line of samples.jsonl for each image."""
+        """One line of samples.jsonl per image."""
         score_of = ciders_of(self.reports.values())
         return [
             {
@@ -83,9 +83,9 @@ def validate(
 ) -> Validation:
     """Caption the images with the model's own search options, and score the best caption of each.
 
-    The captions' confidence is fitted to them, with the `rarity` of words in training captions.
+    The model's confidence is fitted to these captions, with the `rarity` of words in training captions.
 
-    Each process captions its share; the main one scores all captions, as what follows from scores must be the same.
+    Each process captions its share; the main one scores all captions, so that all processes use the same scores.
     """
     own = [caption for _, caption in inputs.captions(captioner, examples[processes.own_slice()], BATCH)]
     captions = processes.put_together(processes.everyones(own))
@@ -109,7 +109,7 @@ def validate(
 
 
 def ciders_of(reports: Iterable[Report]) -> dict[str, float]:
-    """What epochs are ranked by, for each image."""
+    """The score that ranks epochs, for each image."""
     return {
         image_id: score
         for report in reports
@@ -118,7 +118,7 @@ def ciders_of(reports: Iterable[Report]) -> dict[str, float]:
 
 
 def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Example]) -> None:
-    """Keep a picture and the attention of those samples that the report shows, in `folder`/samples."""
+    """Keep the picture and the attention of the samples in the report, in `folder`/samples."""
     lines = (folder / "samples.jsonl").read_text(encoding="utf-8").split("\n")  # captions may hold U+2028
     samples = [json.loads(line) for line in lines if line]
     (folder / "samples").mkdir(exist_ok=True)
@@ -135,5 +135,5 @@ def add_pictures(folder: Path, captioner: Captioner, examples: Mapping[str, Exam
 
 
 def write_lines(path: Path, lines: Iterable[Json]) -> None:
-    """Write JSON lines, whole or not at all."""
+    """Write JSON lines, completely or not at all."""
     write_file(path, (f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))

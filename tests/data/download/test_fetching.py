@@ -124,7 +124,7 @@ def test_a_range_that_nobody_asked_for(tmp_path, pauses):
 def test_the_next_run_goes_on(tmp_path, pauses):
     with web_server({"/a.zip": [Behaviour(CONTENT, drop_after=1_000_000)] + [Behaviour(status=503)] * 5}) as server:
         file = RemoteFile(f"{server.url}/a.zip", sha256(CONTENT))
-        with pytest.raises(DataError, match=r"answers 503 .* kept: run the command again to go on"):
+        with pytest.raises(DataError, match=r"answers 503 .* kept: run the command again to continue"):
             fetch(file, tmp_path / "a.zip")
         assert not (tmp_path / "a.zip").exists()
         server.behaviours["/a.zip"] = [Behaviour(CONTENT)]
@@ -186,7 +186,7 @@ def test_another_size_than_published_is_refused_before_it_is_fetched(tmp_path):
     """13 GB of a proxy's making need not come first."""
     with (
         web_server({"/a.zip": [Behaviour(CONTENT)]}) as server,
-        pytest.raises(DataError, match=r"is 3,000,000 bytes long now, and was published with 7.*Its publisher"),
+        pytest.raises(DataError, match=r"is 3,000,000 bytes long now, but 7.* were published.*Its publisher"),
     ):
         fetch(RemoteFile(f"{server.url}/a.zip", sha256(CONTENT), 7), tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +203,7 @@ def test_a_file_of_unsaid_length_is_refused(tmp_path):
 def test_not_found_is_final(tmp_path, pauses):
     with (
         web_server({}) as server,
-        pytest.raises(DataError, match=r"/a\.zip can't be fetched: the server answers 404 Not Found\. Look whether"),
+        pytest.raises(DataError, match=r"/a\.zip can't be fetched: the server answers 404 Not Found\. Check whether"),
     ):
         fetch(RemoteFile(f"{server.url}/a.zip", sha256(CONTENT)), tmp_path / "a.zip")
     assert (len(server.requests), pauses) == (1, [])
@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_before_the_download(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with (
         web_server({"/a.zip": [Behaviour(CONTENT)]}) as server,
-        pytest.raises(DataError, match=r"a\.zip takes 0\.0 GB, and the disk of .* has 0\.0 GB free\. Make room"),
+        pytest.raises(DataError, match=r"a\.zip takes 0\.0 GB, but the disk of .* has 0\.0 GB free\. Make room"),
     ):
         fetch(RemoteFile(f"{server.url}/a.zip", sha256(CONTENT)), tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == []

@@ -187,7 +187,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert message in str(caught.value)
     with pytest.raises(
         UsageError,
-        match=r"hub:d,colour=x has an unknown setting 'colour=x'\. There are image=, .*revision=, streaming\.",
+        match=r"hub:d,colour=x has an unknown setting 'colour=x'\. Choose from: image=, .*revision=, streaming\.",
     ):
         data.load("hub:d,colour=x")
     monkeypatch.setitem(sys.modules, "datasets", None)

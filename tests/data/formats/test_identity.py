@@ -59,7 +59,7 @@ def test_a_coco_image_in_two_files_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "images", "a.jpg", "b.jpg")
     write(tmp_path / "captions_train.json", coco({1: "a.jpg", 2: "b.jpg"}, {1: "red", 2: "green"}))
     write(tmp_path / "captions_val.json", coco({7: "a.jpg"}, {7: "red"}))
-    with pytest.raises(DataError, match=r"a\.jpg is in captions_train\.json and in captions_val\.json\. Take it out"):
+    with pytest.raises(DataError, match=r"a\.jpg is in captions_train\.json and in captions_val\.json\. Remove it"):
         data.load(f"coco:{tmp_path}")
 
 
@@ -69,7 +69,7 @@ def test_an_id_of_two_images_in_one_coco_file_is_refused(tmp_path: Path) -> None
     content["images"] = [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}]
     file = write(tmp_path / "c.json", content)
     for load in (data.load, data.read_references):
-        with pytest.raises(DataError, match=r"image 1 is a\.jpg and b\.jpg\. Give each image its own id"):
+        with pytest.raises(DataError, match=r"image 1 is both a\.jpg and b\.jpg\. Give each image its own id"):
             load(f"coco:{file}")
     with pytest.raises(DataError, match="image 1 is"):
         data.read_references(file)
@@ -78,7 +78,7 @@ def test_an_id_of_two_images_in_one_coco_file_is_refused(tmp_path: Path) -> None
 def test_coco_says_which_captions_have_no_image(tmp_path: Path) -> None:
     draw(tmp_path, "a.jpg")
     file = write(tmp_path / "c.json", coco({1: "a.jpg"}, {1: "red", 2: "lost"}))
-    assert "Captions left out because no file of their image is named: 1." in data.load(f"coco:{file}").notes
+    assert "Captions left out because their image has no file name: 1." in data.load(f"coco:{file}").notes
 
 
 def test_coco_takes_a_test_file_too_and_says_what_it_passes_over(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_images_outside_the_split_folders_do_not_slip_into_training(tmp_path: Pa
         "test/a.jpg": "test",
         "train/a.jpg": "train",
     }
-    assert "Images left out because they lie in no folder of a split: 1." in dataset.notes
+    assert "Images left out because they are not in a folder of a split: 1." in dataset.notes
 
 
 def tar(path: Path, **texts: str) -> Path:
@@ -201,7 +201,7 @@ def test_names_of_two_images_in_a_hugging_face_set(tmp_path: Path, monkeypatch: 
     write(tmp_path / "d/train/metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     dataset = data.load(f"hub:{tmp_path}/d")
     assert [captions for _, captions in told(dataset).values()] == [("a",), ("b",)]
-    assert "Images that have the name of another one: 1; they are told apart by their size." in dataset.notes
+    assert "Images with the same name as another one: 1; they are told apart by their size." in dataset.notes
 
 
 def test_two_values_of_one_key_are_refused(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_file_that_two_names_stand_for_is_one_image(tmp_path: Path) -> None:
     rows = f"a.jpg,one,train\n./x/../a.jpg,two,test\n{tmp_path}/a.jpg,three,dev\nb.jpg,four,test\n"
     dataset = data.load(f"table:{write(tmp_path / 't.csv', 'image,caption,split' + chr(10) + rows)}")
     assert told(dataset) == {"a.jpg": ("train", ("one", "two", "three")), "b.jpg": ("test", ("four",))}
-    assert dataset.notes == ("Names of a file that has one already, and is one image: 2, such as x/../a.jpg.",)
+    assert dataset.notes == ("Further names of the same file, which count as one image: 2, such as x/../a.jpg.",)
     file = write(tmp_path / "c.json", coco({1: "a.jpg", 2: "a.jpg", 3: "b.jpg"}, {1: "red", 2: "rot", 3: "blue"}))
     assert {i: captions for i, (_, captions) in told(data.load(f"coco:{file}")).items()} == {
         "1": ("red", "rot"),

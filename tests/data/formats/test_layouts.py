@@ -95,7 +95,7 @@ def test_flickr8k_bad_row_of_the_published_file(tmp_path: Path) -> None:
     )
     dataset = data.load(f"flickr8k:{tmp_path}")
     assert captions(dataset)[name] == ("People walk .", "A crowd .")
-    assert f"The captions of {name}.1 are taken for those of {name}." in dataset.notes
+    assert f"The captions of {name}.1 are used for {name}." in dataset.notes
 
 
 def test_flickr8k_leaves_out_what_no_split_file_names(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_karpathy_coco(tmp_path: Path, images: str) -> None:
     dataset = data.load(f"karpathy:{file},{tmp_path}")
     assert splits(dataset) == {"0": "train", "1": "train", "2": "dev", "3": "test"}
     assert dataset.name == "karpathy coco"
-    assert dataset.notes == ("Images of restval, which are in train: 1.",)
+    assert dataset.notes == ("Images of restval, which count as train: 1.",)
 
 
 def test_karpathy_flickr(tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
             "line 2 has more cells than the header. Put captions that hold ','",
         ),
         ("t.csv", 'image,caption\na.jpg,"A\nb.jpg,B\n', r"t\.csv, line \d is not CSV"),
-        ("t.csv", "image,caption,split\na.jpg,A,later\n", "row 1: 'later' is no split. Splits are train"),
+        ("t.csv", "image,caption,split\na.jpg,A,later\n", "row 1: 'later' is not a split. Splits are train"),
         (
             "t.csv",
             "image,caption,split\na.jpg,A,train\na.jpg,B,test\n",
@@ -450,9 +450,13 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
             "image,caption\nhttps://x.org/a.jpg,A\n",
             r"row 1: https://x\.org/a\.jpg is an address. Download",
         ),
-        ("t.json", '{"a.jpg": ["A"]}', r'holds one object, and no list of rows\. Write it as \[{"image": "a\.jpg"'),
-        ("t.json", '{"data": [{"image": "a.jpg", "caption": "A"}]}', "holds one object, and no list of rows"),
-        ("t.json", '{"image": "a.jpg"}\n{"image": "b.jpg"}', r"If it holds an object on each line, name it \.jsonl"),
+        ("t.json", '{"a.jpg": ["A"]}', r'holds one object, not a list of rows\. Write it as \[{"image": "a\.jpg"'),
+        ("t.json", '{"data": [{"image": "a.jpg", "caption": "A"}]}', "holds one object, not a list of rows"),
+        (
+            "t.json",
+            '{"image": "a.jpg"}\n{"image": "b.jpg"}',
+            r"If it holds an object on each line, rename it to \.jsonl",
+        ),
         ("t.jsonl", '{"image": 7, "caption": "A"}\n', "row 1: the image column holds int, not the path"),
         ("t.jsonl", '{"image": "a.jpg", "caption": "A"}\n{oops\n', r"t\.jsonl, line 2 is not JSON"),
         ("t.jsonl", "[1]\n", r"t\.jsonl, line 1 is not a JSON object"),
@@ -460,7 +464,7 @@ def test_table_leaves_out_rows_without_image_or_caption(tmp_path: Path) -> None:
         (
             "t.xlsx",
             "PK",
-            r"t\.xlsx is of no kind that showtell reads. It reads \.csv, \.tsv, \.json, \.jsonl and \.parquet",
+            r"t\.xlsx is not a kind of table that showtell reads. It reads \.csv, \.tsv, \.json, \.jsonl and \.parquet",
         ),
     ],
 )
@@ -474,7 +478,9 @@ def test_tables_that_are_not_understood(tmp_path: Path, name: str, text: str, me
 def test_table_specs_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.csv is not a file"):
         data.load(f"table:{tmp_path}/gone.csv")
-    with pytest.raises(UsageError, match=r"unknown setting 'column=x'\. There are image=, caption=, split=, images="):
+    with pytest.raises(
+        UsageError, match=r"unknown setting 'column=x'\. Choose from: image=, caption=, split=, images="
+    ):
         data.load("table:t.csv,column=x")
     file = write(tmp_path / "t.csv", "image,caption\na.jpg,A\n")
     with pytest.raises(DataError, match="has no split column"):
@@ -499,8 +505,8 @@ def test_folder(tmp_path: Path) -> None:
     dataset = data.load(f"folder:{tmp_path}")
     assert captions(dataset) == {"deep/two.tar.PNG": ("A cat",), "one.jpg": ("A dog", "Two dogs")}
     assert dataset.notes[:2] == (
-        "Images left out because no text lies beside them: 1.",
-        "Texts that no image lies beside: 1, such as alone.txt.",
+        "Images left out because they have no text file: 1.",
+        "Text files that have no image: 1, such as alone.txt.",
     )
 
 
@@ -589,7 +595,7 @@ def test_one_bad_text_is_one_sentence_and_the_others_are_read(tmp_path: Path) ->
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     dataset = data.load(f"folder:{tmp_path}")
     assert captions(dataset) == {"a.jpg": ("A",), "b.jpg": ("['B', 'C",)}
-    way_out = "Convert it to UTF-8, or say its encoding, such as encoding=cp1252."
+    way_out = "Convert it to UTF-8, or name its encoding, such as encoding=cp1252."
     assert dataset.notes[0] == f"{tmp_path}/c.txt is not UTF-8 text (byte 3). {way_out}"
     assert not any("no caption" in note for note in dataset.notes)
     assert captions(data.load(f"folder:{tmp_path},encoding=cp1252"))["c.jpg"] == ("café",)
@@ -605,7 +611,7 @@ def test_many_bad_texts_are_counted_and_nothing_else_is_an_error(tmp_path: Path)
     write(tmp_path / "0.txt", "A")
     notes = data.load(f"folder:{tmp_path}").notes
     assert sum("is not UTF-8" in note for note in notes) == 5
-    assert "Texts that can't be read either: 2." in notes
+    assert "Further texts that can't be read: 2." in notes
 
 
 @pytest.mark.parametrize(
@@ -634,9 +640,11 @@ def test_tables_as_people_have_them(tmp_path: Path, name: str, content: str, set
 def test_what_is_wrong_with_such_a_table_is_said(tmp_path: Path) -> None:
     draw(tmp_path, "a.jpg")
     file = write(tmp_path / "t.csv", "a.jpg,A dog\nb.jpg,A cat\n")
-    with pytest.raises(DataError, match=r"Its first row seems to be no header: table:.*t\.csv,columns=image,caption\."):
+    with pytest.raises(
+        DataError, match=r"Its first row does not seem to be a header: table:.*t\.csv,columns=image,caption\."
+    ):
         data.load(f"table:{file}")
-    with pytest.raises(UsageError, match=r"There is no encoding 'dos'\. Name one that Python knows, such as cp1252"):
+    with pytest.raises(UsageError, match=r"There is no encoding 'dos'\. Use one that Python knows, such as cp1252"):
         data.load(f"table:{file},encoding=dos")
     file.write_bytes(b"image,caption\na.jpg,caf\xe9\n")
     with pytest.raises(DataError, match=r"t\.csv is not UTF-8 text \(byte 23\)\. .* such as encoding=cp1252\."):
@@ -657,9 +665,7 @@ def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
     draw(tmp_path / "here", "a.jpg", "b.jpg")
     rows = "C:\\Users\\eva\\im\\a.jpg,A\n/home/eva/im/b.jpg,B\n"
     file = write(tmp_path / "t.csv", f"image,caption\n{rows}")
-    with pytest.raises(
-        DataError, match=r"all 2 image files are missing\. .* Say where they are: table:.*,images=DIR\."
-    ):
+    with pytest.raises(DataError, match=r"all 2 image files are missing\. .* Name their folder: table:.*,images=DIR\."):
         data.load(f"table:{file}")
     assert sorted(captions(data.load(f"table:{file},images={tmp_path}/here")).values()) == [("A",), ("B",)]
     write(file, f"image,caption\n{rows}D:\\more\\a.jpg,C\n")  # which of the two is here?
@@ -680,9 +686,9 @@ def test_another_automatic_split(tmp_path: Path) -> None:
     assert split_by_image(names, shares="1/1/0") == split_by_image(names, shares="50/50/0")
     assert set(split_by_image(names, shares="100/0/0").values()) == {"train"}
     for shares in ("0/0/0", "x"):
-        with pytest.raises(UsageError, match=r"is no split\. Write the shares of train, dev and test, such as 90/5/5"):
+        with pytest.raises(UsageError, match=r"is not a split\. Write the shares of train, dev and test, such as"):
             split_by_image(names, shares=shares)
-    with pytest.raises(UsageError, match=r"'90' is no split\. Write shares, such as split=90/5/5"):
+    with pytest.raises(UsageError, match=r"'90' is not a split\. Write shares, such as split=90/5/5"):
         data.load(f"folder:{tmp_path},split=90")
 
 
@@ -730,7 +736,7 @@ def test_coco_says_why_no_image_has_a_caption(tmp_path: Path) -> None:
     draw(tmp_path, "a.jpg")
     content = {"images": [{"id": 1, "coco_url": "http://x/a.jpg"}], "annotations": [{"image_id": 1, "caption": "A"}]}
     file = write(tmp_path / "c.json", json.dumps(content))
-    with pytest.raises(DataError, match=r"no image has a caption\. .* no file of their image is named: 1\."):
+    with pytest.raises(DataError, match=r"no image has a caption\. .* their image has no file name: 1\."):
         data.load(f"coco:{file}")
 
 

@@ -184,10 +184,10 @@ def test_examples_cross_process_boundaries() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("many", r"shapes:many is not understood\. Write shapes:2000,seed=1"),
-        ("10,seed=x", "is not understood"),
-        ("10,colour=red", r"unknown setting 'colour=red'\. There are seed=N, pixels=N and language=CODE"),
-        ("0", r"shapes:0 is too little"),
+        ("many", r"shapes:many can't be read\. Write shapes:2000,seed=1"),
+        ("10,seed=x", "shapes:10,seed=x can't be read"),
+        ("10,colour=red", r"unknown setting 'colour=red'\. Choose from: seed=N, pixels=N, language=CODE"),
+        ("0", r"shapes:0 is too small"),
         ("10,pixels=32", "of 64 pixels or more"),
     ],
 )

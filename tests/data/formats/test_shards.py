@@ -153,7 +153,7 @@ def test_broken_samples_are_left_out_and_reported(tmp_path: Path) -> None:
     dataset = data.load(f"shards:{shard}")
     assert captions(dataset) == {"a": ("good",), "g": ("decoded later",)}
     assert dataset.examples[0].read()[0, 0, 0] == 7
-    with pytest.raises(ImageError, match=rf"^{shard}: g\.png is not an image that showtell reads"):
+    with pytest.raises(ImageError, match=rf"^{shard}: g\.png is not an image that showtell can read"):
         dataset.examples[1].read()
     assert dataset.notes[:-1] == tuple(
         f"Samples left out because {reason}: {count}, such as {key} in {shard}."
@@ -253,7 +253,7 @@ def test_what_is_no_shard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "empty").mkdir()
     for where, message in (
         (packed, "is compressed. Unpack it; the tar file itself is read in place."),
-        (tmp_path / "1.tar", "1.tar is damaged or no tar file: "),
+        (tmp_path / "1.tar", "1.tar is damaged or not a tar file: "),
         (tmp_path / "2.tar", "2.tar has no image with a caption. Samples left out because there is no image: 1, such"),
         (tmp_path / "3.tar", "3.tar can't be opened: No such file or directory."),
         (tmp_path / "empty", "empty holds no shards. Looked for files that end with .tar."),
@@ -265,7 +265,7 @@ def test_what_is_no_shard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for where, message in (
         (
             "a.tar,colour=x",
-            "shards:a.tar,colour=x has an unknown setting 'colour=x'. There are caption=, split=, encoding=.",
+            "shards:a.tar,colour=x has an unknown setting 'colour=x'. Choose from: caption=, split=, encoding=.",
         ),
         ("{a.tar", "The braces in '{a.tar' are not balanced."),
         ("a.tar::a.tar", "a.tar is named twice."),
@@ -356,7 +356,7 @@ def test_a_server_that_fails_or_knows_no_ranges_is_named(tmp_path: Path, server:
     numbered(tmp_path / "web" / "0.tar", range(3))
     dataset = data.load(url(server, "0.tar"))
     server.failures = storage.TRIES
-    with pytest.raises(DataError, match=r"0\.tar can't be read: .*503.* Run the command again to go on\."):
+    with pytest.raises(DataError, match=r"0\.tar can't be read: .*503.* Run the command again to continue\."):
         dataset.examples[0].read()
     server.ignore_ranges = True
     with pytest.raises(DataError, match=r"can't be read in parts: its server sends it whole\. Download it"):
@@ -366,7 +366,7 @@ def test_a_server_that_fails_or_knows_no_ranges_is_named(tmp_path: Path, server:
 
 
 def test_addresses_that_nothing_reads() -> None:
-    with pytest.raises(UsageError, match=r"nowhere://x\.tar is no address that can be read: Protocol not known"):
+    with pytest.raises(UsageError, match=r"nowhere://x\.tar is not an address that can be read: Protocol not known"):
         data.load("shards:nowhere://x.tar")
 
 

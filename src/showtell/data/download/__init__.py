@@ -1,1 +1,1 @@
-"""Downloads of well-known data sets: resumable, checked, unpacked safely."""
+"""Downloads of well-known data sets: they can be resumed, are checked, and are unpacked safely."""

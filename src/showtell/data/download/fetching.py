@@ -1,8 +1,8 @@
-"""Download one large file: continue after a break, check it, and put it in its place whole or not at all.
+"""Download one large file: continue after a break, check it, and put it in its place completely or not at all.
 
-`NAME.part` holds what has arrived, and `NAME.part.json` beside it says of which version of the file. The next try, or
-the next run, asks the server for the rest of that version (Range with If-Range). If the server has another version
-by now, the download begins again.
+`NAME.part` holds what has arrived, and `NAME.part.json` beside it names the version of the file. The next try, or
+the next run, asks the server for the rest of that version (Range with If-Range). If the server has a newer version
+by then, the download begins again.
 """
 
 import hashlib
@@ -26,27 +26,27 @@ from showtell.errors import DataError
 from showtell.files import move, write_file
 from showtell.images.urls import TRY_LATER
 
-TRIES = 5  # one after the other that bring nothing new
+TRIES = 5  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second try; doubled for each that follows
-LONGEST_PAUSE = 120.0  # that a server may ask for
+LONGEST_PAUSE = 120.0  # that we wait if a server asks for it
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
 
 BytesDone = Callable[[int, int], None]
-"""Called with the bytes that are done, and all there are."""
+"""Called with the number of bytes done, and of all bytes."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that never changes, and how to know it."""
+    """A file that never changes, and how to recognise it."""
 
     url: str
     digest: str
     """`sha256:HEX` or `md5:HEX`."""
     size: int | None = None
-    """In bytes, where it is known before the server says."""
+    """In bytes, if it is known in advance."""
 
     @property
     def name(self) -> str:
@@ -60,14 +60,14 @@ class Broken(Exception):
     def __init__(self, problem: object, pause: float | None = None) -> None:
         super().__init__(str(problem))
         self.pause = pause
-        """Seconds that the server asks us to wait."""
+        """The seconds that the server asks us to wait."""
 
 
 def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total: None) -> None:
-    """Bring the file to `path`, from where the last try stopped.
+    """Download the file to `path`, continuing where the last try stopped.
 
     Raises:
-        DataError: the server does not give it, gives another file than was published, or the disk is too small.
+        DataError: the server refuses it or sends a file other than the published one, or the disk is too small.
     """
     part, facts = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     failures = 0
@@ -79,7 +79,7 @@ def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total
         except Broken as problem:
             failures = 1 if _size(part) > before else failures + 1
             if failures == TRIES:
-                kept = "What has come is kept: run the command again to go on." if _size(part) else ""
+                kept = "What has arrived is kept: run the command again to continue." if _size(part) else ""
                 raise DataError(f"{file.url} can't be fetched: {problem}.", kept) from None
             pause = problem.pause or PAUSE * 2 ** (failures - 1)
             logger.info("%s: %s; trying again in %.0f s", file.name, problem, pause)
@@ -95,29 +95,29 @@ def fetch(file: RemoteFile, path: Path, progress: BytesDone = lambda done, total
 
 
 def check(file: RemoteFile, path: Path) -> None:
-    """Compare the file at `path` with what was published. Raises DataError when it is another."""
+    """Compare the file at `path` with the published one. Raises DataError if it differs."""
     algorithm, _, digest = file.digest.partition(":")
     with path.open("rb") as content:
         found = hashlib.file_digest(content, algorithm).hexdigest()
     if found != digest:
         raise DataError(
-            f"{path} is not the file that was published: its {algorithm} is {found}, and should be {digest}.",
-            "It came damaged, or its publisher has changed it: remove it if it is still there, and try again.",
+            f"{path} is not the file that was published: its {algorithm} is {found}, but should be {digest}.",
+            "It was damaged on the way, or its publisher has changed it. Remove it if it is there, and try again.",
         )
 
 
 def need_space(folder: Path, size: int, purpose: str) -> None:
-    """Refuse what the disk has no room for. Raises DataError."""
+    """Raise DataError if the disk has no room."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{purpose} takes {size / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB free.",
+            f"{purpose} takes {size / 1e9:.1f} GB, but the disk of {folder} has {free / 1e9:.1f} GB free.",
             "Make room, or choose a folder on another disk (--out DIR).",
         )
 
 
 def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) -> None:
-    """One try. Raises Broken when another may help, DataError when none will."""
+    """One try. Raises Broken if another try may help, DataError if none will."""
     known = _read_facts(facts, file.url)
     done = _size(part) if known else 0
     if known and done == known["size"]:
@@ -128,9 +128,9 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) 
     try:
         answer: HTTPResponse = urlopen(Request(file.url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416:  # there is no such rest: our part is of something else
+        if error.code == 416:  # there is no such rest: our part belongs to something else
             facts.unlink(missing_ok=True)
-            raise Broken("the server has nothing after what has come") from None
+            raise Broken("the server has nothing after what has arrived") from None
         raise _refusal(file, error) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -146,18 +146,18 @@ def _fetch_rest(file: RemoteFile, part: Path, facts: Path, progress: BytesDone) 
             raise DataError(f"{file.url} can't be fetched: the server does not say how long it is.")
         if file.size not in (None, size):
             raise DataError(
-                f"{file.url} is {size:,} bytes long now, and was published with {file.size:,}.",
+                f"{file.url} is {size:,} bytes long now, but {file.size:,} bytes were published.",
                 "Its publisher has changed it, or a proxy answers in the server's place.",
             )
         need_space(part.parent, size - start, file.name)
         if not start:
-            part.unlink(missing_ok=True)  # before the new facts: they must never stand beside old bytes
+            part.unlink(missing_ok=True)  # before the new facts, which must never be beside old bytes
             write_file(facts, json.dumps({"url": file.url, "version": version, "size": size}))
         _write_rest(answer, part, start, size, progress)
 
 
 def _write_rest(answer: HTTPResponse, part: Path, start: int, size: int, progress: BytesDone) -> None:
-    """Append what comes to the part that is there. Raises Broken when it is less than announced."""
+    """Append what arrives to the existing part. Raises Broken if it is less than announced."""
     done = start
     with part.open("ab") as file:
         while done < size:
@@ -175,10 +175,10 @@ def _write_rest(answer: HTTPResponse, part: Path, start: int, size: int, progres
 
 
 def _refusal(file: RemoteFile, error: HTTPError) -> Exception:
-    """What to do about an answer that is no file: wait, or give up."""
+    """The error for an answer that is not a file: try again later, or give up."""
     said = f"the server answers {error.code} {error.reason}"
     if error.code not in TRY_LATER:
-        return DataError(f"{file.url} can't be fetched: {said}.", "Look whether its publisher has moved it.")
+        return DataError(f"{file.url} can't be fetched: {said}.", "Check whether its publisher has moved it.")
     pause = _pause(error.headers.get("Retry-After", ""))
     if pause is not None and pause > LONGEST_PAUSE:
         return DataError(
@@ -188,7 +188,7 @@ def _refusal(file: RemoteFile, error: HTTPError) -> Exception:
 
 
 def _pause(retry_after: str) -> float | None:
-    """Seconds that a Retry-After header asks for, which is a number of them or a date."""
+    """The seconds that a Retry-After header asks for, which holds a number or a date."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
@@ -198,7 +198,7 @@ def _pause(retry_after: str) -> float | None:
 
 
 def _version(headers: Message) -> str:
-    """What names this version of the file in If-Range: a strong ETag, or else the date; empty without either."""
+    """The name of this version of the file for If-Range: a strong ETag, or else the date; empty without either."""
     tag = str(headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(headers.get("Last-Modified", ""))
 
@@ -209,7 +209,7 @@ def _length(answer: HTTPResponse) -> int | None:
 
 
 def _range(headers: Message) -> tuple[int, int | None]:
-    """First byte and length of the whole file in `Content-Range: bytes FIRST-LAST/LENGTH`; (-1, None) for another."""
+    """First byte and length of the whole file in `Content-Range: bytes FIRST-LAST/LENGTH`; else (-1, None)."""
     unit, _, rest = str(headers.get("Content-Range", "")).partition(" ")
     span, _, length = rest.partition("/")
     first = span.partition("-")[0]
@@ -219,7 +219,7 @@ def _range(headers: Message) -> tuple[int, int | None]:
 
 
 def _read_facts(facts: Path, url: str) -> dict[str, Any]:
-    """What is known of the bytes that have come; empty where nothing can be added to them."""
+    """What is known about the bytes that have arrived; empty if they can't be continued."""
     try:
         known = json.loads(facts.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -229,5 +229,5 @@ def _read_facts(facts: Path, url: str) -> dict[str, Any]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 when it is not there."""
+    """The size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0

@@ -1,8 +1,8 @@
-"""The data sets that can be downloaded: from where, how to know that they are right, and under which terms.
+"""The data sets that can be downloaded: from where, with which checksums, and under which terms.
 
 Sizes and SHA-256 of COCO's and Karpathy's archives are those that TensorFlow Datasets 4.9 checks with
 (`url_checksums/coco_captions.txt`); MD5 of Flickr8k's are those of torchvision for R (`R/dataset-flickr.R`).
-COCO's host has no certificate of its own for https: the sums are what makes its files safe to use.
+COCO's host has no https certificate of its own: the checksums make its files safe to use.
 """
 
 import json
@@ -17,15 +17,15 @@ from showtell.data.download.unpacking import unpack
 from showtell.errors import DataError, UsageError
 from showtell.files import write_file
 
-RECORD = "downloaded.json"  # in the data set's folder: what was unpacked there, and where it came from
+RECORD = "downloaded.json"  # in the data set's folder: what was unpacked there, and from where
 
 StepDone = Callable[[str, int, int], None]
-"""Called with what is being done, the bytes that are done, and all there are."""
+"""Called with what is being done, the number of bytes done, and of all bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A file to fetch, and what of it is unpacked."""
+    """A file to fetch, and which of its files are unpacked."""
 
     file: RemoteFile
     wanted: tuple[str, ...]
@@ -38,12 +38,12 @@ class Published:
     what: str
     archives: tuple[Archive, ...]
     spec: str
-    """What `showtell.data.load` takes, with {folder}."""
+    """The SPEC for `showtell.data.load`, with {folder}."""
     terms: str
     then: str = ""
-    """What is still to do by hand."""
+    """What the user must still do by hand."""
     agreed: bool = True
-    """False where people must say that the terms suit them."""
+    """False if people must accept the terms."""
 
 
 def _coco(path: str, sha256: str, size: int, wanted: str) -> Archive:
@@ -116,7 +116,7 @@ PUBLISHED = {
         COCO_TERMS,
     ),
     "coco2017": Published(
-        "the same photos, split anew: train and val of 2017 (20 GB)",
+        "the same photos in another split: train and val of 2017 (20 GB)",
         (
             _coco(
                 "annotations/annotations_trainval2017.zip",
@@ -150,18 +150,18 @@ PUBLISHED = {
 }
 
 ELSEWHERE = {
-    "flickr30k": f"Its photos are given to people only, for research: fill in the form on {FLICKR30K_FORM} "
+    "flickr30k": f"Its photos are given out on request only, for research: fill in the form on {FLICKR30K_FORM} "
     "(captions and split alone: showtell data download flickr30k-splits)",
 }
-"""What may not be downloaded by a program, and what to do instead."""
+"""Data sets that a program may not download, and what to do instead."""
 
 
 def find(name: str) -> Published:
-    """The data set of that name. Raises UsageError, with the way out, when there is none to download."""
+    """The data set of that name. Raises UsageError, with the way out, if it can't be downloaded."""
     if name in ELSEWHERE:
         raise UsageError(f"{name} can't be downloaded by a program.", ELSEWHERE[name])
     if name not in PUBLISHED:
-        raise UsageError(f"There is no data set '{name}' to download.", f"There are: {', '.join(PUBLISHED)}.")
+        raise UsageError(f"There is no data set '{name}' to download.", f"Choose from: {', '.join(PUBLISHED)}.")
     return PUBLISHED[name]
 
 
@@ -176,9 +176,9 @@ def download(
 
     Args:
         published: the data set.
-        folder: where it goes. An archive that lies there already is checked and used.
-        keep_archives: whether archives stay when they are unpacked.
-        progress: called as bytes come and are unpacked.
+        folder: where it goes. An archive that is already there is checked and used.
+        keep_archives: whether archives are kept after unpacking.
+        progress: called while bytes arrive and are unpacked.
 
     Raises:
         DataError: an archive can't be fetched, is not what was published, or the disk is too small.
@@ -186,9 +186,9 @@ def download(
     folder.mkdir(parents=True, exist_ok=True)
     record = _read_record(folder)
     todo = [archive for archive in published.archives if not _is_unpacked(archive, folder, record)]
-    if not any(folder.iterdir()):  # later the room is checked for each archive, when its need is known exactly
+    if not any(folder.iterdir()):  # later, each archive is checked, once the room that it needs is known exactly
         sizes = [archive.file.size or 0 for archive in todo]
-        archives = sum(sizes) if keep_archives else max(sizes)  # photos are as large in an archive as out of it
+        archives = sum(sizes) if keep_archives else max(sizes)  # photos are as large inside an archive as outside
         need_space(folder, sum(sizes) + archives, "Downloading and unpacking this data set")
     for archive in todo:
         file = archive.file
@@ -205,7 +205,7 @@ def download(
 
 
 def _is_unpacked(archive: Archive, folder: Path, record: dict[str, Any]) -> bool:
-    """Whether an earlier call has unpacked the same of the same archive, and nobody removed it."""
+    """Whether an earlier call has unpacked the same files of this archive, and they still exist."""
     entry = record.get(archive.file.name, {})
     same = entry.get("checked") == archive.file.digest and entry.get("wanted") == list(archive.wanted)
     return same and all((folder / name).exists() for name in entry["names"])

@@ -1,7 +1,7 @@
-"""Archives of strangers: unpacked without leaving the folder, links, devices or surprises in size.
+"""Unpack untrusted archives: nothing outside the folder, no links, no devices, no surprises in size.
 
-The wanted files are written to a hidden folder beside their place and moved when all are there. Who is
-interrupted goes on: a file that is there, with the right bytes, is not written again.
+The wanted files are written to a hidden folder beside their place and moved when all are there. An interrupted
+call can be repeated: a file that exists with the right bytes is not written again.
 """
 
 import stat
@@ -21,8 +21,8 @@ from showtell.errors import DataError
 from showtell.files import move
 
 MOST_FILES = 1_000_000
-MOST_TIMES_LARGER = 20  # than the archive; JSON of captions grows six times
-# zipfile says NotImplementedError of a compression or a version that it does not know
+MOST_TIMES_LARGER = 20  # than the archive; JSON files of captions grow six times
+# zipfile raises NotImplementedError for an unknown compression or version
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
 
@@ -33,7 +33,7 @@ class ArchiveMember:
     name: str
     size: int
     crc: int | None
-    """CRC-32 of its bytes, where the archive has it."""
+    """CRC-32 of its bytes, if the archive has it."""
     open: Callable[[], IO[bytes]]
 
 
@@ -45,19 +45,19 @@ def unpack(
 ) -> list[str]:
     """Put the wanted files of a zip or tar archive into the folder.
 
-    Bytes are compared with the sums in a zip archive; a tar archive has none, and must be checked before.
+    Bytes are compared with the checksums in a zip archive; a tar archive has none, and must be checked before.
 
     Args:
         archive: the archive.
         folder: where it goes; files of the same names are replaced.
-        wanted: patterns of names, `*` not reaching over a `/`; everything without any.
-        progress: called with the bytes that are written, and all that will be.
+        wanted: patterns of names, where `*` matches no `/`; without any, all files.
+        progress: called with the number of bytes written, and of all bytes.
 
     Returns:
-        The wanted files' and folders' names directly in `folder`.
+        The names of the wanted files and folders directly in `folder`.
 
     Raises:
-        DataError: the archive is damaged, has none of the wanted files, or one that could do harm anywhere.
+        DataError: the archive is damaged, has none of the wanted files, or contains any file that could do harm.
     """
     staging = folder / f".{archive.name}.unpacking"
     try:
@@ -85,7 +85,9 @@ def _chosen(archive: Path, members: Iterator[ArchiveMember], wanted: Sequence[st
     chosen, names, total = [], set(), 0
     for number, member in enumerate(members):
         if not _stays_inside(member.name):
-            raise DataError(f"{archive} holds a file that would land elsewhere: {member.name!r}.", "Don't use it.")
+            raise DataError(
+                f"{archive} holds a file that would be written outside the folder: {member.name!r}.", "Don't use it."
+            )
         if number >= MOST_FILES:
             raise DataError(f"{archive} holds more than {MOST_FILES:,} files.", "Don't use it.")
         if member.name.casefold() in names:
@@ -102,7 +104,7 @@ def _chosen(archive: Path, members: Iterator[ArchiveMember], wanted: Sequence[st
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a name is a plain relative path on every system; names of Windows drives are none."""
+    """Whether a name is a plain relative path on every system, without a Windows drive."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") for part in parts)
     return plain and name.isprintable() and not any(sign in name for sign in '\\:*?"<>|')
@@ -116,7 +118,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 @contextmanager
 def _members_of(archive: Path) -> Iterator[Iterator[ArchiveMember]]:
-    """The files of an archive, folders left out; links and devices raise DataError when their turn comes."""
+    """The files of an archive, without folders; links and devices raise DataError when their turn comes."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             yield _members_of_zip(archive, opened)
@@ -129,7 +131,7 @@ def _members_of(archive: Path) -> Iterator[Iterator[ArchiveMember]]:
 
 def _members_of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[ArchiveMember]:
     for info in opened.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made on Windows
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was made on Windows
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _no_file(archive, info.filename)
         if info.flag_bits & 1:
@@ -157,7 +159,7 @@ def _no_file(archive: Path, name: str) -> DataError:
 
 
 def _is_there(member: ArchiveMember, path: Path) -> bool:
-    """Whether the member is unpacked already: the same size, and the same bytes as far as the archive can tell."""
+    """Whether the member is already unpacked: same size, and same bytes if the archive has checksums."""
     if not path.is_file() or path.is_symlink() or path.stat().st_size != member.size:
         return False
     if member.crc is None:
@@ -170,7 +172,7 @@ def _is_there(member: ArchiveMember, path: Path) -> bool:
 
 
 def _write(member: ArchiveMember, staging: Path) -> None:
-    """Write one member, whole or not at all."""
+    """Write one member, completely or not at all."""
     path = staging / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = staging.with_name(f"{staging.name}.tmp")  # not in `staging`: no member has this name
@@ -190,7 +192,7 @@ def _write(member: ArchiveMember, staging: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move what is in a folder into another one, whole folders where it has none of that name."""
+    """Move the content of a folder into another one, and whole folders if the target has none of that name."""
     for path in sorted(source.iterdir()):
         place = target / path.name
         if path.is_dir() and place.is_dir():

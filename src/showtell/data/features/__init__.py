@@ -1,1 +1,1 @@
-"""The feature cache: what a frozen encoder makes of each image, computed once."""
+"""The feature cache: a frozen encoder's features of each image, computed once."""

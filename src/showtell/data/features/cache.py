@@ -1,22 +1,22 @@
-"""A feature cache: what a frozen encoder makes of each image, computed once and read batch by batch.
+"""A feature cache: a frozen encoder's features of each image, computed once and read batch by batch.
 
 A folder of four files:
 
     features.f16      rows x N x D half-precision numbers, one after the other: row i is image i of the index
-    done.u8           a byte a row: 0 to do, 1 done, 2 the image can't be read
-    index.json        the fingerprint of the encoder, N, D, and of each row its image's id and stamp
+    done.u8           one byte per row: 0 to do, 1 done, 2 the image can't be read
+    index.json        the fingerprint of the encoder, N, D, and for each row its image's id and stamp
     unreadable.json   image id -> why it can't be read
 
-or of one such folder for each of several builders, `part-1-of-4` and so on, which read as one cache. A builder writes
-to its own part only, and leaves out what any other part holds already: their number may change, and the folder itself
-may be a part, too.
+or one such folder for each of several builders, `part-1-of-4` and so on, which are read as one cache. A builder writes
+only to its own part, and leaves out what any other part already holds. The number of builders may change, and the
+folder itself may be a part, too.
 
-A row is marked as done after its numbers have reached the disk, so a builder that is killed at any moment,
-or loses power, goes on where it was. More images can be added at any time. N is the grid's cells, D the
+A row is marked as done after its numbers have reached the disk, so a builder that is killed at any moment, or
+loses power, can continue where it was. More images can be added at any time. N is the number of grid cells, D the
 feature width.
 
-Rows are read with plain reads, not through a memory map: pages of a map that were touched count as the process's own
-memory until something else needs it, so a training on 15 GB of features would seem to grow by 15 GB.
+Rows are read with plain reads, not through a memory map: touched pages of a map count as the process's own memory until
+something else needs it, so training on 15 GB of features would seem to grow by 15 GB.
 """
 
 import json
@@ -39,11 +39,11 @@ TO_DO, DONE, UNREADABLE = 0, 1, 2
 
 
 class FeatureCache:
-    """Features by image id, read from the disk as they are asked for.
+    """Features by image id, read from the disk on request.
 
     Attributes:
-        folder: where it is.
-        fingerprint: which encoder, weights and preprocessing made it.
+        folder: its folder.
+        fingerprint: identifies the encoder, weights and preprocessing that made it.
         shape: (images, N, D).
         unreadable: image id -> why it is left out.
     """
@@ -69,13 +69,13 @@ class FeatureCache:
     def open(
         cls, folder: str | Path, fingerprint: str | None = None, stamps: Mapping[str, str] | None = None
     ) -> "FeatureCache":
-        """The cache in a folder, as far as it is built; with a fingerprint, only if it is of that encoder.
+        """The cache in a folder, as far as it is built.
 
-        With `stamps` of images by id, only if it was built from these.
+        A `fingerprint` or `stamps` of images by id refuse a cache of another encoder or of other images.
 
         Raises:
-            DataError: there is no cache, it is damaged, or another encoder made it or a part of it, or from other
-                images.
+            DataError: there is no cache, it is damaged, or it or a part of it was made by another encoder or from
+                other images.
         """
         folder = Path(folder)
         parts = [read_part(part) for part in part_folders(folder)]
@@ -132,7 +132,7 @@ class CachePart:
     folder: Path
     index: dict[str, Any]
     state: npt.NDArray[np.uint8]
-    """Of each row: to do, done, unreadable."""
+    """The state of each row: to do, done, unreadable."""
 
     @property
     def row_bytes(self) -> int:
@@ -149,7 +149,7 @@ class _RowFile:
         self._lock = threading.Lock()  # seek and read, as Windows has no pread
 
     def read_into(self, values: Features, row: int) -> bool:
-        """Fill `values` [N, D] with a row; False if the file ends before."""
+        """Fill `values` [N, D] with a row; False if the file ends too early."""
         room = values.view(np.uint8).data.cast("B")
         with self._lock:
             self._file.seek(row * len(room))
@@ -174,18 +174,18 @@ def part_folders(folder: Path) -> Iterator[Path]:
 
 
 def images_done(folder: Path) -> int:
-    """How many images a cache has, or knows to be unreadable, while it is being built; duplicates count twice."""
+    """How many images of a cache are done or unreadable while it is being built; duplicates count twice."""
     marks = (np.fromfile(part / "done.u8", np.uint8) for part in part_folders(folder))
     return sum(int(np.count_nonzero(of_part != TO_DO)) for of_part in marks)
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as people read it: 878 MB."""
+    """A number of bytes for people: 878 MB."""
     return f"{size / 1e6:,.0f} MB"
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a cache. Raises DataError when there is none of this format."""
+    """The index of a cache. Raises DataError if there is none of this format."""
     file = folder / "index.json"
     if not file.exists():
         raise _no_cache(folder)
@@ -193,25 +193,25 @@ def read_index(folder: Path) -> dict[str, Any]:
     if index.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"The feature cache {folder} has format version {index.get('format_version')}, "
-            f"and this showtell reads {FORMAT_VERSION}.",
+            f"but this version of showtell reads {FORMAT_VERSION}.",
             "Delete it and build it again.",
         )
     return index
 
 
 def refuse_another(folder: Path, index: Mapping[str, Any], fingerprint: str) -> None:
-    """Raise DataError for a cache of another encoder: its features would give confident nonsense."""
+    """Raise DataError for a cache of another encoder, whose features would give confident nonsense."""
     if index["fingerprint"] != fingerprint:
         raise DataError(
-            f"The feature cache {folder} was built by {index['fingerprint']}, and the encoder is {fingerprint}.",
+            f"The feature cache {folder} was built by {index['fingerprint']}, but the encoder is {fingerprint}.",
             "Delete that folder or choose another.",
         )
 
 
 def refuse_changed(folder: Path, index: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
-    """Raise DataError where an image under a known id is another image now: it would get the old one's features."""
+    """Raise DataError if a known id now belongs to another image: it would get the old image's features."""
     for image_id, stamp in zip(index["images"], index["stamps"], strict=True):
-        if stamp not in (now := stamps.get(image_id, stamp), now.partition("-")[0]):  # once it was the size alone
+        if stamp not in (now := stamps.get(image_id, stamp), now.partition("-")[0]):  # older caches have the size alone
             raise DataError(
                 f"{image_id} is not the image that the feature cache {folder} was built from.",
                 "Delete that folder or choose another.",
@@ -237,12 +237,12 @@ def state_of(folder: Path, rows: int) -> npt.NDArray[np.uint8]:
 
 
 def cut_off(folder: Path) -> DataError:
-    """What to say of a cache whose files are shorter than its index says."""
+    """The error for a cache whose files are shorter than its index says."""
     return DataError(f"The feature cache {folder} is cut off.", "Delete it and build it again.")
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is no such file."""
+    """A JSON object; empty if there is no such file."""
     if not file.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Building a feature cache: rows are written, brought to the disk, and only then marked as done."""
+"""Build a feature cache: rows are written, flushed to the disk, and only then marked as done."""
 
 import json
 import os
@@ -30,16 +30,16 @@ from showtell.errors import DataError
 from showtell.files import write_file
 
 SYNC_BYTES = 32 * 2**20
-"""So much is written between two marks: what a kill can cost, against how often the disk is waited for."""
+"""How much is written between two marks: a trade-off between what a kill costs and how often we wait for the disk."""
 
 
 class CacheWriter:
-    """Adds rows to a cache, new or begun before; use it in a `with` block.
+    """Adds rows to a new or existing cache; use it in a `with` block.
 
     Attributes:
-        to_do: image ids among those asked for that have no row yet, in the order of the rows.
-        row: image id -> row, of all images of the cache.
-        new_bytes: what is still to be written.
+        to_do: the requested image ids that have no row yet, in the order of the rows.
+        row: image id -> row, for all images of the cache.
+        new_bytes: how many bytes are still to be written.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class CacheWriter:
         """Make or extend the cache in `folder`.
 
         Args:
-            folder: made if it isn't there.
-            fingerprint: of encoder, weights and preprocessing.
+            folder: the folder; it is made if it does not exist.
+            fingerprint: the fingerprint of encoder, weights and preprocessing.
             cells: N.
             width: D.
-            stamps: image id -> something that changes when the image does.
-            part: the name of the part that is this writer's alone, as `part_name` gives it; the folder itself if empty.
+            stamps: image id -> a text that changes with the image.
+            part: the name of this writer's own part, as `part_name` gives it; if empty, the folder itself.
 
         Raises:
             DataError: another encoder made the cache, an image has changed, or the disk is too small.
@@ -82,7 +82,7 @@ class CacheWriter:
         self.new_bytes = len(self.to_do) * self._row_bytes
         self._refuse_full_disk()
         self._unreadable: dict[str, str] = read_json_object(self.folder / "unreadable.json") if begun else {}
-        if not begun:  # remains of a cache that lost its index say nothing
+        if not begun:  # the remains of a cache without an index are useless
             for name in ("features.f16", "done.u8"):
                 (self.folder / name).unlink(missing_ok=True)
         self._features = _open_at_least(self.folder / "features.f16", len(self.row) * self._row_bytes)
@@ -96,7 +96,7 @@ class CacheWriter:
                 "images": list(self.row),
                 "stamps": [*index["stamps"], *(stamps[image_id] for image_id in new)],
             }
-            # Last: what it promises is there.
+            # Last, when all that it promises exists.
             write_file(self.folder / "index.json", json.dumps(index, ensure_ascii=False))
         self._unmarked: dict[str, int] = {}
         self._pending = 0
@@ -105,7 +105,7 @@ class CacheWriter:
         """Write the features [B, N, D] of B images.
 
         Raises:
-            DataError: a feature is no number or too large for half precision, or the disk is full.
+            DataError: a feature is NaN or too large for half precision, or the disk is full.
         """
         with np.errstate(over="ignore"):
             half = np.ascontiguousarray(features, np.float16)
@@ -124,7 +124,7 @@ class CacheWriter:
         self._unmarked[image_id] = UNREADABLE
 
     def sync(self) -> None:
-        """Bring everything to the disk, and only then mark it as done."""
+        """Flush everything to the disk, and only then mark it as done."""
         if UNREADABLE in self._unmarked.values():
             write_file(self.folder / "unreadable.json", json.dumps(self._unreadable, ensure_ascii=False))
         os.fsync(self._features)
@@ -140,7 +140,7 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep what was written, whatever ended the block."""
+        """Keep what was written, however the block ended."""
         try:
             self.sync()
         finally:
@@ -160,7 +160,7 @@ class CacheWriter:
             ) from error
 
     def _done_in(self, part: CachePart, fingerprint: str, stamps: Mapping[str, str]) -> set[str]:
-        """The images that another part has, also those that it found unreadable."""
+        """The images that another part has, including those that it found unreadable."""
         refuse_another(part.folder, part.index, fingerprint)
         refuse_changed(part.folder, part.index, stamps)
         done = (part.state != TO_DO).tolist()
@@ -170,14 +170,14 @@ class CacheWriter:
         free = shutil.disk_usage(self.folder).free
         if self.new_bytes > free:
             raise DataError(
-                f"The feature cache {self.folder} needs {megabytes(self.new_bytes)} more, and its disk has "
+                f"The feature cache {self.folder} needs {megabytes(self.new_bytes)} more, but its disk has "
                 f"{megabytes(free)} free.",
                 "Free some space or choose another folder.",
             )
 
 
 def _open_at_least(file: Path, size: int) -> int:
-    """A file open for writing, its end filled up with zeros that take no space yet."""
+    """A file open for writing, extended to `size` with zeros that take no space yet."""
     handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     if os.fstat(handle).st_size < size:
         os.truncate(handle, size)

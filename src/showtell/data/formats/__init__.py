@@ -1,4 +1,4 @@
-"""Data formats, a file each. To add one, write its file and put its name here."""
+"""Data formats, one file each. To add one, write its file and put its name here."""
 
 import re
 from dataclasses import replace
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from showtell.data.dataset import Dataset
 
 DATA_FORMATS = ("flickr8k", "flickr30k", "coco", "karpathy", "table", "folder", "shards", "hub", "shapes")
-"""What a SPEC begins with, and the module here of the same name."""
+"""The beginnings of SPECs, and the names of their modules in this package."""
 TIMES = re.compile(r",times=(?P<times>\d+(\.\d+)?)$")
 
 
 class DataFormat(Protocol):
-    """What the file of a format offers."""
+    """What the module of a format offers."""
 
     SYNTAX: str
     """What follows the colon in a SPEC: `DIR`, `FILE.json,IMAGES`, `COUNT[,seed=N]`."""
@@ -25,11 +25,10 @@ class DataFormat(Protocol):
     def load(self, location: str, /, *, photos: bool = True) -> "Dataset":
         """The data set at a location, which is what follows the colon.
 
-        Without `photos` its captions are all that is wanted: image files that are not there are no reason to leave an
-        image out.
+        Without `photos` only the captions are needed: an image whose file is missing is not left out.
 
         Raises:
-            DataError: the files are not there or not laid out as expected; the message says what was looked for.
+            DataError: the files are missing or not laid out as expected; the message says what was looked for.
             UsageError: the location is not of the format's syntax.
         """
 
@@ -42,10 +41,10 @@ def data_format(name: str) -> DataFormat:
 def load(spec: str, *, photos: bool = True) -> "Dataset":
     """The data set that a SPEC names, `FORMAT:LOCATION`, for example `flickr8k:DIR` or `shapes:2000`.
 
-    The format of a file or a folder that is there may be left out: what it is read as stands in the notes. At the
-    SPEC's end ``,times=3`` says how often a pass over the training images shows each of this data set.
+    The format of an existing file or folder may be left out; the notes say how it is read. ``,times=3`` at the end of
+    the SPEC says how often a pass over the training images shows each image of this data set.
 
-    Raises and takes `photos` as `DataFormat.load`; UsageError also where there is no such format.
+    `photos` and errors are as in `DataFormat.load`; UsageError also if there is no such format.
     """
     if match := TIMES.search(spec):
         if not (times := float(match["times"])):
@@ -59,7 +58,7 @@ def load(spec: str, *, photos: bool = True) -> "Dataset":
         guessed = format_of(spec)
         if guessed is None:
             forms = f"one of {', '.join(f'{known}:' for known in DATA_FORMATS)}"
-            # Path.exists raises where a name is too long.
+            # Path.exists raises if a name is too long.
             missing = "" if exists(spec) else ", and there is no such file or folder"  # noqa: PTH110
             raise UsageError(f"'{spec}' does not begin with a data format{missing}.", f"Begin with {forms}.")
         dataset = load(f"{guessed}:{spec}", photos=photos)

@@ -2,7 +2,7 @@
 
 `DIR/annotations/captions_{train,val,test}YEAR.json`, and images in `DIR/{train,val,test}YEAR/` or `DIR/images/...`.
 The files' splits are kept: train is train and val is dev. The captions of COCO's own test images are not public; the
-test split that papers report is Karpathy's, loaded with `karpathy:`. Where there is only one annotation file, its
+test split that papers report is Karpathy's, loaded with `karpathy:`. If there is only one annotation file, its
 images are split 80/10/10. Ids that restart in each file are kept apart by the files' names.
 """
 
@@ -40,7 +40,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 def _load_files(
     files: list[tuple[Path, Path]], settings: Mapping[str, str], notes: list[str], *, photos: bool
 ) -> Dataset:
-    """Annotation files, each with its image folder, as one data set; image ids are COCO's numbers."""
+    """One data set from annotation files, each with its image folder; image ids are COCO's numbers."""
     contents = [(file, folder, *read(file, read_json(file))) for file, folder in files]
     apart = max(Counter(i for _, _, names, _ in contents for i in names).values(), default=0) > 1
     if apart:
@@ -60,12 +60,12 @@ def _load_files(
             if file_of.setdefault(paths[image_id], file) != file:
                 raise DataError(
                     f"{name} is in {file_of[paths[image_id]].name} and in {file.name}.",
-                    "Take it out of one of them: an image is in one split.",
+                    "Remove it from one of them: an image must be in one split only.",
                 )
             splits[image_id] = _split_of(file)
             captions[image_id] = texts.get(number, [])
     if unlisted:
-        notes.append(f"Captions left out because no file of their image is named: {unlisted:,}.")
+        notes.append(f"Captions left out because their image has no file name: {unlisted:,}.")
     if len(files) == 1 or "split" in settings:
         splits, note = split_by_file(paths, f"{files[0][0].name} is the only file of captions", settings)
         notes.append(note)
@@ -74,17 +74,17 @@ def _load_files(
         notes.append(
             "COCO's val is the dev split"
             + (f"; there is no {' or '.join(absent)} split" if absent else "")
-            + (" (Karpathy's has one: 'karpathy:')." if "test" in absent else ".")
+            + (" (Karpathy's data set has one: 'karpathy:')." if "test" in absent else ".")
         )
     way_out = f"Name their folder: coco:{files[0][0]},IMAGES." if len(files) == 1 else ""
     return dataset_of_files("coco", captions, splits, paths, notes, photos=photos, way_out=way_out)
 
 
 def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, list[str]]]:
-    """Image id -> file name, None where there is none; and image id -> captions, in the order of the file.
+    """Image id -> file name, None if there is none; and image id -> captions, in the order of the file.
 
     Raises:
-        DataError: it holds something else, or gives the id of an image to another one.
+        DataError: it holds something else, or two images have the same id.
     """
     names: dict[str, str | None] = {}
     texts: dict[str, list[str]] = {}
@@ -96,7 +96,9 @@ def read(file: Path, content: Any) -> tuple[dict[str, str | None], dict[str, lis
             if not isinstance(name, str | None):
                 raise KeyError("file_name")
             if names.setdefault(number, name) != name:
-                raise DataError(f"{file}: image {number} is {names[number]} and {name}.", "Give each image its own id.")
+                raise DataError(
+                    f"{file}: image {number} is both {names[number]} and {name}.", "Give each image its own id."
+                )
         for note in content["annotations"]:
             number = _id(note["image_id"])
             texts.setdefault(number, []).extend(captions_of(note["caption"], f"{file}, a caption of image {number}"))
@@ -111,7 +113,7 @@ def _id(value: object) -> str:
 
 
 def _annotation_files(root: Path, year: str, notes: list[str]) -> list[Path]:
-    """The caption files of one year: the asked one, or the newest that there is; with those that name no year."""
+    """The caption files of one year: the requested one, or the newest; and those without a year."""
     there = sorted((root / "annotations").glob("[cC]aptions_*.json")) or sorted(root.glob("[cC]aptions_*.json"))
     matches = {file: ANNOTATION_FILE.fullmatch(file.name) for file in there}
     found = {file: match["year"] for file, match in matches.items() if match and match["split"].lower() in SPLIT_NAMES}
@@ -149,7 +151,7 @@ def _images_of(file: Path, root: Path, *, needed: bool) -> Path:
 
 
 def _short(file: Path) -> str:
-    """What a file of captions is called: `train2014` for `captions_train2014.json`."""
+    """The short name of a file of captions: `train2014` for `captions_train2014.json`."""
     return re.sub("^captions_", "", file.stem, flags=re.IGNORECASE)
 
 

@@ -1,7 +1,7 @@
 """Flickr30k (Young et al. 2014): Kaggle's layout (`results.csv`) and the published `results_20130124.token`.
 
-The original has no split files. Those of Flickr30k Entities (`train.txt`, `val.txt`, `test.txt`, an image
-number a line) are used when they are in the folder; without them the split is ours, by image. The split of
+The original has no split files. Those of Flickr30k Entities (`train.txt`, `val.txt`, `test.txt`, one image
+number per line) are used if they are in the folder; without them we split the images. The split of
 the captioning papers is in Karpathy's `dataset_flickr30k.json`: load that with `karpathy:`.
 """
 
@@ -25,12 +25,12 @@ CAPTION_FILES = (
 )
 SPLIT_FILES = ("train.txt", "val.txt", "test.txt")
 
-# The last bar may be missing: it is, in one line of the published file.
+# The last bar may be missing, as it is in one line of the published file.
 RESULT_LINE = re.compile(r"\s*(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*(?P<bar>\|?)\s*(?P<caption>.*)")
 
 
 def load(location: str, *, photos: bool = True) -> Dataset:
-    """The data set in the folder `location`. Raises DataError when its layout is none of those above."""
+    """The data set in the folder `location`. Raises DataError if its layout is none of those above."""
     location, settings = settings_of(f"flickr30k:{location}", ("encoding",), shares_only=True)
     root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
@@ -68,7 +68,7 @@ def read_results(file: Path, lines: list[str], notes: list[str]) -> dict[str, li
 
 
 def _entities_splits(root: Path, captions: dict[str, list[str]], notes: list[str]) -> dict[str, Split]:
-    """Image -> split from those of Flickr30k Entities' split files that are there; empty when none is."""
+    """Image -> split from the existing split files of Flickr30k Entities; empty if there are none."""
     files = [root / name for name in SPLIT_FILES]
     splits: dict[str, Split] = {}
     for file in filter(Path.is_file, files):

@@ -1,9 +1,9 @@
-"""Flickr8k (Hodosh, Young and Hockenmaier 2013), in both layouts that are passed around.
+"""Flickr8k (Hodosh, Young and Hockenmaier 2013), in both of its common layouts.
 
 Kaggle's: `Images/` and `captions.txt` (CSV: image,caption). The original: `Flicker8k_Dataset/` (so spelt) and
 `Flickr8k.token.txt` (image#number, a tab, the caption). Either may come with the official split files
-`Flickr_8k.trainImages.txt`, `Flickr_8k.devImages.txt` and `Flickr_8k.testImages.txt`; without any of them the
-split is ours, by image.
+`Flickr_8k.trainImages.txt`, `Flickr_8k.devImages.txt` and `Flickr_8k.testImages.txt`; without any of them we
+split the images.
 """
 
 import re
@@ -21,7 +21,7 @@ CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "Flickr8k_text/Flickr8k.t
 
 
 def load(location: str, *, photos: bool = True) -> Dataset:
-    """The data set in the folder `location`. Raises DataError when its layout is neither of the two."""
+    """The data set in the folder `location`. Raises DataError if its layout is neither of the two."""
     location, settings = settings_of(f"flickr8k:{location}", ("encoding",), shares_only=True)
     root = Path(location).expanduser()
     file = first_file(root, CAPTION_FILES, "file of captions")
@@ -40,14 +40,14 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 
 
 def read_csv(file: Path, lines: list[str], notes: list[str]) -> dict[str, list[str]]:
-    """Captions by image from Kaggle's `image,caption` lines; captions with commas are quoted, or not."""
+    """Captions by image from Kaggle's `image,caption` lines; captions with commas may be quoted or not."""
     header, *lines = lines
     way_out = f"Read it as a table: table:{file},images=DIR."
     if re.sub('[ "]', "", header).lower() != "image,caption":
         raise DataError(f"{file} begins with {header[:60]!r}, not with 'image,caption'.", way_out)
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=2):
-        # Not the csv module: it would let a caption with one stray quotation mark swallow the lines after it.
+        # Not the csv module: with it, a caption with one stray quotation mark would swallow the lines after it.
         image, comma, caption = line.partition(",")
         if not line.strip():
             continue
@@ -76,16 +76,16 @@ def read_tokens(file: Path, lines: list[str], notes: list[str]) -> dict[str, lis
 
 
 def _repaired(captions: dict[str, list[str]], notes: list[str]) -> dict[str, list[str]]:
-    """Mend names like `2258277193_586949ec62.jpg.1`, which the published file has for one image."""
+    """Repair names like `2258277193_586949ec62.jpg.1`, which the published file has for one image."""
     for name in [name for name in captions if re.search(r"\.jpe?g\.\d+$", name, re.IGNORECASE)]:
         mended = name.rpartition(".")[0]
         captions.setdefault(mended, []).extend(captions.pop(name))
-        notes.append(f"The captions of {name} are taken for those of {mended}.")
+        notes.append(f"The captions of {name} are used for {mended}.")
     return captions
 
 
 def _official_splits(folders: tuple[Path, ...], notes: list[str]) -> dict[str, Split]:
-    """Image -> split from the split files that are there; empty when none is."""
+    """Image -> split from the existing split files; empty if there are none."""
     splits: dict[str, Split] = {}
     absent = []
     for split in SPLITS:

@@ -1,7 +1,7 @@
-"""A folder of images with captions beside them: `photo.txt` holds the captions of `photo.jpg`, one a line.
+"""A folder of images with captions beside them: `photo.txt` holds the captions of `photo.jpg`, one per line.
 
-Folders inside are searched too. Where images lie in folders named train, dev (val) and test, those are the splits;
-otherwise the split is ours, by image.
+Folders inside are searched, too. If images are in folders named train, dev (val) and test, those are the splits;
+otherwise we split the images.
 """
 
 from collections.abc import Collection
@@ -17,16 +17,16 @@ from showtell.images.sources import Finder
 
 SYNTAX = "DIR[,encoding=NAME][,split=90/5/5]"
 
-TOLD = 5  # texts that can't be read, by their own sentence
+TOLD = 5  # texts that can't be read, with a sentence for each
 
 
 def load(location: str, *, photos: bool = True) -> Dataset:
-    """The data set in a folder. Raises DataError when no image has a text beside it."""
+    """The data set in a folder. Raises DataError if no image has a text beside it."""
     where, settings = settings_of(f"folder:{location}", ("encoding",), shares_only=True)
     root = Path(where).expanduser()
     finder = Finder(lambda name: is_image_name(name) or name.lower().endswith(".txt"))
     files = sorted(map(Path, finder.files_in(str(root)))) if root.is_dir() else []
-    texts: dict[str, list[Path]] = {}  # what stands before the suffix -> the texts: a.txt and a.TXT may both be there
+    texts: dict[str, list[Path]] = {}  # name without suffix -> its texts: a.txt and a.TXT may both exist
     for path in files:
         if not is_image_name(path.name):
             texts.setdefault(_stem(path), []).append(path)
@@ -37,10 +37,10 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     notes = []
     bare = len(images) - len(captioned)
     if bare:
-        notes.append(f"Images left out because no text lies beside them: {bare:,}.")
+        notes.append(f"Images left out because they have no text file: {bare:,}.")
     alone = sorted(text[0].name for stem, text in texts.items() if stem not in {*map(_stem, images)})
     if alone:
-        notes.append(f"Texts that no image lies beside: {len(alone):,}, such as {alone[0]}.")
+        notes.append(f"Text files that have no image: {len(alone):,}, such as {alone[0]}.")
     notes += finder.notes()
     lines: dict[str, list[str]] = {}
     problems = dict[Path, str]()
@@ -49,13 +49,13 @@ def load(location: str, *, photos: bool = True) -> Dataset:
             try:
                 for line in filter(str.strip, caption_lines(text, settings)):
                     lines.setdefault(image_id, []).extend(captions_of(line, str(text)))
-            except DataError as error:  # the others go on
+            except DataError as error:  # the others continue
                 problems[text] = str(error)
             else:
                 lines.setdefault(image_id, [])
     notes += list(problems.values())[:TOLD]
     if len(problems) > TOLD:
-        notes.append(f"Texts that can't be read either: {len(problems) - TOLD:,}.")
+        notes.append(f"Further texts that can't be read: {len(problems) - TOLD:,}.")
     if not lines:
         raise DataError(f"{root}: no text can be read.", next(iter(problems.values())))
     splits = {} if "split" in settings else _splits_of_folders(lines, notes)
@@ -66,17 +66,17 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 
 
 def _stem(path: Path) -> str:
-    """What an image and its text have in common, in whatever form a system writes é."""
+    """The name that an image and its text share, however a system writes é."""
     return normalize("NFC", str(path.with_suffix("")))
 
 
 def _splits_of_folders(image_ids: Collection[str], notes: list[str]) -> dict[str, Split]:
-    """Image -> split by its outermost folder; empty unless all are in train, or train and another split are there."""
+    """Image -> split by its outermost folder; empty unless all are in train, or train and another split exist."""
     outermost = {image_id: image_id.partition("/")[0].lower() for image_id in image_ids}
     splits = {image_id: SPLIT_NAMES[name] for image_id, name in outermost.items() if name in SPLIT_NAMES}
     rest = len(image_ids) - len(splits)
     if "train" not in splits.values() or (rest and len({*splits.values()}) == 1):
         return {}
     if rest:
-        notes.append(f"Images left out because they lie in no folder of a split: {rest:,}.")
+        notes.append(f"Images left out because they are not in a folder of a split: {rest:,}.")
     return splits

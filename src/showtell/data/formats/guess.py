@@ -1,4 +1,4 @@
-"""Which format a file or a folder is of, where the user names none."""
+"""The format of a file or a folder, if the user names none."""
 
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 def format_of(spec: str) -> str | None:
-    """The format of what is there, with or without settings after it; None where nothing is, or nothing known.
+    """The format of a file or folder, with or without settings after it; None if nothing or nothing known is there.
 
     Raises:
         DataError: it is JSON that can't be read.

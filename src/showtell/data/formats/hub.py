@@ -1,12 +1,12 @@
 """Hugging Face data sets: `hub:NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,config=NAME]
 [,revision=COMMIT][,streaming]`.
 
-NAME is org/name on the Hub, or a folder here: of Parquet files, of images with metadata, or as `save_to_disk` writes
-it. Rows with the same id are one image. `caption=` may name several columns (`caption_*`).
+NAME is org/name on the Hub, or a local folder: of Parquet files, of images with metadata, or one that `save_to_disk`
+wrote. Rows with the same id are one image. `caption=` may name several columns (`caption_*`).
 
-Usually `datasets` brings everything to this disk, where images are read in any order. With `streaming` nothing is
-kept: one pass takes the captions (of Parquet files, the other columns stay where they are), and the images of a later
-pass go into the feature cache. A stream has an order of its own, so an encoder can't be trained on it: see `Stream`.
+Usually `datasets` downloads everything to this disk, where images are read in any order. With `streaming` nothing is
+kept: one pass reads the captions (and only their columns of Parquet files), and a later pass puts the features of the
+images into the feature cache. A stream has a fixed order, so an encoder can't be trained on it: see `Stream`.
 """
 
 import re
@@ -32,8 +32,8 @@ SYNTAX = "NAME[,image=COLUMN][,caption=COLUMN][,id=COLUMN][,split=COLUMN][,confi
 SETTINGS = ("image", "caption", "id", "split", "config", "revision")
 IMAGE_IDS = ("image_id", "img_id", "imgid", "cocoid", "filename", "file_name", "image_name", "__key__", "key")
 NUMBERED = re.compile(r"(caption|sentence|text|description)s?_?\d+")
-READ_AHEAD = 256  # images of a stream that wait for a thread which asked for a later one first
-ROWS = 1000  # read together, of columns without images
+READ_AHEAD = 256  # images of a stream that are kept for threads that have not asked for them yet
+ROWS = 1000  # read together, from columns without images
 
 Key = tuple[str, str]
 """The part that an image is in, and its id."""
@@ -60,9 +60,9 @@ class HubImage(ContainedImage):
     name: str
     container: str
     version: str
-    """Its length in bytes; its number in a stream."""
+    """Its length in bytes; in a stream, its number."""
     rows: Any = field(repr=False, compare=False)
-    """What has the rows: a `datasets.Dataset` of images alone, or a `Stream`."""
+    """The rows: a `datasets.Dataset` with images only, or a `Stream`."""
     column: str
     number: int
 
@@ -72,35 +72,35 @@ class HubImage(ContainedImage):
 
     @property
     def in_order_only(self) -> bool:
-        """Whether reading in another order than that of the rows is very slow."""
+        """Whether it is very slow to read in a different order from that of the rows."""
         return isinstance(self.rows, Stream)
 
     def read(self) -> bytes:
-        """The image file. Raises DataError when it can't be had now."""
+        """The image file. Raises DataError if it can't be read now."""
         try:
             cell: Cell = self.rows[self.number][self.column]
-        except Exception as error:  # of Arrow, of the network
+        except Exception as error:  # from Arrow or the network
             raise DataError(f"{self.name} can't be read: {reason_of(error)}.", "Run the command again.") from error
         content: bytes | None = cell.get("bytes")
         return read_file(str(cell["path"])) if content is None else content
 
 
 class Stream:
-    """The rows of a stream by their number, for who asks for them nearly in their order.
+    """The rows of a stream by their number, for callers that ask for them nearly in order.
 
-    Threads that ask for rows a little out of order find them waiting. Whoever asks for an earlier row lets the stream
-    begin again, and everything before it pass by.
+    Threads may ask for rows a little out of order. A request for a much earlier row restarts the stream and skips
+    everything before that row.
     """
 
     def __init__(self, rows: Any) -> None:
         self._all = rows
         self._rest: Iterator[Mapping[str, Any]] = iter(())
-        self._next = -1  # number of the row that comes next; before the first is asked for, none does
+        self._next = -1  # number of the row that comes next; -1: the stream is not open
         self._waiting: dict[int, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
-        """A row. Raises what the stream raises, and IndexError when it has become shorter."""
+        """A row. Raises what the stream raises, and IndexError if it has become shorter."""
         with self._lock:
             if number in self._waiting:
                 return self._waiting.pop(number)
@@ -116,7 +116,7 @@ class Stream:
                 self._next += 1
                 return next(self._rest)
             except BaseException as error:
-                self._next = -1  # whatever ended it: the next one begins anew
+                self._next = -1  # however it ended, the next request restarts it
                 if isinstance(error, StopIteration):
                     raise IndexError("the stream has become shorter") from None
                 raise
@@ -126,7 +126,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set.
 
     Raises:
-        DataError: it can't be had, or has no column of images or of captions.
+        DataError: it can't be read, or has no column of images or of captions.
         UsageError: a setting is unknown.
     """
     name, settings = settings_of(f"hub:{where}", SETTINGS, flags=("streaming",))
@@ -148,7 +148,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
             key = (part, said or f"{number:08}")
             version = str(lengths[number] if lengths else number)
             if key in images and lengths and images[key].version != version:
-                key = (part, f"{key[1]} of {version} bytes")  # another image, which must not be lost
+                key = (part, f"{key[1]} of {version} bytes")  # a different image, which must not be lost
                 others += key not in images
             where = f"hub:{name}, {part}, row {number}"
             texts_here = [tidy(text) for column in columns.captions for text in captions_of(row[column], where)]
@@ -172,7 +172,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
         notes.append(f"Rows without a caption: {captionless:,}.")
     notes += empty_captions(empty)
     if others:
-        notes.append(f"Images that have the name of another one: {others:,}; they are told apart by their size.")
+        notes.append(f"Images with the same name as another one: {others:,}; they are told apart by their size.")
     examples = tuple(
         Example(names[key], splits[names[key]], tuple(captions[key]), stored=images[key])
         for key in keys
@@ -182,7 +182,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
 
 
 def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str]) -> Columns:
-    """The columns that were asked for, or have a well-known name or content. Raises DataError."""
+    """The columns that were requested, or that have a well-known name or content. Raises DataError."""
     features = next(iter(parts.values())).features
     there = list(features)
     lower: dict[str, str] = {}
@@ -191,7 +191,7 @@ def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str
 
     def one(role: str, known: Iterable[str]) -> str | None:
         if role == "split" and is_shares(settings.get(role, "")):
-            return None  # another split than a column's is asked for
+            return None  # a split other than a column's is requested
         asked = [settings[role]] if role in settings else known
         return next((c if c in there else lower[plain(c)] for c in asked if plain(c) in lower), None)
 
@@ -217,7 +217,7 @@ def find_columns(name: str, parts: Mapping[str, Any], settings: Mapping[str, str
 
 
 def _holds_images(feature: Any) -> bool:
-    """Whether a column holds image files: said so, or as their bytes and names."""
+    """Whether a column holds image files: by its type, or as their bytes and names."""
     return type(feature).__name__ == "Image" or (isinstance(feature, Mapping) and "bytes" in feature)
 
 
@@ -239,7 +239,7 @@ def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: 
                 streaming=streaming,
                 **options,
             )
-    except Exception as error:  # of the hub, of the files
+    except Exception as error:  # from the Hub or the files
         raise DataError(f"hub:{name} can't be opened: {reason_of(error)}.") from error
     parts = dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
     if streaming:
@@ -248,7 +248,7 @@ def _opened(name: str, settings: Mapping[str, str], streaming: bool, **options: 
 
 
 def _images_of(rows: Any, column: str) -> Any:
-    """The images alone, as they are stored: `bytes` and `path`."""
+    """Only the images, as they are stored: `bytes` and `path`."""
     import datasets
 
     return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -257,9 +257,9 @@ def _images_of(rows: Any, column: str) -> Any:
 def _texts(
     rows: Any, columns: Columns, name: str, part: str, settings: Mapping[str, str], streaming: bool
 ) -> Iterator[Mapping[str, Any]]:
-    """Each row without its image. Raises DataError when a stream breaks off."""
+    """Each row without its image. Raises DataError if a stream breaks off."""
     if streaming:
-        with suppress(DataError):  # Parquet files are asked for these columns only, of other files all come
+        with suppress(DataError):  # only Parquet files can be read by column
             rows = _opened(name, settings, streaming, columns=columns.texts)[part]
     try:
         for batch in rows.select_columns(columns.texts).iter(ROWS):
@@ -269,7 +269,7 @@ def _texts(
 
 
 def _paths(rows: Any, column: str) -> Sequence[str | None]:
-    """The names of the images' files, as far as they are stored; nothing else is read."""
+    """The file names of the images, if they are stored; nothing else is read."""
     import pyarrow.compute as compute
 
     found = rows.with_format("arrow")[:].column(column)
@@ -277,7 +277,7 @@ def _paths(rows: Any, column: str) -> Sequence[str | None]:
     whole = {path: slashed(path) for path in {*paths} if path}
     names = Counter(Path(path).name for path in whole.values())
     common = common_folder(whole.values())
-    return [  # 1.png of two folders is two images
+    return [  # 1.png in two folders means two images
         (name if names[name := Path(whole[path]).name] == 1 else whole[path].removeprefix(common)) if path else None
         for path in paths
     ]
@@ -297,6 +297,6 @@ def _lengths(rows: Any, column: str) -> Sequence[int]:
 
 
 def _image_ids(keys: Sequence[Key]) -> dict[Key, str]:
-    """What each image is called; with its part before it where two parts use the same names."""
+    """The name of each image; with its part before it if two parts use the same names."""
     unique = max(Counter(image_id for _, image_id in keys).values()) == 1
     return {(part, image_id): image_id if unique else f"{part}/{image_id}" for part, image_id in keys}

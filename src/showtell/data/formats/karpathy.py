@@ -18,7 +18,7 @@ SYNTAX = "FILE.json,IMAGES"
 
 
 def load(location: str, *, photos: bool = True) -> Dataset:
-    """The data set of `JSON,IMAGES`. Raises DataError for another kind of file, UsageError for no folder."""
+    """The data set of `JSON,IMAGES`. Raises DataError for another kind of file, UsageError without a folder."""
     name, _, folder = location.partition(".json,")
     if photos and not folder:
         raise UsageError(f"karpathy:{location} names no folder of images.", "Write karpathy:FILE.json,IMAGES.")
@@ -30,7 +30,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
 
 
 def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> Dataset:
-    """The data set of what the file holds; `root` is the folder of images. Raises DataError."""
+    """The data set from the content of the file; `root` is the folder of images. Raises DataError."""
     images: list[tuple[str, str, Split, Path, list[str]]] = []  # id, id with its folder, split, path, captions
     with understood(file, "one of Karpathy's data sets", "It needs images with filename, split and sentences."):
         for image in content["images"]:
@@ -40,7 +40,7 @@ def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> 
             texts = [text for sentence in image["sentences"] for text in _texts(sentence, f"{file}, {name}")]
             images.append((number, f"{folder}/{number}", SPLIT_NAMES[image["split"]], path, texts))
         kind = str(content.get("dataset", file.stem))
-    apart = len({image[0] for image in images}) < len({image[1] for image in images})  # 1.jpg of two folders
+    apart = len({image[0] for image in images}) < len({image[1] for image in images})  # 1.jpg in two folders
     captions: dict[str, list[str]] = {}
     splits: dict[str, Split] = {}
     paths: dict[str, Path] = {}
@@ -58,7 +58,7 @@ def dataset_of(file: Path, content: Any, root: Path, *, photos: bool = True) -> 
 
 
 def _folder(root: Path, filepath: str) -> Path:
-    """Where an image lies: COCO's are in `val2014` and the like, unless all lie together."""
+    """Where an image is: COCO's are in `val2014` and the like, unless all are together."""
     for folder in (root / filepath, root / "images" / filepath):
         if filepath and folder.is_dir():
             return folder
@@ -77,4 +77,4 @@ def _texts(sentence: Any, where: str) -> list[str]:
 
 def _notes(images: list[dict[str, Any]]) -> list[str]:
     rest = Counter(image["split"] for image in images)["restval"]
-    return [f"Images of restval, which are in train: {rest:,}."] if rest else []
+    return [f"Images of restval, which count as train: {rest:,}."] if rest else []

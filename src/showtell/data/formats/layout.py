@@ -1,4 +1,4 @@
-"""Finding a data set's files on disk, and saying what was looked for when they are not there."""
+"""Find a data set's files on disk, and say what was looked for if they are missing."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from showtell.errors import DataError, UsageError
 from showtell.files import read_lines
 from showtell.images.names import is_image_name, is_passed_over
 
-ENCODING = "Convert it to UTF-8, or say its encoding, such as encoding=cp1252."
+ENCODING = "Convert it to UTF-8, or name its encoding, such as encoding=cp1252."
 
 
 def image_folder(root: Path, names: Sequence[str], *, needed: bool = True) -> Path:
-    """The first of the folders `names` in `root` that holds images, itself or one folder deeper.
+    """The first of the folders `names` in `root` that holds images, directly or one folder deeper.
 
-    Where none does, `root`, or if it is `needed`:
+    If none does, `root`, or if it is `needed`:
 
     Raises:
         DataError: the message says what `root` holds instead.
@@ -44,13 +44,13 @@ def settings_of(
 ) -> tuple[str, dict[str, str]]:
     """A location and the settings after it: `t.csv,image=COLUMN`.
 
-    What follows a comma and is no setting belongs to what stands before it.
+    Text after a comma that is not a setting belongs to what comes before it.
 
     Args:
-        spec: with its format: `table:t.csv,image=COLUMN`.
-        names: of the settings.
+        spec: the SPEC with its format: `table:t.csv,image=COLUMN`.
+        names: the settings' names.
         shares_only: whether `split` is one of them and takes shares (90/5/5) only.
-        flags: settings without a value, which are their own.
+        flags: settings without a value; their value is their name.
 
     Raises:
         UsageError: there is no such setting, or it has no value.
@@ -65,14 +65,14 @@ def settings_of(
         elif re.fullmatch(r"\w+=.*", part, re.DOTALL):
             if name not in names or not value:
                 known = ", ".join([*(f"{each}=" for each in names), *flags])
-                raise UsageError(f"{spec} has an unknown setting '{part}'.", f"There are {known}.")
+                raise UsageError(f"{spec} has an unknown setting '{part}'.", f"Choose from: {known}.")
             settings[name], last = value, name
         elif last:
             settings[last] += f",{part}"
         else:
             location.append(part)
     if shares_only and "split" in settings and not is_shares(settings["split"]):
-        raise UsageError(f"{spec}: '{settings['split']}' is no split.", "Write shares, such as split=90/5/5.")
+        raise UsageError(f"{spec}: '{settings['split']}' is not a split.", "Write shares, such as split=90/5/5.")
     return ",".join(location), settings
 
 
@@ -83,7 +83,7 @@ def caption_lines(file: Path, settings: Mapping[str, str]) -> list[str]:
 
 @contextmanager
 def understood(file: Path, what: str, needed: str) -> Iterator[None]:
-    """Around reading what a JSON file holds. Raises DataError, which names the key, where that is something else."""
+    """Wrap code that reads a JSON file's content. Raises DataError, which names the key, if it holds something else."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
@@ -101,7 +101,7 @@ def split_by_file(paths: Mapping[str, Path], why: str, settings: Mapping[str, st
 def split_by_name(
     told: Mapping[str, str | None], parts: Mapping[str, Split | None], why: str, settings: Mapping[str, str]
 ) -> tuple[dict[str, Split], list[str]]:
-    """Image -> split as its own field names it, or the part that it is in, or else automatic; and what to say of it."""
+    """Image -> split, from its own field, or from its part, or else automatic; and notes on it."""
     fields = {image_id: SPLIT_NAMES.get((name or "").strip().lower()) for image_id, name in told.items()}
     splits, notes = named_splits(fields, parts)
     if splits and not is_shares(settings.get("split", "")):
@@ -111,7 +111,7 @@ def split_by_name(
 
 
 def slashed(name: str) -> str:
-    """The name of an image as all systems write it: `im\\a.jpg` and `./im/a.jpg` are `im/a.jpg`, é is one letter."""
+    """The name of an image in a form for all systems: `im\\a.jpg` and `./im/a.jpg` are `im/a.jpg`, é is one letter."""
     return normalize("NFC", Path(name.replace("\\", "/")).as_posix())
 
 

@@ -1,12 +1,12 @@
 """Tar shards as WebDataset and img2dataset write them: `shards:URLS[,caption=FIELD][,split=FIELD]`.
 
-URLS are files or addresses, with braces (`coco-{000..059}.tar`), wildcards, or folders, several joined by `::`. Files
-of a shard that follow each other and share their name up to its first dot are a sample: an image; its captions in
-`.txt`, one a line, or else in a field of `.json`. Splits are a field of `.json`, or named by the shards.
+URLS are files or addresses, with braces (`coco-{000..059}.tar`), wildcards, or folders; several are joined by `::`.
+Consecutive files of a shard whose names are equal up to the first dot are a sample: an image, and its captions in
+`.txt`, one per line, or else in a field of `.json`. Splits are in a field of `.json`, or in the names of the shards.
 
-A stream of samples, shuffled as it comes, would give neither one order for one seed nor an exact resume. So a first
-pass lists where each image lies and what its captions are (the list is kept, for each shard, in the cache folder),
-and images are then read where they lie, in any order.
+A stream of samples, shuffled on the way, would give neither a fixed order for a seed nor an exact resume. So a first
+pass lists where each image is and what its captions are (each shard's list is kept in the cache folder), and
+images are then read from their place, in any order.
 """
 
 import glob
@@ -37,7 +37,7 @@ SYNTAX = "URLS[,caption=FIELD][,split=FIELD][,encoding=NAME]"
 LIST_FORMAT = 2
 READERS = 8
 SETTINGS = ("caption", "split", "encoding")
-SAMPLE_FILE = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<extension>[^/]*)")  # as webdataset parts them
+SAMPLE_FILE = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<extension>[^/]*)")  # as webdataset splits them
 IMAGE_EXTENSIONS = {suffix.removeprefix(".") for suffix in SUFFIXES}
 
 Settings = Mapping[str, str]
@@ -45,7 +45,7 @@ Settings = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the list of a shard holds of a sample that can be learnt from."""
+    """A usable sample in a shard's list."""
 
     key: str
     image: str
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A shard's samples, and why others are left out: reason -> keys."""
+    """A shard's samples, and the keys of others that are left out, by reason."""
 
     samples: list[Sample]
     left_out: dict[str, list[str]]
@@ -70,7 +70,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
     """The data set in the shards.
 
     Raises:
-        DataError: a shard is not there or is no tar file, or no sample has an image and a caption.
+        DataError: a shard is missing or not a tar file, or no sample has an image and a caption.
         UsageError: a setting is unknown.
     """
     pattern, settings = settings_of(f"shards:{where}", SETTINGS)
@@ -103,7 +103,7 @@ def load(where: str, *, photos: bool = True) -> Dataset:
 
 
 def expanded(pattern: str) -> list[str]:
-    """The shards that braces, wildcards and folders stand for. Raises DataError when one stands for none."""
+    """The shards that braces, wildcards and folders stand for. Raises DataError if one stands for none."""
     with needs("shards", "Reading shards"):
         from braceexpand import braceexpand
     shards: list[str] = []
@@ -133,7 +133,7 @@ def listing(shard: str, settings: Settings) -> Listing:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Listing([Sample(**sample) for sample in kept["samples"]], kept["left_out"], kept["empty"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: it is made again
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or not ours: make it again
         pass
     found = read_listing(shard, settings)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def listing(shard: str, settings: Settings) -> Listing:
 
 
 def read_listing(shard: str, settings: Settings) -> Listing:
-    """A shard's samples, from one pass over it. Raises DataError."""
+    """A shard's samples, from a pass over it. Raises DataError."""
     samples: dict[str, Sample] = {}
     left_out: dict[str, list[str]] = {}
     empty = 0
@@ -167,7 +167,7 @@ class _CutOff(Exception):
 
 
 def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member], dict[str, bytes]]]:
-    """Keys, each with its images and texts by extension. Raises DataError, and _CutOff at what may be incomplete."""
+    """Keys, each with its images and texts by extension. Raises DataError, and _CutOff at an incomplete sample."""
     key, images, texts = "", dict[str, Member](), dict[str, bytes]()
     try:
         for member in members(shard):
@@ -192,7 +192,7 @@ def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member], dict[str, byt
 
 
 def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], settings: Settings) -> Sample | str:
-    """The sample, with captions that are none as empty texts; or why it is left out."""
+    """The sample, with empty texts for what is not a caption; or why it is left out."""
     image = next(iter(images.values()), None)
     if image is None:
         return "there is no image"
@@ -213,7 +213,7 @@ def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], 
         else:
             captions = _field_captions(fields, settings)
     except DataError:
-        return "its captions begin as a list and can't be read as one"
+        return "its captions begin like a list but can't be read as one"
     captions = list(map(tidy, captions))
     if not any(captions):
         return "there is no caption"
@@ -222,7 +222,7 @@ def _sample(key: str, images: Mapping[str, Member], texts: Mapping[str, bytes], 
 
 
 def _field_captions(fields: Mapping[str, Any], settings: Settings) -> list[str]:
-    """The captions in the field that was asked for, or has a well-known name and holds any. Raises DataError."""
+    """The captions in the requested field, or in one with a well-known name. Raises DataError."""
     found = (captions_of(fields.get(name)) for name in _names("caption", settings))
     return next(filter(any, found), [])
 
@@ -232,7 +232,7 @@ def _names(role: str, settings: Settings) -> Sequence[str]:
 
 
 def _by_image(shards: Sequence[str], listings: Sequence[Listing]) -> dict[str, tuple[str, Sample]]:
-    """Image -> its shard and sample, by the sample's key; with the shard before it where two shards use the same."""
+    """Image -> its shard and sample; named by the sample's key, after the shard's if two shards share a key."""
     pairs = [(shard, sample) for shard, found in zip(shards, listings, strict=True) for sample in found.samples]
     unique = len({sample.key for _, sample in pairs}) == len(pairs)
     common = common_folder(shards)

@@ -1,10 +1,10 @@
 """A table of images and captions: `table:FILE[,image=COLUMN][,caption=COLUMN][,split=COLUMN][,images=DIR]`.
 
-CSV (commas, semicolons, tabs or bars), TSV, JSON, JSONL, or Parquet. An image may have several rows, or one whose
+CSV (commas, semicolons, tabs or bars), TSV, JSON, JSONL, or Parquet. An image may have several rows, or one row whose
 caption column holds a list (in CSV, as JSON, Python or NumPy write it). Paths are relative to the table's folder, or to
-`images=`. A table without a header row has its columns named by `columns=image,caption`; a text that is not UTF-8 has
-its encoding named by `encoding=`. With a split column (train, dev or val, test) those are the splits; otherwise the
-split is ours, by image, with the shares of `split=90/5/5`.
+`images=`. `columns=image,caption` names the columns of a table without a header row, `encoding=` the encoding of a text
+that is not UTF-8. A split column (train, dev or val, test) gives the splits; otherwise we split the images, with the
+shares of `split=90/5/5`.
 """
 
 import csv
@@ -55,7 +55,7 @@ def load(location: str, *, photos: bool = True) -> Dataset:
     if "split" not in columns:
         splits, note = split_by_file(paths, "There is no split column", asked)
         notes.append(note)
-    way_out = f"Say where they are: table:{file},images=DIR."
+    way_out = f"Name their folder: table:{file},images=DIR."
     return dataset_of_files(file.name, captions, splits, paths, notes, photos=photos, way_out=way_out)
 
 
@@ -66,7 +66,7 @@ def parse(location: str) -> tuple[Path, dict[str, str]]:
 
 
 def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
-    """A table's rows, each a map from column to value. Raises DataError, and UsageError as `read_text`."""
+    """A table's rows, each a mapping from column to value. Raises DataError, and UsageError as `read_text`."""
     suffix = suffix_of(file)
     if not file.is_file():
         raise DataError(f"{file} is not a file.", "Name a CSV, TSV, JSON, JSONL or Parquet file.")
@@ -78,17 +78,19 @@ def read_rows(file: Path, settings: Mapping[str, str]) -> list[TableRow]:
         rows = read_json(file)
         known = {settings["caption"]} if "caption" in settings else COLUMNS["caption"]
         if isinstance(rows, dict) and not {*map(plain, rows)} & {*map(plain, known)}:
-            raise DataError(f"{file} holds one object, and no list of rows.", NO_ROWS)
+            raise DataError(f"{file} holds one object, not a list of rows.", NO_ROWS)
         return rows if isinstance(rows, list) else [rows]
     if suffix in (".jsonl", ".ndjson"):
         return list(_jsonl_rows(file, settings))
     if suffix in (".parquet", ".pq"):
         return _parquet_rows(file)
-    raise DataError(f"{file} is of no kind that showtell reads.", "It reads .csv, .tsv, .json, .jsonl and .parquet.")
+    raise DataError(
+        f"{file} is not a kind of table that showtell reads.", "It reads .csv, .tsv, .json, .jsonl and .parquet."
+    )
 
 
 def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
-    """Rows by the names in the first, or in `columns=`; cells of columns with one name are a list."""
+    """Rows, with column names from the first row or `columns=`; cells of columns with the same name form a list."""
     text = read_text(file, settings.get("encoding", "utf-8"), ENCODING)
     first, _, rest = text.partition("\n")
     if re.fullmatch("sep=[,;\t|]", first, re.IGNORECASE):  # Excel's own first line
@@ -100,7 +102,7 @@ def _csv_rows(file: Path, settings: Mapping[str, str]) -> Iterator[TableRow]:
         names = [name.strip() for name in names]
         twice = {name for name, times in Counter(names).items() if times > 1}
         for cells in filter(None, reader):
-            while len(cells) > len(names) and not cells[-1]:  # commas at the end, as spreadsheets write them
+            while len(cells) > len(names) and not cells[-1]:  # trailing commas, as spreadsheets write them
                 cells.pop()
             if len(cells) > len(names):
                 raise DataError(
@@ -138,10 +140,10 @@ def _parquet_rows(file: Path) -> list[TableRow]:
 
 
 def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, str]:
-    """The names of the image, caption and (if there is one) split columns: asked for, or well known.
+    """The names of the image, caption and (if there is one) split columns: requested, or well known.
 
     Raises:
-        DataError: the rows are no rows, or the image or caption column is not found; the message lists those there are.
+        DataError: these are not rows, or the image or caption column is not found; the message lists the columns.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise DataError(f"{file} does not hold a list of objects with image_id and caption.")
@@ -154,7 +156,7 @@ def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, s
     columns = {}
     for role, known in COLUMNS.items():
         if role == "split" and is_shares(asked.get(role, "")):
-            continue  # another split than a column's is asked for
+            continue  # a split other than a column's is requested
         looked_for = (asked[role],) if role in asked else known
         found = [name if name in there else by_name[plain(name)] for name in looked_for if plain(name) in by_name]
         if found:
@@ -163,7 +165,7 @@ def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, s
             headless = role == "image" and any(is_image_name(name.strip()) for name in there)
             raise DataError(
                 f"{file} has no {role} column; its columns are {', '.join(there)}.",
-                f"Its first row seems to be no header: table:{file},columns=image,caption."
+                f"Its first row does not seem to be a header: table:{file},columns=image,caption."
                 if headless
                 else f"Looked for {', '.join(looked_for)}; name it: table:{file},{role}=COLUMN.",
             )
@@ -171,7 +173,7 @@ def find_columns(file: Path, rows: Any, asked: Mapping[str, str]) -> dict[str, s
 
 
 def _paths(image_ids: Iterable[str], file: Path, asked: Mapping[str, str]) -> dict[str, Path]:
-    """Where the images are. In `images=`, those with the whole path of another machine are known by their names."""
+    """Where the images are. In `images=`, images with a full path from another machine are found by their names."""
     root = Path(asked.get("images", file.parent)).expanduser()
     names = Counter(PurePosixPath(image_id).name for image_id in image_ids) if "images" in asked else Counter()
     paths = {}
@@ -195,5 +197,5 @@ def split_of(file: Path, number: int, cell: object) -> Split:
     """The split that a cell names. Raises DataError."""
     split = SPLIT_NAMES.get(str(cell).strip().lower())
     if split is None:
-        raise DataError(f"{file}, row {number}: '{cell}' is no split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
+        raise DataError(f"{file}, row {number}: '{cell}' is not a split.", f"Splits are {', '.join(SPLIT_NAMES)}.")
     return split

@@ -9,7 +9,7 @@ from showtell.metrics.metric import Metric
 from showtell.metrics.official.ngrams import Collection, Counts, Ints, collect, find
 
 TINY = 1e-15  # added to matches, so that no match at all is not log 0
-SMALL = 1e-9  # added to what they are divided by
+SMALL = 1e-9  # added to their divisor
 ORDERS = 4
 
 
@@ -20,11 +20,11 @@ def bleu(
 
     Args:
         candidates: B captions.
-        references: for each its references, one at least.
+        references: for each its references, at least one.
 
     Returns:
-        The four corpus scores, and the scores of each image `[4, B]`. A corpus score is no mean of images:
-        matches and lengths are added over the corpus first.
+        The four corpus scores, and the scores of each image `[4, B]`. A corpus score is not the mean over images:
+        matches and lengths are first summed over the corpus.
 
     Raises:
         ValueError: the lengths differ, or an image has no references.
@@ -49,13 +49,13 @@ def bleu_scores(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.float6
     product = np.cumprod((matched + TINY) / (possible + SMALL), axis=-1)
     mean = product ** (1 / np.arange(1, ORDERS + 1))
     ratio = (length + TINY) / (closest + SMALL)
-    # An image whose references are all empty has a huge ratio; one whose caption is empty a penalty of 0.
+    # An image whose references are all empty has a huge ratio; an empty caption has a penalty of 0.
     scores: NDArray[np.float64] = mean * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
     return scores
 
 
 def smoothed_bleu_4(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.float64]:
-    """BLEU-4 `[...]` of single captions from `bleu_statistics` `[..., 10]`, 0 only where no word matches.
+    """BLEU-4 `[...]` of single captions from `bleu_statistics` `[..., 10]`, 0 only if no word matches.
 
     Matches and n-grams of 2 to 4 words count one more than they are (Lin and Och 2004, ORANGE): most captions share no
     four words with a reference, and the product of `bleu_scores` would call all of these equally bad.
@@ -66,7 +66,7 @@ def smoothed_bleu_4(statistics: NDArray[np.int64 | np.float64]) -> NDArray[np.fl
 
 
 def _matches(counted: Collection, n: int, images: int) -> Ints:
-    """For each image the candidate's n-grams that stand in a reference, at most as often as there, `[B]`."""
+    """For each image how many of the candidate's n-grams a reference has, at most as often as there, `[B]`."""
     candidate, reference = counted.candidates[n], counted.references[n]
     keys, most = _most_in_one_reference(reference, counted.image_of)
     found, place = find(candidate.caption * candidate.size + candidate.ngram, keys)
@@ -85,7 +85,7 @@ def _most_in_one_reference(reference: Counts, image_of: Ints) -> tuple[Ints, Int
 
 
 def _closest_length(counted: Collection, images: int) -> Ints:
-    """For each image the length of the reference that is closest in length, the shorter one of two, `[B]`."""
+    """For each image the length of the reference closest in length, the shorter one of two, `[B]`."""
     length = counted.reference_words
     distance = np.abs(length - counted.candidate_words[counted.image_of])
     order = np.lexsort((length, distance, counted.image_of))

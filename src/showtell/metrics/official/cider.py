@@ -1,7 +1,7 @@
 """CIDEr-D (Vedantam, Zitnick and Parikh 2015): what the official COCO code prints as "CIDEr".
 
-It differs from the paper's plain CIDEr: counts are clipped to the reference's, a Gaussian penalty is on the
-difference in length, and words are not stemmed.
+It differs from the paper's plain CIDEr: counts are clipped to the reference's, a Gaussian penalises the difference in
+length, and words are not stemmed.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ SCALE = 10.0
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, Floats]:
     """CIDEr-D of tokenised captions, in 0..10.
 
-    How much an n-gram weighs depends on how many images of this very set have it in a reference, so the score
-    of an image is not the same in another set, and a set of one image scores 0.
+    The weight of an n-gram depends on how many images of this set have it in a reference, so an image's score is
+    different in another set, and a set of one image scores 0.
 
     Args:
         candidates: B captions.
-        references: for each its references, one at least.
+        references: for each its references, at least one.
 
     Returns:
         The corpus score, which is the mean of the images' scores, and these `[B]`.
@@ -50,7 +50,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> t
 
 
 def document_frequency(reference: Counts, image_of: Ints) -> Ints:
-    """In how many images' references each n-gram stands, `[size]`."""
+    """In how many images' references each n-gram occurs, `[size]`."""
     seen = np.unique(image_of[reference.caption] * reference.size + reference.ngram)
     return np.bincount(seen % reference.size, minlength=reference.size)
 

@@ -4,7 +4,7 @@ A caption is aligned with a reference, word by word or phrase by phrase, by four
 word, the same stem, a synonym (WordNet), a paraphrase (a table of phrases). The score is a weighted F-mean of
 the matched words, where function words count less, times a penalty for matches scattered over many chunks.
 
-Where the program does something else than the paper, we do as the program does; comments say where.
+If the program differs from the paper, we do what the program does; comments say where.
 """
 
 import importlib.metadata
@@ -26,7 +26,7 @@ ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact, stem, synonym and paraphrase matches
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40
-STEMMER = "2.2"  # later ones stem "evening", "universal" and 150 other words in another way
+STEMMER = "2.2"  # later versions stem "evening", "universal" and 150 other words differently
 
 
 def meteor(
@@ -36,17 +36,17 @@ def meteor(
 
     Args:
         candidates: B captions.
-        references: for each its references, one at least.
+        references: for each its references, at least one.
         data: synonyms and paraphrases; the user's copy by default, which is built at the first call.
 
     Returns:
-        The corpus score, which is no mean of images (matches are added over the corpus first), and the scores
-        of the images `[B]`, each by the reference that fits best.
+        The corpus score, which is not the mean over images (matches are first summed over the corpus), and the
+        scores of the images `[B]`, each with its best-fitting reference.
 
     Raises:
         ValueError: the lengths differ, or an image has no references.
         MissingExtraError: PyStemmer, or pycocoevalcap with METEOR's data, is not installed.
-        DataError: PyStemmer is of another version, or pycocoevalcap lacks its files.
+        DataError: PyStemmer has another version, or pycocoevalcap lacks its files.
     """
     statistics = meteor_statistics(candidates, references, data)
     return float(meteor_scores(statistics.sum(0))), meteor_scores(statistics)
@@ -60,7 +60,7 @@ def meteor_statistics(
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
     if not all(references):
         raise ValueError("an image has no references")
-    check_stemmer()  # before the data are built, which takes its time
+    check_stemmer()  # before the data are built, which takes a while
     texts = [*candidates, *(r for of_image in references for r in of_image)]
     aligner = Aligner(texts, data or load_meteor_data())
     statistics = np.array(
@@ -77,16 +77,16 @@ def meteor_statistics(
 
 
 def prepare(progress: FractionDone) -> None:
-    """Have the stemmer and the data, which are built once for all. Raises as `meteor` does."""
+    """Check the stemmer and build the data, once for all. Raises as `meteor` does."""
     check_stemmer()
     load_meteor_data(progress=progress)
 
 
 def doubt(references: Sequence[Sequence[str]], data: MeteorData | None = None) -> str:
-    """A sentence where a third of the references' `[B]` words, or more, are not English: the data are.
+    """A sentence if more than a third of the words of the references `[B]` are not English, the language of the data.
 
-    Short words are not looked at, as all languages have the same. Of five English captions, three in four words are
-    known, and mostly all; of German, French or Spanish ones one in three.
+    Short words are ignored, as languages share them. In sets of five English captions at least three in four words are
+    known, and mostly all; in German, French or Spanish ones one in three.
     """
     times = Counter(word for of_image in references for caption in of_image for word in caption.split())
     words = {w: count for w, count in times.items() if w.isalpha() and (len(w) > 3 or not w.isascii())}
@@ -94,17 +94,15 @@ def doubt(references: Sequence[Sequence[str]], data: MeteorData | None = None) -
     english = sum(count for word, count in words.items() if word in data.function_words or data.synonym_sets(word))
     if 3 * english >= 2 * sum(words.values()):
         return ""
-    return (
-        "The captions seem not to be English: METEOR and the share that break off know English only, and mean little."
-    )
+    return "The captions do not seem to be English: METEOR and the share that break off mean little for them."
 
 
 def check_stemmer() -> None:
-    """Refuse a stemmer that gives other stems than the official program's.
+    """Refuse a stemmer whose stems differ from the official program's.
 
     Raises:
         MissingExtraError: there is none.
-        DataError: it is of another age.
+        DataError: it has another version.
     """
     try:
         version = importlib.metadata.version("PyStemmer")
@@ -112,7 +110,7 @@ def check_stemmer() -> None:
         raise MissingExtraError("METEOR", "meteor") from None
     if not version.startswith(f"{STEMMER}."):
         raise DataError(
-            f"PyStemmer {version} is installed, whose stems are not METEOR's.",
+            f"PyStemmer {version} is installed, but its stems are not METEOR's.",
             f"Run: pip install 'PyStemmer=={STEMMER}.*'",
         )
 
@@ -130,7 +128,7 @@ class Statistics(NamedTuple):
 
 
 def meteor_scores(statistics: Floats) -> Floats:
-    """The scores `[...]` of (sums of) `Statistics` `[..., 7]`; 0 where nothing is matched."""
+    """The scores `[...]` of (sums of) `Statistics` `[..., 7]`; 0 if nothing matches."""
     words, reference_words, matched, reference_matched, *matched_words, chunks = np.moveaxis(statistics, -1, 0)
     some = (matched > 0) & (reference_matched > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -152,11 +150,11 @@ class Match(NamedTuple):
 
 
 class Sentence:
-    """A caption or reference with all that matching asks about it."""
+    """A caption or reference with all that matching needs to know about it."""
 
     def __init__(self, text: str) -> None:
         self.words = normalise(text).split()
-        self.phrases: list[tuple[int, int, int]] = []  # (place, words, node), of those that have paraphrases
+        self.phrases: list[tuple[int, int, int]] = []  # (place, words, node) of phrases with paraphrases
         self.synonyms: list[frozenset[str]] = []  # for each word
         self.stems: list[str] = []
         self.is_function: list[bool] = []
@@ -169,12 +167,12 @@ class Sentence:
 
     @cached_property
     def places_of_words(self) -> dict[str, list[int]]:
-        """Word -> where it stands."""
+        """Word -> its places."""
         return _places(self.words)
 
     @cached_property
     def places_of_stems(self) -> dict[str, list[int]]:
-        """Stem -> where words with it stand."""
+        """Stem -> the places of its words."""
         return _places(self.stems)
 
     @cached_property
@@ -187,7 +185,7 @@ class Sentence:
 
 
 class Aligner:
-    """Aligns captions with references; knows all texts beforehand, so that the tables are read once."""
+    """Aligns captions with references; it is given all texts at once, so that the tables are read once."""
 
     def __init__(self, texts: Sequence[str], data: MeteorData) -> None:
         import Stemmer
@@ -219,7 +217,7 @@ class Aligner:
         matched_words = sum(m.candidate_words for m in matches)
         reference_matched_words = sum(m.words for m in matches)
         if chunks == 1 and (matched_words, reference_matched_words) == (len(ours.words), len(theirs.words)):
-            chunks = 0  # not in the paper: a perfect match is not scattered at all, in the corpus neither
+            chunks = 0  # not in the paper: a perfect match has no chunks, for the corpus either
         return Statistics(
             ours.weight,
             theirs.weight,
@@ -247,8 +245,8 @@ class Aligner:
                     for i, others in enumerate(ours.synonyms)
                     if not sets.isdisjoint(others) and ours.words[i] != word
                 ]
-        # Paraphrases of the reference's phrases first, then of the caption's. A pair that the table has both
-        # ways stands here twice, which keeps it from being fixed before the search.
+        # Paraphrases of the reference's phrases first, then of the caption's. A pair that the table has in both
+        # directions is here twice, which keeps it from being fixed before the search.
         for j, words, node in theirs.phrases:
             for target in self._paraphrases.get(node, ()):
                 for i, others in ours.places_of_phrases.get(target, ()):
@@ -266,7 +264,7 @@ class Partial(NamedTuple):
     uncovered: int  # minus the covered words of both texts
     chunks: int  # closed ones
     distance: int
-    end: int  # where the open chunk goes on in the caption; -1: none is open
+    end: int  # where the open chunk continues in the caption; -1: none is open
     used: int  # bit i: word i of the caption is matched
     free_from: int  # the reference's words before this place are matched or skipped
     matches: tuple[Match, ...]
@@ -300,7 +298,7 @@ def align(found: list[list[Match]], length: int) -> list[Match]:
                     ):
                         continue
                     paths.append(_extended(path, match, distance)._replace(used=path.used | bits))
-                    # Not the path that takes the match pays for its distance, but those that come after it.
+                    # The distance is paid not by the path that takes the match, but by its successors.
                     distance += _distance(match)
                 if path.end >= 0 or distance != path.distance:
                     path = path._replace(chunks=path.chunks + (path.end >= 0), distance=distance, end=-1)
@@ -312,7 +310,7 @@ def align(found: list[list[Match]], length: int) -> list[Match]:
 
 
 def _fixed(found: list[list[Match]], length: int) -> dict[int, Match]:
-    """The matches that no other touches: they are taken before the search, and are no choice in it."""
+    """The matches that overlap with no other: they are taken before the search."""
     times: dict[int, int] = {}
     covered = [0] * length
     for matches in found:
@@ -331,7 +329,7 @@ def _fixed(found: list[list[Match]], length: int) -> dict[int, Match]:
 
 
 def _extended(path: Partial, match: Match, distance: int) -> Partial:
-    """The path with one more match, but for `used`."""
+    """The path with one more match; `used` is left as it was."""
     # Covered words are whole numbers in the program, and matches that are not exact count half, rounded down:
     # one such word adds nothing.
     if match.kind == EXACT:
@@ -405,7 +403,7 @@ def normalise(text: str) -> str:
 
 
 def _without_stop(word: str, following: str) -> str:
-    """The word and its full stop, unless the stop is part of it; an acronym without any."""
+    """The word, separated from its full stop, unless the stop is part of it; an acronym without stops."""
     stem = word[:-1]
     if not word.endswith(".") or not stem.strip("."):
         return word
@@ -425,5 +423,5 @@ METEOR = Metric(
     prepare=prepare,
     doubt=doubt,
     fits=only_english,
-    quick=False,  # it would take longer than the captions
+    quick=False,  # it would take longer than captioning
 )

@@ -1,11 +1,11 @@
-"""METEOR's data: function words, WordNet's synonyms, 5.3 million paraphrases, of an installed pycocoevalcap.
+"""METEOR's data: function words, WordNet's synonyms, 5.3 million paraphrases, from an installed pycocoevalcap.
 
-Nothing of it is in this package, and no Java runs: the package's jar is a zip file. The paraphrase table, 270
-MB as text, is turned once into arrays of about 60 MB in the user's cache folder, which are memory-mapped from
-then on. The folder appears there whole, by one rename; two processes that build it at once both succeed.
+None of it is in this package, and no Java runs: the jar of pycocoevalcap is a zip file. The paraphrase table, 270 MB of
+text, is converted once into arrays of about 60 MB in the user's cache folder, which are memory-mapped from then on. The
+folder appears there by one rename; two processes that build it at the same time both succeed.
 
 A phrase is a node of a trie: the key of a node is its parent's number times 2^16, plus the number of its last
-word. Nodes are numbered level by level in the order of their keys, so the keys of all nodes stand in one
+word. Nodes are numbered level by level in the order of their keys, so the keys of all nodes form one
 sorted array, and looking up a million phrases is seven calls of `searchsorted`.
 """
 
@@ -30,7 +30,7 @@ FOLDER = "meteor-1.5-1"  # of the cache; the last number changes when the arrays
 PAIRS_AT_ONCE = 200_000
 PAIRS = 5_274_084  # in the table, for the progress bar
 
-# WordNet's rules for the base form of a word: the first that leads to a known word counts.
+# WordNet's rules for the base form of a word: the first that gives a known word counts.
 SUFFIXES = [
     ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"),
     ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""),
@@ -61,7 +61,7 @@ class MeteorData:
         return bases
 
     def synonym_sets(self, word: str) -> frozenset[str]:
-        """The numbers of the WordNet synonym sets that the word, or a base form of it, is in."""
+        """The numbers of the WordNet synonym sets that contain the word or a base form of it."""
         found = set(self._synsets.get(word, "").split())
         if word in self._exceptions:
             for base in self._exceptions[word]:
@@ -85,7 +85,7 @@ class MeteorData:
         first_node = len(self._vocabulary) + 1
         word = np.array(
             [self._vocabulary.get(w, 0) for sentence in sentences for w in (*sentence, "")], dtype=np.uint64
-        )  # [W]; 0, an unknown word, stands after each sentence
+        )  # [W]; after each sentence comes 0, an unknown word
         begin = np.flatnonzero(word)
         node = word[begin]
         places, lengths, nodes = [begin], [np.ones_like(begin)], [node]
@@ -110,7 +110,7 @@ class MeteorData:
         ]
 
     def paraphrases(self, nodes: Iterable[int]) -> dict[int, list[int]]:
-        """For each node its paraphrases among the nodes, in the table's order; nodes without are left out."""
+        """For each node its paraphrases among the nodes, in the table's order; nodes without any are left out."""
         wanted = np.unique(np.fromiter(nodes, dtype=np.int64))
         begin, targets = self._arrays["begin"], self._arrays["targets"]
         first, last = begin[wanted].astype(np.int64), begin[wanted + 1].astype(np.int64)
@@ -129,15 +129,15 @@ class MeteorData:
 
 
 def load_meteor_data(folder: Path | None = None, progress: FractionDone = lambda fraction: None) -> MeteorData:
-    """The data from the cache folder; built there first, in about half a minute, when they are not there yet.
+    """The data from the cache folder; built there first, in about half a minute, if they are missing.
 
     Args:
-        folder: where the index is or goes; the user's cache folder by default.
+        folder: the folder of the index; by default in the user's cache folder.
         progress: called while the index is being built.
 
     Raises:
         MissingExtraError: there is no index yet, and pycocoevalcap is not installed.
-        DataError: pycocoevalcap's files are not there, or not those of METEOR 1.5.
+        DataError: pycocoevalcap's files are missing, or not those of METEOR 1.5.
     """
     folder = folder or cache_folder() / FOLDER
     if not folder.is_dir():
@@ -151,7 +151,7 @@ def _opened(folder: Path) -> MeteorData:
 
 
 def build_index(folder: Path, progress: FractionDone) -> None:
-    """Read pycocoevalcap's METEOR files and write the index; the folder is there whole or not at all."""
+    """Read pycocoevalcap's METEOR files and write the index, completely or not at all."""
     table, texts = _source_files()
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as lines:
         arrays, words = paraphrase_arrays(lines, progress)
@@ -164,7 +164,7 @@ def build_index(folder: Path, progress: FractionDone) -> None:
 
 
 def _source_files() -> tuple[Path, dict[str, bytes]]:
-    """The paraphrase table, and the texts that the index takes over as they are."""
+    """The paraphrase table, and the texts that the index copies unchanged."""
     found = importlib.util.find_spec("pycocoevalcap")
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError("METEOR", "meteor")
@@ -212,7 +212,7 @@ def paraphrase_arrays(
         raise DataError("The paraphrase table has more than 65,535 words.", "Use the table of METEOR 1.5.")
 
     node = words[:, 0].astype(np.uint64)
-    nodes = len(vocabulary) + 1  # so far; number 0 is no node
+    nodes = len(vocabulary) + 1  # so far; number 0 is not a node
     keys = []
     for level in range(1, LONGEST):
         rows = np.flatnonzero(words[:, level])

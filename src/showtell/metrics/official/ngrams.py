@@ -1,4 +1,4 @@
-"""Count the n-grams of many captions at once, as arrays: what BLEU and CIDEr-D are both made of."""
+"""Count the n-grams of many captions at once, as arrays, for BLEU and CIDEr-D."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -11,19 +11,19 @@ Key = TypeVar("Key", np.int64, np.uint64)
 
 
 class Counts(NamedTuple):
-    """How often each n-gram of one order stands in each caption: E entries, by caption, then n-gram."""
+    """How often each n-gram of one order occurs in each caption: E entries, by caption, then n-gram."""
 
     caption: Ints  # [E] number of the caption
     ngram: Ints  # [E] number of the n-gram, 0..size-1, the same in all captions
     times: Ints  # [E]
-    size: int  # distinct n-grams; 1 where there is none
+    size: int  # distinct n-grams; 1 if there is none
 
 
 class Collection(NamedTuple):
     """Candidates and references with shared n-gram numbers; caption numbers are turned into image numbers."""
 
     candidates: list[Counts]  # per order; `caption` is the image
-    references: list[Counts]  # per order; `caption` counts the references of all images through
+    references: list[Counts]  # per order; `caption` numbers the references of all images
     image_of: Ints  # [R] the image of each reference
     candidate_words: Ints  # [B]
     reference_words: Ints  # [R]
@@ -33,7 +33,7 @@ def collect(candidates: Sequence[str], references: Sequence[Sequence[str]], orde
     """Count the n-grams of B tokenised candidates and of the references of each.
 
     Raises:
-        ValueError: another number of reference lists than of candidates, or an image without references.
+        ValueError: the numbers of candidates and of reference lists differ, or an image has no references.
     """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} lists of references")
@@ -91,7 +91,7 @@ def _count(caption: Ints, ngram: Ints, size: int) -> Counts:
 
 
 def find(keys: NDArray[Key], among: NDArray[Key]) -> tuple[NDArray[np.bool_], Ints]:
-    """Which `keys` stand in the sorted, distinct keys `among`, and where (0 for those that don't)."""
+    """Which `keys` are among the sorted, distinct keys `among`, and where (0 for those that aren't)."""
     if not len(among):
         return np.zeros(len(keys), dtype=bool), np.zeros(len(keys), dtype=np.int64)
     place = np.searchsorted(among, keys)

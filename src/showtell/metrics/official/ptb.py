@@ -1,16 +1,16 @@
-r"""Tokens as the official COCO code makes them: Penn Treebank tokens in lower case, without punctuation.
+r"""Tokens of the official COCO code: Penn Treebank tokens in lower case, without punctuation.
 
 Written from the official tokeniser's behaviour. A caption is read from left to right; at each place the rule
-that reads furthest wins, the earlier rule of two. Four captions in five hold nothing but words, commas and a
+that reads furthest wins, and the earlier one of two equals. Four captions in five contain only words, commas and a
 final full stop, and are split by one expression.
 
-What may surprise, and is scored like that everywhere: brackets stay, as ``-lrb-`` and ``-rrb-``; so do
-``!!``, ``&`` and ``$``; ``here.He`` is one token; a final initial (``"a sign that reads K."``) keeps its full
-stop or not according to the first word of the *next* caption. Line breaks inside a caption are spaces; in the
+Some things may surprise, but everybody scores like this: brackets stay, as ``-lrb-`` and ``-rrb-``, and so do
+``!!``, ``&`` and ``$``; ``here.He`` is one token; whether a final initial (``"a sign that reads K."``) keeps its full
+stop depends on the first word of the *next* caption. Line breaks inside a caption are spaces; in the
 official code some of them move all later captions to the wrong image.
 
 No rule can backtrack over more than the text it has read: repetitions are possessive (``*+``, ``++``) or stop
-at a character that they can't hold.
+at a character that they can't match.
 """
 
 import re
@@ -39,7 +39,7 @@ ABBREVIATIONS = (
 CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash".replace(" ", "|")  # begin with a capital
 SMALL_ABBREVIATIONS = "[mM][ft]g|[pP]p?t[ey]s?"  # not in capitals
 NUMBER_ABBREVIATIONS = "art ca figs? nos? op pp prop".replace(" ", "|")  # before a number
-# An initial loses its full stop before one of these, as if it ended a sentence.
+# An initial loses its full stop before one of these words, as if it ended a sentence.
 STARTERS = (
     "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many "
     "More Now Once One Other Our She Since So Some Such That The Their Then There These They This We What "
@@ -61,14 +61,14 @@ EMAIL = r"""[^ \t\xa0\n"<>|()]{0,64}@[^ \t\xa0\n"<>|().]++(?:\.[^ \t\xa0\n"<>|()
 WORD = rf"(?:{L}|[{MARK}])(?:{W}|[{MARK}])*+"
 PART = rf"(?:[dDoOlL]{Q}{W}{W}++|{W}++)"  # d'or, o'clock
 THING = rf"{PART}(?:[-_]{PART})*+"
-# The bound keeps "a,a,a,a,..." from being read to its end at each of its commas.
+# The bound keeps "a,a,a,a,..." from being read to the end at each of its commas.
 LIST = rf"{AN}++(?:[.,]++{AN}*+){{0,30}}+"
 HYPHENED = rf"(?:{LIST}-)?(?:{AN}++-)*+"
 SLASHED = rf"{AN}++(?:-{A}++){{0,2}}+"
 DOTTED = rf"{L}{W}*+(?:[.!?]{L}{W}*+)++"
 
-# Each rule is an expression; its first group, where it has one, is the token, and what follows only has to be
-# there. It counts in the length that decides between the rules.
+# Each rule is an expression. Its first group, if it has one, is the token; what follows must match, too, and counts in
+# the length that decides between the rules.
 LETTER_RULES = [
     "(?i:(can)not|(gon)na|(got)ta|(lem)me|(gim)me|(wan)na)",
     WORD,
@@ -147,13 +147,13 @@ CURLY = re.compile(r"’(?:s|m|d|ll|re|ve)|n[’‘]t|[‘’“”]{2}", re.IGN
 
 
 def tokenise(captions: Sequence[str], *, order_independent: bool = False) -> list[str]:
-    """The tokens of each caption, joined by a space.
+    """The tokens of each caption, joined by spaces.
 
     Args:
-        captions: as people wrote them, in the order of the official code: all captions of one image, then of
+        captions: as people wrote them, in the order of the official code: all captions of one image, then those of
             the next.
-        order_independent: judge a final initial as if no caption followed, so that a caption's tokens are
-            the same wherever it stands.
+        order_independent: treat a final initial as if no caption followed, so that a caption's tokens are
+            the same in any order.
     """
     tokens = []
     for number, caption in enumerate(captions):
@@ -183,7 +183,7 @@ def _scan(caption: str, following: str) -> str:
     while place < len(caption):
         simple = SIMPLE.match(text, place)
         token = simple[0] if simple and simple[0].lower() not in SPLIT_WORDS else _longest(text, place)
-        place += max(len(token), 1)  # spaces, and characters that no rule knows, are left out
+        place += max(len(token), 1)  # spaces, and characters without a rule, are left out
         written = _written(token)
         if written and written not in PUNCTUATION:
             tokens.append(written)
@@ -191,7 +191,7 @@ def _scan(caption: str, following: str) -> str:
 
 
 def _longest(text: str, place: int) -> str:
-    """The token of the rule that reads furthest from `place`; empty where there is none."""
+    """The token of the rule that reads furthest from `place`; empty if there is none."""
     if text[place].isspace():
         return ""
     rules = LETTER if WORD_CHARACTER.match(text, place) else APOSTROPHE if text[place] in "'’" else OTHER
@@ -209,5 +209,5 @@ def _written(token: str) -> str:
         return WRITTEN_AS.get(token, token.lower())
     if CURLY.fullmatch(token):
         token = token.translate(QUOTES)
-    # The space inside "22 3/4" becomes one that does not separate tokens; smileys keep their brackets' names.
+    # The space inside "22 3/4" becomes one that does not separate tokens; brackets in smileys get their names, too.
     return token.lower().replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\xa0")

@@ -1,4 +1,4 @@
-"""ROUGE-L (Lin 2004) as the official COCO code has it: best precision and best recall, taken apart."""
+"""ROUGE-L (Lin 2004) as in the official COCO code: best precision and best recall, chosen separately."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> t
 
     Args:
         candidates: B captions.
-        references: for each its references, one at least.
+        references: for each its references, at least one.
 
     Returns:
         The corpus score, which is the mean of the images' scores, and these `[B]`.
@@ -46,8 +46,8 @@ def _score(candidate: str, references: Sequence[str]) -> float:
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     """Length of the longest common subsequence.
 
-    One row of the usual table is kept as the bits of one integer, a zero bit where the row goes up by one
-    (Hyyrö 2004), so a row is four operations whatever its length.
+    One row of the usual table is kept as the bits of one integer, with a zero bit where the row goes up by one
+    (Hyyrö 2004), so a row takes four operations, whatever its length.
     """
     places: dict[str, int] = {}
     for place, word in enumerate(first):

@@ -1,7 +1,7 @@
-"""SPICE (Anderson et al. 2016), by pycocoevalcap's Java program: the one metric that showtell does not compute.
+"""SPICE (Anderson et al. 2016), by pycocoevalcap's Java program: the only metric that showtell does not compute itself.
 
-It parses captions with a Stanford model of 350 MB, which pycocoevalcap fetches when its own `Spice` is first
-made. showtell fetches nothing: it runs the program where all of it is there, and says what is missing elsewhere.
+It parses captions with a Stanford model of 350 MB, which pycocoevalcap fetches when its `Spice` is first
+created. showtell fetches nothing: it runs the program if everything is installed, and otherwise says what is missing.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 
     Args:
         candidates: B captions.
-        references: for each its references, one at least.
+        references: for each its references, at least one.
 
     Returns:
         The corpus score, which is the mean of the images' F-scores, and these `[B]`.

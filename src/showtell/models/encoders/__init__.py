@@ -1,4 +1,4 @@
-"""Encoders: photos in, a grid of features out. `build_encoder(config)` gives any of them by its name."""
+"""Encoders: photos in, a grid of features out. `build_encoder(config)` builds any of them by its name."""
 
 from typing import Annotated, Any
 
@@ -56,13 +56,13 @@ def build_encoder(settings: str | dict[str, Any] | EncoderConfigBase, *, pretrai
 
     Args:
         settings: a name, a config, or its fields as a dict, as recipes and bundles hold them.
-        pretrained: False leaves the weights random, for a caller that has them: a bundle. Nothing is then
+        pretrained: False leaves the weights random, if the caller has them (from a bundle). Nothing is then
             looked up or downloaded, if the settings are those of `encoder.config`.
 
     Raises:
         UsageError: the settings are wrong.
         MissingExtraError: the encoder's packages are not installed.
-        BundleError: its weights can't be had or don't fit.
+        BundleError: its weights are not available or don't fit.
     """
     config = encoder_config(settings)
     encoder: Encoder

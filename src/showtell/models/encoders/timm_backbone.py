@@ -1,4 +1,4 @@
-"""`timm:NAME`: any backbone of timm as an encoder, where timm is installed. Nothing else here imports it."""
+"""`timm:NAME`: any backbone of timm as an encoder, if timm is installed. Nothing else here imports it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from showtell.models.encoders.encoder import Encoder, EncoderConfigBase, measure
 
 
 class TimmConfig(EncoderConfigBase):
-    """A backbone of timm. Building it fills in its preprocessing, so that a bundle carries it."""
+    """A backbone of timm. Building it fills in its preprocessing, so that a bundle has it."""
 
     preprocessing: Preprocessing | None = Field(
         default=None,
@@ -41,7 +41,7 @@ class TimmEncoder(Encoder):
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, D, rows, columns]."""
         maps: Tensor = self.network.forward_features(images)
-        if maps.ndim == 3:  # tokens: the class and register tokens stand first
+        if maps.ndim == 3:  # tokens: the class and register tokens come first
             maps = maps[:, getattr(self.network, "num_prefix_tokens", 0) :].transpose(1, 2)
             side = round(maps.shape[2] ** 0.5)
             return maps.reshape(len(maps), -1, side, side)
@@ -51,12 +51,12 @@ class TimmEncoder(Encoder):
 
 
 def build_timm(config: TimmConfig, pretrained: bool) -> TimmEncoder:
-    """The backbone of `config`; with `pretrained`, with its published weights.
+    """The backbone of `config`, if `pretrained` with its published weights.
 
     Raises:
         MissingExtraError: timm is not installed.
         UsageError: timm knows no such backbone, or a weight file is named.
-        BundleError: its weights can't be had.
+        BundleError: its weights are not available.
     """
     with needs("timm", f"The encoder {config.name}"):
         import timm
@@ -74,7 +74,7 @@ def build_timm(config: TimmConfig, pretrained: bool) -> TimmEncoder:
 
 
 def _published_preprocessing(found: dict[str, Any]) -> Preprocessing:
-    """timm's data config in our words."""
+    """timm's data config as our `Preprocessing`."""
     interpolation = found["interpolation"]
     return Preprocessing(
         size=found["input_size"][-1],

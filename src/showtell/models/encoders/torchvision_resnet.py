@@ -1,4 +1,4 @@
-"""ResNet 18 to 152 from torchvision's weight files, in the ResNet of transformers, with no hub.
+"""ResNet 18 to 152 from torchvision's weight files, in the ResNet of transformers, without the Hub.
 
 Both are the same network under other names ("version 1.5": a bottleneck strides in its 3 x 3 convolution).
 """
@@ -30,7 +30,7 @@ PREPROCESSING = Preprocessing(
 
 
 def depth_of(name: str) -> int | None:
-    """50 for `resnet50`; none for a name that is no ResNet of torchvision's."""
+    """50 for `resnet50`; None for a name that is not a torchvision ResNet."""
     match = re.fullmatch(r"resnet(\d+)", name)
     return int(match[1]) if match and int(match[1]) in DEPTHS else None
 
@@ -51,7 +51,7 @@ def architecture(depth: int) -> dict[str, Any]:
 
 
 def transformers_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict under transformers' names, its classifier left out."""
+    """torchvision's state dict under transformers' names, without its classifier."""
     kind = {"conv": "convolution", "bn": "normalization"}
     renamed = {}
     for key, tensor in weights.items():

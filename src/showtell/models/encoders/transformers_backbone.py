@@ -1,9 +1,9 @@
-"""Any vision backbone of Hugging Face transformers as an encoder, by its hub name or its folder.
+"""Any vision backbone of Hugging Face transformers as an encoder, by its Hub name or its folder.
 
-`resnet50` and `resnet101` are `microsoft/resnet-50` and `-101`. A network that answers with a map (ResNet,
-ConvNeXt) gives it; one that answers with tokens (ViT, DINOv2, CLIP, SigLIP, Swin) gives them laid out as the
-map that they are, without the class and register tokens that stand before them. Where a network has learnt
-positions and photos are of another size, transformers interpolates them.
+`resnet50` and `resnet101` are `microsoft/resnet-50` and `-101`. The map of a network that returns one (ResNet,
+ConvNeXt) is used as it is. The tokens of others (ViT, DINOv2, CLIP, SigLIP, Swin) are laid out as a map, without the
+class and register tokens at the beginning. If a network has learned positions and photos have another size,
+transformers interpolates them.
 """
 
 from collections.abc import Callable
@@ -34,18 +34,18 @@ from showtell.models.encoders.torchvision_resnet import (
 from showtell.models.encoders.transformers_names import COUNTED, float32, own_names, quiet, without_programs
 
 ALIASES = {f"resnet{depth}": f"microsoft/resnet-{depth}" for depth in DEPTHS}
-CLIPS = ("Blip", "CLIP")  # whose processors have CLIP's colours, and bicubic, where nothing is said
+CLIPS = ("Blip", "CLIP")  # whose processors use CLIP's colours and bicubic by default
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZES = {"Blip": {"height": 384, "width": 384}, "CLIP": {"shortest_edge": 224}, "ViT": {"height": 224, "width": 224}}
-"""By the beginning of a processor's class, the size that it has where nothing is said."""
+"""A processor's default size, by the beginning of its class name."""
 RESAMPLING: dict[int, Literal["bilinear", "bicubic", "lanczos"]] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 MOBILECLIP = "Use timm:fastvit_mci0.apple_mclip (S0; mci1 is S1, mci2 is S2) or timm:vit_base_mci_224.apple_mclip (B)."
-UNUSED = {"pooler", "mask_token", "num_batches_tracked"}  # what a folder may lack
+UNUSED = {"pooler", "mask_token", "num_batches_tracked"}  # weights that a folder may lack
 T = TypeVar("T")
 
 
 class TransformersConfig(EncoderConfigBase):
-    """A backbone of transformers. Building it fills in what the hub said, so that a bundle has it."""
+    """A backbone of transformers. Building it fills in what the Hub says, so that a bundle has it."""
 
     size: int | None = Field(
         default=None, ge=16, le=2048, description="Pixels a side; none: as the backbone's preprocessing says."
@@ -105,25 +105,25 @@ class TransformersEncoder(Encoder):
 
 
 def other_size(network: nn.Module, size: int) -> dict[str, bool]:
-    """What makes a network see photos of another size than it was trained on, if it must be told."""
+    """The arguments that a network needs for photos of another size than in its training, if it needs any."""
     flexible = "interpolate_pos_encoding" in signature(network.forward).parameters
     other = getattr(network.config, "image_size", size) not in (size, [size, size], (size, size))
     return {"interpolate_pos_encoding": True} if flexible and other else {}
 
 
 def patch_of(settings: Any) -> int | None:
-    """The pixels of a patch's side, where patches stay as they are: Swin and the like, with depths, merge them."""
+    """The side of a patch in pixels, if patches stay as they are: Swin and the like, with depths, merge them."""
     patch = getattr(settings, "patch_size", None)
     return patch if isinstance(patch, int) and not hasattr(settings, "depths") else None
 
 
 def grid_of(hidden: Tensor, size: int, patch: int | None) -> Tensor:
-    """The last hidden state of photos of `size` pixels, of patches of so many -> [B, D, rows, columns]."""
+    """The last hidden state of photos of `size` pixels, with patches of `patch` pixels -> [B, D, rows, columns]."""
     if hidden.ndim == 4:
         return hidden
     tokens = hidden.shape[1]
     cells = (size // patch) ** 2 if patch else tokens
-    if cells > tokens:  # ViT-MAE hides three of four
+    if cells > tokens:  # ViT-MAE hides three of four patches
         raise ValueError("it leaves patches out.")
     side = isqrt(cells)
     grid = hidden[:, tokens - side * side :]  # [B, N, D]
@@ -131,11 +131,11 @@ def grid_of(hidden: Tensor, size: int, patch: int | None) -> Tensor:
 
 
 def build_transformers(config: TransformersConfig, pretrained: bool) -> TransformersEncoder:
-    """The backbone of `config`; with `pretrained`, with the weights that it names.
+    """The backbone of `config`, if `pretrained` with the weights that it names.
 
     Raises:
         MissingExtraError: transformers is not installed.
-        BundleError: the backbone is nowhere to be had, or a weight file does not fit.
+        BundleError: the backbone is not available, or a weight file does not fit.
         UsageError: it can't see photos of that size.
     """
     with needs("encoders", f"The encoder {config.name}"):
@@ -154,7 +154,7 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
             )
             missing = sorted(name for name in read["missing_keys"] if UNUSED.isdisjoint(name.split(".")))
             counted = [name for name in missing if name.endswith(COUNTED)]
-            if counted:  # version 5 wrote the folder, and version 4 leaves these as the memory was
+            if counted:  # version 5 wrote the folder, and version 4 leaves these weights uninitialised
                 own = auto.from_config(settings, **float32()).state_dict()
                 network.load_state_dict({name: own[name] for name in counted}, strict=False)
             lacking = [name for name in missing if name not in counted]
@@ -167,7 +167,7 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
             network = auto.from_config(settings, **float32())
     pooler = getattr(network, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
-        network.pooler = None  # unused here, and random where the checkpoint has none
+        network.pooler = None  # unused here, and random if the checkpoint has none
     if pretrained and config.weights not in ("pretrained", "random"):
         path = Path(config.weights)
         weights = read_weights(path)
@@ -177,7 +177,7 @@ def build_transformers(config: TransformersConfig, pretrained: bool) -> Transfor
 
 
 def _under_own_names(encoder: TransformersEncoder, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before `encoder` loads a state dict of ours, which another version of transformers may have named."""
+    """Before `encoder` loads a state dict of ours: rename weights that another version of transformers has named."""
     start = f"{prefix}network."
     found = {name.removeprefix(start): weights.pop(name) for name in list(weights) if name.startswith(start)}
     if found:
@@ -189,7 +189,7 @@ def _parameter_count(modules: list[nn.Module]) -> int:
 
 
 def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConfig:
-    """`config` with its architecture and preprocessing, asked from the hub if they are not known here."""
+    """`config` with its architecture and preprocessing, from the Hub if they are not known here."""
     depth = depth_of(config.name)
     own = depth is not None and (config.weights != "pretrained" or not pretrained)
     settings, preprocessing = config.architecture, config.preprocessing
@@ -197,7 +197,7 @@ def _completed(config: TransformersConfig, pretrained: bool) -> TransformersConf
         settings = architecture(depth) if own and depth is not None else _published_settings(config.name)
     if str(settings.get("model_type")).startswith("siglip2"):
         raise UsageError(
-            f"{config.name} is a NaFlex model, which reads rows of patches and no square photos.",
+            f"{config.name} is a NaFlex model, which reads rows of patches, not square photos.",
             "Use a SigLIP 2 of one size, such as google/siglip2-base-patch16-224.",
         )
     if preprocessing is None:
@@ -215,7 +215,7 @@ def _settings_of(config: TransformersConfig) -> Any:
 
 
 def _published_settings(name: str) -> dict[str, Any]:
-    """The backbone's settings; of a model of images and text (CLIP, SigLIP), those of its image half."""
+    """The backbone's settings; for a model of images and text (CLIP, SigLIP), those of its image half."""
     from transformers import AutoConfig
 
     settings = _from_hub(name, AutoConfig.from_pretrained)
@@ -223,7 +223,7 @@ def _published_settings(name: str) -> dict[str, Any]:
 
 
 def _published_preprocessing(name: str) -> Preprocessing:
-    """What the backbone's `preprocessor_config.json` says, in our words."""
+    """The backbone's `preprocessor_config.json` as our `Preprocessing`."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     found, _ = _from_hub(name, ImageProcessingMixin.get_image_processor_dict)
@@ -231,10 +231,10 @@ def _published_preprocessing(name: str) -> Preprocessing:
 
 
 def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
-    """An image processor's settings in our words.
+    """An image processor's settings as our `Preprocessing`.
 
     Raises:
-        BundleError: they say something that is not a square of one size, or pixels that are not divided by 255.
+        BundleError: the size is not a square, or pixels are not divided by 255.
     """
     kind = str(found.get("image_processor_type", found.get("feature_extractor_type")))
     size = found.get("size", next((size for family, size in SIZES.items() if kind.startswith(family)), None))
@@ -254,11 +254,11 @@ def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
     resize: Literal["crop", "squash"] = "crop"
     side, fraction = edge, 1.0
     if "crop_pct" in found or "ConvNext" in kind:
-        # ConvNeXt's processor, ResNet's too: below 384 it crops, from there it squashes.
+        # ConvNeXt's processor (also ResNet's) crops below 384, and squashes from there on.
         fraction, resize = (found.get("crop_pct") or 224 / 256, "crop") if edge < 384 else (1.0, "squash")
     elif isinstance(crop, int) and found.get("do_center_crop", True):
         side, fraction = crop, min(1.0, crop / edge)
-    elif not isinstance(size, dict) or "height" in size:  # a number is the height and the width
+    elif not isinstance(size, dict) or "height" in size:  # a single number is both height and width
         resize = "squash"
     plain, clip = found.get("do_normalize") is False, kind.startswith(CLIPS)
     return Preprocessing(
@@ -272,10 +272,10 @@ def preprocessing_of(found: dict[str, Any], name: str) -> Preprocessing:
 
 
 def _from_hub(name: str, load: Callable[..., T]) -> T:
-    """What `load` finds under a name: in a folder, in the local cache, or else on the hub.
+    """What `load` finds under a name: in a folder, in the local cache, or else on the Hub.
 
     Raises:
-        BundleError: in none of them.
+        BundleError: it is in none of them.
     """
     where = ALIASES.get(name, name)
     try:
@@ -287,10 +287,10 @@ def _from_hub(name: str, load: Callable[..., T]) -> T:
     except (OSError, ValueError) as error:
         if "mobileclip" in where.lower():
             raise BundleError(
-                f"The encoder {where} is no model of transformers: MobileCLIP is one of timm.", MOBILECLIP
+                f"The encoder {where} is not a model of transformers: MobileCLIP is in timm.", MOBILECLIP
             ) from error
         raise BundleError(
-            f"The encoder {where} is no folder of a transformers model, is not in the local Hugging Face "
-            "cache, and can't be had from the hub.",
+            f"The encoder {where} is not a folder of a transformers model, is not in the local Hugging Face "
+            "cache, and can't be fetched from the Hub.",
             "Check the name and the connection, or use efficientnet_lite2, which needs neither.",
         ) from error

@@ -1,7 +1,7 @@
-"""Weights of a transformers network under the names that the installed version of transformers gives them.
+"""Weights of a transformers network under the names of the installed version of transformers.
 
-Version 5 renamed the weights of ViT, DINOv2, Swin, CLIP and others. Files on the hub keep the old names, and version 5
-renames them as it reads; what PyTorch itself saves, a state dict or a model of ours, has the names of the day.
+Version 5 renamed the weights of ViT, DINOv2, Swin, CLIP and others. Files on the Hub keep the old names, and version 5
+renames them when it reads them; a state dict that PyTorch saves, or a model of ours, has the names of its version.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# What a whole model has beside the backbone.
+# What a whole model has besides the backbone.
 HEADS = (
     "pooler",
     "classifier",
@@ -25,9 +25,9 @@ HEADS = (
     "logit_scale",
     "logit_bias",
 )
-# Counted, not learnt: some versions keep it among the weights.
+# Counted, not learned: some versions keep it among the weights.
 COUNTED = "relative_position_index"
-# Version 4's names -> version 5's, for version 4, which can't know them.
+# Version 4's names -> version 5's, for version 4, which doesn't know them.
 RENAMED = (
     (r"\.attention\.(?:attention|self)\.(q|k|v)(?:uery|ey|alue)\.", r".attention.\1_proj."),
     (r"\.attention\.attention\.relative_position_bias\.", ".relative_position_bias."),
@@ -39,14 +39,14 @@ RENAMED = (
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
 )
-# The same of DINOv2 giant's SwiGLU, where version 4 has two matrices in one.
+# The same for DINOv2 giant's SwiGLU, where version 4 has two matrices in one.
 JOINED = {"weights_in": ("gate_proj", "up_proj"), "weights_out": ("down_proj",)}
 
 
 def own_names(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of version 4 or 5, or of a file on the hub, under `network`'s own names.
+    """A state dict of version 4 or 5, or from a file on the Hub, under `network`'s own names.
 
-    Heads and the text half are left out. A name that `network` has not, or in another shape, stays: loading names it.
+    Heads and the text half are left out. What `network` lacks, or has in another shape, stays: loading reports it.
 
     Args:
         network: a backbone of transformers.
@@ -79,19 +79,19 @@ def own_names(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def version_of_transformers() -> int:
-    """The installed transformers' first number."""
+    """The first number of transformers' installed version."""
     import transformers
 
     return int(transformers.__version__.split(".")[0])
 
 
 def float32() -> dict[str, torch.dtype]:
-    """The setting of transformers by which weights are read in float32, whatever they are stored in."""
+    """The setting with which transformers reads weights in float32, however they are stored."""
     return {"dtype" if version_of_transformers() >= 5 else "torch_dtype": torch.float32}
 
 
 def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of transformers without what makes it load code: classes and attention kernels of a repository."""
+    """A transformers config without entries that load code: classes and attention kernels from a repository."""
     return {
         key: without_programs(value) if isinstance(value, dict) else value
         for key, value in settings.items()
@@ -101,7 +101,7 @@ def without_programs(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No report of the classifier's and the text half's weights, which are left out on purpose."""
+    """Silence reports on the weights of the classifier and the text half, which are left out on purpose."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -117,7 +117,7 @@ def quiet() -> Iterator[None]:
 
 
 def names_for_version_4(own: Iterable[str], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Version 5's state dict under version 4's names, as far as `own` has them."""
+    """Version 5's state dict under version 4's names, if `own` has them."""
     found = dict(weights)
     for name in own:
         newer = name

@@ -1,4 +1,4 @@
-"""Captioners that were trained elsewhere, and published for `transformers`: read as models of showtell.
+"""Captioners that were trained elsewhere and published for `transformers`, read as showtell models.
 
 reading.py    a folder of `save_pretrained` -> config, words, weights
 families.py   which options and weights make BLIP, GIT, a vision-encoder-decoder, BLIP-2

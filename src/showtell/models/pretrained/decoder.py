@@ -1,15 +1,15 @@
 """The text half of captioners that were trained elsewhere: BLIP, GIT, a ViT with GPT-2 or BERT, BLIP-2.
 
-They are one decoder with options, the layers of `transformer.py`. What differs is how words look at the image:
+They are one decoder with options, with the layers of `transformer.py`. They differ in how words attend to the image:
 
     cross     (BLIP, vision-encoder-decoder) each layer has a second attention, to the image's cells
-    prefix    (GIT, BLIP-2) the cells stand before the words, and one attention looks at both
+    prefix    (GIT, BLIP-2) the cells come before the words, and one attention covers both
 
 Either way a layer's keys and values of the image are the same for all words and all K captions. They are computed once
-an image and are its memory, `[B, heads, M, d]`; the words' keys and values are the state, `[B, K, heads, t, d]`.
+per image and are its memory, `[B, heads, M, d]`; the words' keys and values are the state, `[B, K, heads, t, d]`.
 
-`families.py` says which options and weights make a model of `transformers`. `decoder.py` one folder up has the letters;
-here E is the width of a layer, M the cells that the words look at, d = E / heads.
+`families.py` has the options and weights for each model of `transformers`. `decoder.py` one folder up has the letters;
+here E is the width of a layer, M the cells that the words attend to, d = E / heads.
 """
 
 import math
@@ -39,7 +39,7 @@ class PretrainedConfig(LayerConfig):
         "none", description="what brings the image's cells to the layers' width"
     )
     projection_epsilon: float = Field(1e-5, gt=0, description="of the projection's layer norm")
-    max_positions: int = Field(512, gt=0, description="how many words there are positions for")
+    max_positions: int = Field(512, gt=0, description="the most words that there are positions for")
     embedding_norm: bool = Field(False, description="a layer norm after words and positions are added")
     last_norm: bool = Field(False, description="a layer norm after the last layer")
     head: bool = Field(False, description="a layer of its own before the output, as BERT has it")
@@ -93,7 +93,7 @@ class PretrainedDecoder(Decoder):
         return nn.LayerNorm(self.config.width, self.config.norm_epsilon) if there else nn.Identity()
 
     def reset_parameters(self) -> None:
-        """BERT's and GPT-2's: normal, of standard deviation 0.02."""
+        """As BERT and GPT-2: normal, with standard deviation 0.02."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
@@ -102,7 +102,7 @@ class PretrainedDecoder(Decoder):
 
     @property
     def max_words(self) -> int | None:
-        """Learned positions have an end."""
+        """Learned positions limit the length."""
         return self.config.max_positions
 
     # ---------------------------------------------------------------- an image, once
@@ -117,7 +117,7 @@ class PretrainedDecoder(Decoder):
             return memory
         if self.config.prefix_positions:
             image = image + self.cell_positions
-        for n, layer in enumerate(self.layers):  # cells never look at words, so their layers need no words
+        for n, layer in enumerate(self.layers):  # cells never attend to words, so their layers need no words
             query, key, value = layer.ask(image)
             memory[f"{n}.image_key"], memory[f"{n}.image_value"] = key, value
             seen = attend(query, key, value, is_causal=self.config.prefix_causal)
@@ -133,10 +133,10 @@ class PretrainedDecoder(Decoder):
     # ---------------------------------------------------------------- words
 
     def embedded(self, tokens: Tensor, steps: Tensor, last: int) -> Tensor:
-        """Words and where they stand, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of them after `last`."""
+        """Words and their positions, `[B, R, E]`, from ids `[B, R]` at steps `[R]`, none of which is after `last`."""
         if last >= self.config.max_positions:
             raise UsageError(
-                f"This model has positions for captions of {self.config.max_positions} words and no more.",
+                f"This model has positions for captions of at most {self.config.max_positions} words.",
                 "Lower max_words.",
             )
         embedded: Tensor = self.dropout(self.embedding_norm(self.embedding(tokens) + self.positions(steps)))
@@ -161,7 +161,7 @@ class PretrainedDecoder(Decoder):
             x = layer.feed(x)
         if self.config.before_grid is None:
             return self.logits(x), None, longer
-        if self.config.image == "cross":  # the last layer's weights once more, unfused
+        if self.config.image == "cross":  # the last layer's attention once more, unfused
             alpha = (asked @ image[0].mT / math.sqrt(asked.shape[-1])).softmax(-1).transpose(1, 2)
         of_grid = alpha.float().mean(2)[:, :, self.config.before_grid :]  # [B, K, N]
         return self.logits(x), of_grid / of_grid.sum(-1, keepdim=True), longer
@@ -190,7 +190,7 @@ class PretrainedDecoder(Decoder):
 
 
 def projection(config: PretrainedConfig, feature_width: int) -> nn.Module:
-    """What brings cells `[B, N, D]` to the layers' width."""
+    """The projection of cells `[B, N, D]` to the layers' width."""
     if config.projection == "none":
         return nn.Identity()
     linear = nn.Linear(feature_width, config.width)
@@ -202,7 +202,7 @@ def projection(config: PretrainedConfig, feature_width: int) -> nn.Module:
 def attend_to_both(
     query: Tensor, image_key: Tensor, image_value: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One attention of K words to the image that they share and to each one's own past, which are never joined.
+    """One attention of K words to their shared image and to each one's own past, without joining the two.
 
     Args:
         query: `[B, K, heads, d]`.
@@ -212,7 +212,7 @@ def attend_to_both(
         value: the same.
 
     Returns:
-        What is heard, `[B, K, heads, d]`, and the weights of the image's cells, `[B, K, heads, M]`.
+        The attended values, `[B, K, heads, d]`, and the weights of the image's cells, `[B, K, heads, M]`.
     """
     query = query / math.sqrt(query.shape[-1])
     of_image = (query.transpose(1, 2) @ image_key.mT).transpose(1, 2)  # [B, K, heads, M]

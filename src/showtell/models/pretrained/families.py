@@ -1,8 +1,8 @@
-"""Captioners of `transformers` as showtell's models: which options and which weights make each of them.
+"""Captioners of `transformers` as showtell models: the options and weights for each of them.
 
 Ids change on the way: showtell's first four are `<pad> <start> <end> <unk>`, and id i of the model becomes i + 4. The
-four take the rows of the model's own special tokens, whose old rows can't be said any more. Nothing else changes, so
-probabilities are the model's.
+four take the rows of the model's own special tokens, whose old ids can't be said any more. Nothing else changes, so the
+probabilities are those of the model.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from showtell.tokenizer import SPECIALS
 
 Names = Mapping[str, tuple[str, ...]]
 NEVER = -100.0
-"""The output bias of an id that can't be said. Much lower it would be all of the loss where labels are smoothed."""
+"""The output bias of an id that can't be said. Much lower, it would dominate the loss with label smoothing."""
 
 BERT: Names = {
     "query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -52,7 +52,7 @@ OPT: Names = {
     "feed_forward.0": ("fc1",),
     "feed_forward.3": ("fc2",),
 }
-"""What each part of a layer is called there; several are joined."""
+"""The name of each part of a layer there; several names are joined."""
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -65,13 +65,13 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Captioner:
-    """A captioner of transformers in showtell's parts."""
+    """A captioner of transformers, split into showtell's parts."""
 
     vision: Any
-    """The module that sees: what `CaptionerVision` holds."""
+    """The vision module, for `CaptionerVision`."""
     config: PretrainedConfig
     weights: dict[str, Tensor]
-    """Of the decoder, their ids already showtell's."""
+    """The decoder's weights, already with showtell's ids."""
     specials: dict[str, int | None]
     """The model's own id for each of `SPECIALS`."""
 
@@ -80,11 +80,11 @@ def captioner_of(model: Any, unk: int | None) -> Captioner:
     """The parts of a loaded model.
 
     Args:
-        model: of a class in `FAMILIES`.
+        model: an instance of a class in `FAMILIES`.
         unk: the tokenizer's id for unknown words, if it has one.
 
     Raises:
-        BundleError: it has an option that showtell does not know.
+        BundleError: it has an option that showtell does not support.
     """
     return FAMILIES[type(model).__name__](model, unk)
 
@@ -100,7 +100,7 @@ def blip(model: Any, unk: int | None) -> Captioner:
 
 
 def git(model: Any, unk: int | None) -> Captioner:
-    """GIT (Wang et al. 2022): the tokens of a ViT stand before the words of one Transformer."""
+    """GIT (Wang et al. 2022): the tokens of a ViT come before the words of one Transformer."""
     config = model.config
     weights = model.state_dict()
     options = {
@@ -136,10 +136,10 @@ def vision_encoder_decoder(model: Any, unk: int | None) -> Captioner:
 
 
 def blip2(model: Any, unk: int | None) -> Captioner:
-    """BLIP-2 (Li et al. 2023) with OPT: a few queries about the image stand before the words of a language model."""
+    """BLIP-2 (Li et al. 2023) with OPT: a few queries about the image come before the words of a language model."""
     text = model.config.text_config
     if text.word_embed_proj_dim != text.hidden_size or not text.do_layer_norm_before or not text.enable_bias:
-        raise BundleError("This BLIP-2 has an OPT of a kind that showtell can't read.", "Take one with OPT-2.7b.")
+        raise BundleError("This BLIP-2 has an OPT of a kind that showtell can't read.", "Use one with OPT-2.7b.")
     weights = model.language_model.state_dict()
     cells, offset = model.config.num_query_tokens, 2
     table = weights["model.decoder.embed_positions.weight"][offset:]
@@ -181,7 +181,7 @@ WRITERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "VisionEncoderDecoderModel": ("decoder", ("gpt2", "bert", "roberta")),
     "Blip2ForConditionalGeneration": ("text_config", ("opt",)),
 }
-"""Where config.json describes the half that writes, if there are several kinds, and those that showtell reads."""
+"""Where config.json describes the text half, if there are several kinds, and the kinds that showtell reads."""
 
 
 # -------------------------------------------------------------------- parts
@@ -190,7 +190,7 @@ WRITERS: dict[str, tuple[str, tuple[str, ...]]] = {
 def put_together(
     vision: Any, options: dict[str, Any], weights: dict[str, Tensor], specials: dict[str, int | None]
 ) -> Captioner:
-    """The captioner, its ids changed to showtell's."""
+    """The captioner, with showtell's ids."""
     output = weights.setdefault("output_weight", weights["embedding.weight"])
     bias = weights.get("output_bias", torch.zeros(len(output)))
     options["tied"] = output is weights["embedding.weight"] or torch.equal(output, weights["embedding.weight"])
@@ -198,7 +198,7 @@ def put_together(
     rows = [0 if id is None else id for id in firsts]
     said = torch.ones(len(SPECIALS), dtype=torch.bool)
     seen: set[int | None] = {None}
-    for place in (2, 3, 1, 0):  # of tokens that are one to the model, `<end>` is the one that is said
+    for place in (2, 3, 1, 0):  # if tokens are the same to the model, it is `<end>` that is said
         said[place] = firsts[place] not in seen
         seen.add(firsts[place])
     others = bias.clone()
@@ -217,13 +217,13 @@ def special_ids(
     """The model's ids of `SPECIALS`.
 
     Raises:
-        BundleError: it does not say where captions begin or end.
+        BundleError: it does not say how captions begin or end.
     """
     start = config.bos_token_id if start is None else start
     end = config.eos_token_id if end is None else end
     if isinstance(end, list):
         if len(end) > 1:
-            raise BundleError(f"The model ends captions with any of {len(end)} tokens, and showtell knows one end.")
+            raise BundleError(f"The model ends captions with any of {len(end)} tokens, but showtell supports only one.")
         end = end[0]
     if start is None or end is None:
         raise BundleError("The model does not say with which token captions begin and end.", "Copy the model again.")
@@ -233,7 +233,7 @@ def special_ids(
 def activation_of(name: str) -> str:
     """The name of an activation in showtell. Raises BundleError."""
     if name not in ACTIVATIONS:
-        raise BundleError(f"The model's activation is {name}, and showtell knows {', '.join(ACTIVATIONS)}.")
+        raise BundleError(f"The model's activation is {name}, but showtell supports only {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
@@ -254,12 +254,12 @@ def bert_options(text: Any) -> dict[str, Any]:
 
 
 def unused(text: Any) -> int:
-    """Rows before the first word's in the table of positions: RoBERTa counts from the padding's id on."""
+    """Unused first rows in the table of positions: RoBERTa counts from the padding id on."""
     return text.pad_token_id + 1 if text.model_type == "roberta" else 0
 
 
 def bert_weights(weights: Mapping[str, Tensor], prefix: str, layers: int, first: int = 0) -> dict[str, Tensor]:
-    """Embeddings and layers; the one kind of segment that words are of is added to the positions."""
+    """Embeddings and layers; the words' only segment type is added to the positions."""
     table = f"{prefix}embeddings."
     positions = weights[f"{table}position_embeddings.weight"][first:]
     if (kinds := weights.get(f"{table}token_type_embeddings.weight")) is not None:
@@ -289,7 +289,7 @@ def head_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def gpt2_options(text: Any) -> dict[str, Any]:
     if not text.scale_attn_weights or text.scale_attn_by_inverse_layer_idx:
-        raise BundleError("The model's GPT-2 scales attention in a way that showtell does not know.")
+        raise BundleError("The model's GPT-2 scales attention in a way that showtell does not support.")
     return {
         "layers": text.n_layer,
         "width": text.n_embd,
@@ -306,7 +306,7 @@ def gpt2_options(text: Any) -> dict[str, Any]:
 
 def gpt2_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("transformer.h."))
-    # GPT-2 multiplies from the other side.
+    # GPT-2 stores its matrices transposed.
     turned = {n: w.T if w.ndim == 2 and n.startswith("transformer.h.") else w for n, w in weights.items()}
     return {
         "embedding.weight": weights["transformer.wte.weight"],

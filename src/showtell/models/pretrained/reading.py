@@ -1,4 +1,4 @@
-"""A folder as `save_pretrained` writes it -> what a model folder of showtell holds: config, words, weights."""
+"""From a folder that `save_pretrained` wrote to the parts of a showtell model: config, words, weights."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Copy the model folder again."
 logger = logging.getLogger(__name__)
 
-MAX_WORDS = 30  # pieces; what a model's own settings say is often 20, with a prompt in it
+MAX_WORDS = 30  # pieces; models' own settings often say 20, including a prompt
 
 
 class Read(NamedTuple):
@@ -41,7 +41,7 @@ def check_kind(published: dict[str, Any], name: str) -> str:
     """The class of transformers that a config.json names.
 
     Raises:
-        BundleError: showtell reads no such captioner.
+        BundleError: showtell can't read such a captioner.
     """
     kinds = published.get("architectures")
     kind = str(kinds[0]) if isinstance(kinds, list) and kinds else f"model of type {published.get('model_type')}"
@@ -60,9 +60,9 @@ def check_kind(published: dict[str, Any], name: str) -> str:
             f"{name} has a decoder that does not look at the image.", "Set is_decoder and add_cross_attention."
         )
     if published.get("num_image_with_embedding") is not None:
-        raise BundleError(f"{name} describes videos, and showtell describes photos.", "Choose one for images.")
+        raise BundleError(f"{name} describes videos, and showtell describes photos.", "Use one for images.")
     if "quantization_config" in published:
-        raise BundleError(f"The weights of {name} are quantised.", "Take the model in float32 or float16.")
+        raise BundleError(f"The weights of {name} are quantised.", "Use the model in float32 or float16.")
     return kind
 
 
@@ -70,11 +70,11 @@ def read_captioner(folder: Path, name: str) -> Read:
     """Read a captioner of transformers.
 
     Args:
-        folder: that `save_pretrained` wrote, or of the Hub's cache.
-        name: what people call it.
+        folder: a folder that `save_pretrained` wrote, or one in the Hub's cache.
+        name: its name for people.
 
     Raises:
-        BundleError: it is no captioner that showtell knows, or a file is missing or damaged.
+        BundleError: showtell does not know such a captioner, or a file is missing or damaged.
         MissingExtraError: transformers is not installed.
     """
     with needs("train,encoders", f"The captioner {name}"):
@@ -92,7 +92,7 @@ def read_captioner(folder: Path, name: str) -> Read:
             model = model_with(stored, kind, published, name)
             if (folder / "generation_config.json").is_file():
                 model.generation_config = library.GenerationConfig.from_pretrained(folder, local_files_only=True)
-            # Without False, transformers asks whether it may run a program that the folder holds.
+            # Without False, transformers asks whether it may run code from the folder.
             words = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             del stored
             parts = captioner_of(model, words.unk_token_id)
@@ -100,7 +100,7 @@ def read_captioner(folder: Path, name: str) -> Read:
             tokenizer = tokenizer_of(words, parts, len(parts.weights["embedding.weight"]), name)
         except BundleError:
             raise
-        except Exception as error:  # whatever damaged files do to their readers
+        except Exception as error:  # whatever damaged files cause
             reason = shorten(str(error).strip().partition("\n")[0].rstrip("."), 200)
             raise BundleError(
                 f"{name} can't be read: {reason}.", "It may be damaged, or of a newer transformers."
@@ -126,12 +126,12 @@ def read_captioner(folder: Path, name: str) -> Read:
 
 
 def own_name(name: str) -> str:
-    """A captioner's name without what says that it is on the Hub."""
+    """A captioner's name without the prefix of the Hub."""
     return name.removeprefix("hub:").removeprefix(PREFIX)
 
 
 def settings_in(file: Path) -> dict[str, Any]:
-    """What a file of settings holds. Raises BundleError."""
+    """The content of a settings file. Raises BundleError."""
     try:
         values = read_json(file)
     except DataError as error:
@@ -154,7 +154,7 @@ def stored_weights(folder: Path, name: str) -> dict[str, Tensor]:
     if not (folder / WEIGHTS).is_file():
         if not (folder / SHARDS).is_file():
             raise BundleError(
-                f"{name} holds no {WEIGHTS}, and showtell reads weights from no other kind of file.",
+                f"{name} holds no {WEIGHTS}, and showtell reads weights from no other file.",
                 "Name a revision that has it (on the Hub often @refs/pr/1), or write it with transformers: "
                 "model.save_pretrained(DIR).",
             )
@@ -170,7 +170,7 @@ def stored_weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def model_with(weights: dict[str, Tensor], kind: Any, published: dict[str, Any], name: str) -> Any:
-    """The model of a class of transformers that has these weights.
+    """A model of a transformers class with these weights.
 
     Raises:
         BundleError: they are not those of the model that config.json describes.
@@ -179,7 +179,7 @@ def model_with(weights: dict[str, Tensor], kind: Any, published: dict[str, Any],
         None,
         config=kind.config_class.from_dict(published),
         state_dict=weights,
-        attn_implementation="eager",  # config.json may name one on the Hub, which is a program
+        attn_implementation="eager",  # config.json may name one on the Hub, which is code
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         **float32(),
@@ -212,12 +212,12 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
     try:
         preprocessing = preprocessing_of(found.get("image_processor", found), name)
     except BundleError as error:
-        raise BundleError(error.problem, f"Say a square in {file}.") from None
+        raise BundleError(error.problem, f"Set a square size in {file}.") from None
     patch = patch_of(backbone.config)
     if patch and preprocessing.size % patch:
         raise BundleError(
             f"{name} can't see photos of {preprocessing.size} pixels: its patches have {patch} pixels a side.",
-            f"Say a multiple of {patch} in {file}.",
+            f"Set a multiple of {patch} in {file}.",
         )
     return CaptionerVisionConfig(
         name=f"{PREFIX}{own_name(name)}",
@@ -228,7 +228,7 @@ def vision_config(parts: Captioner, model: Any, folder: Path, name: str) -> Capt
 
 
 def vision_weights(vision: Any) -> dict[str, Any]:
-    """The weights that `CaptionerVision.network` has."""
+    """The weights of `CaptionerVision.network`."""
     halves = ("vision_model.", "qformer.", "query_tokens", "language_projection.")
     whole = hasattr(vision, "qformer")
     return {
@@ -239,7 +239,7 @@ def vision_weights(vision: Any) -> dict[str, Any]:
 
 
 def search_options(generation: Any, positions: int) -> SearchOptions:
-    """How the model's own settings search, where they say it; a note names those that showtell does not have."""
+    """The model's own search settings, if it has any; a note names those that showtell does not support."""
     beam = getattr(generation, "num_beams", None) or 1
     penalty = getattr(generation, "length_penalty", None)
     others = [
@@ -250,9 +250,9 @@ def search_options(generation: Any, positions: int) -> SearchOptions:
     if penalty is not None and not 0 <= penalty <= 10:
         others.append(f"length_penalty {penalty}")
     if others:
-        logger.warning("The model's own search has %s, and showtell searches without.", ", ".join(others))
+        logger.warning("The model's own search uses %s, but showtell's does not.", ", ".join(others))
     max_words = min(MAX_WORDS, positions - 1)
-    # Theirs counts <start>, and may be 0: showtell says one word at least.
+    # Theirs counts <start>, and may be 0: showtell says at least one word.
     shortest = getattr(generation, "min_new_tokens", None) or (getattr(generation, "min_length", None) or 0) - 1
     return SearchOptions(
         beam=min(beam, MOST) if beam > 1 else SearchOptions.beam,
@@ -265,10 +265,10 @@ def search_options(generation: Any, positions: int) -> SearchOptions:
 
 
 def tokenizer_of(words: Any, parts: Captioner, size: int, name: str) -> Tokenizer:
-    """The model's own table of pieces, its ids showtell's, with a name for each of the output's ids.
+    """The model's own table of pieces, with showtell's ids and a name for each id of the output.
 
     Raises:
-        BundleError: it is of a kind that has no such table.
+        BundleError: its tokenizer has no such table.
     """
     if getattr(words, "backend_tokenizer", None) is None:
         raise BundleError(f"The tokenizer of {name} is written in Python, and showtell can't read it.")
@@ -287,7 +287,7 @@ def tokenizer_of(words: Any, parts: Captioner, size: int, name: str) -> Tokenize
         pieces.append(f"<{id}>" if piece in SPECIALS else piece)
     table["model"]["vocab"] = {piece: id for id, piece in enumerate(pieces)}
     table["model"]["unk_token"] = "<unk>"
-    table["added_tokens"] = []  # a caption that spells out "[SEP]" says nothing special
+    table["added_tokens"] = []  # "[SEP]" written in a caption is not special
     table["truncation"] = table["padding"] = None
     ends = [("<start>", Tokenizer.start), ("<end>", Tokenizer.end)]
     template = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)

@@ -1,1 +1,1 @@
-"""What a training step is given: batches of captions, and the features or pictures of their images."""
+"""The inputs of a training step: batches of captions, and the features or pictures of their images."""

@@ -1,8 +1,8 @@
-"""Live photos changed at random while an encoder learns from them, and their captions with them.
+"""Random changes of live photos while an encoder learns from them, and of their captions.
 
-All that is random about an image in an epoch comes from a generator of its own, so neither the order of the reading
-threads nor a resumed run changes it. Its first number says whether the image is mirrored: who lays out the captions and
-who reads the photo ask the same generator, each for itself.
+All randomness of an image in an epoch comes from the image's own generator, so neither the order of the reading threads
+nor resuming a run changes it. Its first number decides whether the image is mirrored: the code that lays out captions
+and the code that reads photos each make the same generator.
 """
 
 import re
@@ -21,9 +21,9 @@ from showtell.languages import ENGLISH, lowered
 from showtell.training.inputs.batches import Ids
 
 STRETCH = 4 / 3
-"""A crop is at most so many times wider or higher than the encoder's usual part of the photo."""
+"""A crop is at most this many times wider or higher than the encoder's usual part of the photo."""
 GREY = np.array([0.299, 0.587, 0.114])
-"""Shares of red, green and blue in how bright a pixel looks (ITU-R BT.601)."""
+"""Shares of red, green and blue in a pixel's brightness (ITU-R BT.601)."""
 LEFT_AND_RIGHT = {
     "en": (("left", "right"),),
     "de": (
@@ -42,12 +42,12 @@ LEFT_AND_RIGHT = {
     "ja": (("左", "右"),),
     "th": (("ซ้าย", "ขวา"),),
 }  # fmt: skip
-"""The words for the sides in each language. Where letters are words, 左右 (about) and ขวาน (an axe) are others."""
+"""The words for the sides in each language. If letters are words, 左右 (about) and ขวาน (an axe) are not sides."""
 LETTERS_FOR_SIDES = re.compile("(?<!左)右|左(?!右)|ซ้าย|ขวา(?!น)")
 
 
 class Augmentation(BaseModel):
-    """How photos differ from epoch to epoch; nothing unless asked. Validation sees every photo as it is."""
+    """How photos change from epoch to epoch; by default not at all. Validation sees every photo as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +79,7 @@ class Augmentation(BaseModel):
         return random.random() < self.flip
 
     def at_least(self, preprocessing: Preprocessing) -> int:
-        """Pixels of the shorter side from which no crop has anything to invent: `read_image`'s `at_least`."""
+        """The shorter side in pixels from which no crop must enlarge: `at_least` of `read_image`."""
         return ceil(preprocessing.shorter_side * (sqrt(STRETCH / self.crop) if self.crop < 1 else 1))
 
     def picture(self, image: Pixels, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
@@ -103,13 +103,13 @@ class Augmentation(BaseModel):
         seed: Sequence[int],
         language: str = ENGLISH,
     ) -> Sequence[Sequence[Ids]]:
-        """The captions of all images as they are true in one epoch: those of mirrored images name the other side.
+        """The captions of all images for one epoch: those of mirrored images name the other side.
 
         Args:
             captions: token ids of the examples' captions.
             examples: the images, in the order of their rows.
-            encode: makes captions into token ids.
-            seed: of the epoch, as in `random_of`.
+            encode: turns captions into token ids.
+            seed: the epoch's seed, as in `random_of`.
             language: of the captions.
         """
         if not self.flip:
@@ -129,19 +129,19 @@ def random_of(seed: Sequence[int], row: int) -> np.random.Generator:
         seed: the recipe's seed, the number of the stage, the number of the epoch.
         row: the image's place in the data set.
     """
-    # A spawn key: NumPy takes seed [1, 2, 3, 0] for [1, 2, 3], which decides the order of the epoch.
+    # A spawn key: NumPy treats seed [1, 2, 3, 0] like [1, 2, 3], which decides the order of the epoch.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
 
 
 def mirror_image(example: Example) -> Example:
-    """The example with its image mirrored, under an id of its own; its captions are still those of the original."""
+    """The example with its image mirrored, under its own id; its captions are still those of the original."""
     return replace(example, image_id=f"{example.image_id}, mirrored", mirrored=True)
 
 
 def mirrored(caption: str, language: str = ENGLISH) -> str:
-    """The caption with left and right in each other's place, as is true of the mirrored photo.
+    """The caption with left and right swapped, as is true of the mirrored photo.
 
-    In a language that `LEFT_AND_RIGHT` lacks it stays as it is.
+    In a language that is not in `LEFT_AND_RIGHT` it stays as it is.
     """
     side, others = _sides(language)
 
@@ -154,7 +154,7 @@ def mirrored(caption: str, language: str = ENGLISH) -> str:
 
 @cache
 def _sides(language: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    """What finds a side in a caption, and the other one of each."""
+    """An expression that finds sides in a caption, and the opposite of each side."""
     pairs = LEFT_AND_RIGHT.get(language, ())
     others = {side: other for pair in pairs for side, other in (pair, pair[::-1])}
     if language in ("zh", "ja", "th"):
@@ -165,8 +165,8 @@ def _sides(language: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def random_crop(image: Pixels, least: float, preprocessing: Preprocessing, random: np.random.Generator) -> Pixels:
     """A random part of the photo as uint8 `[S, S, 3]`.
 
-    Its area is `least` to 1 times that of the part which `resize` takes, its shape up to `STRETCH` off; it may lie
-    anywhere in the photo, also at the ends that `resize` cuts off.
+    Its area is `least` to 1 times that of the part that `resize` takes, and its shape differs by up to `STRETCH`; it
+    may be anywhere in the photo, also at the ends that `resize` cuts off.
     """
     height, width = image.shape[:2]
     across, down = (min(width, height),) * 2 if preprocessing.resize == "crop" else (width, height)
@@ -179,7 +179,7 @@ def random_crop(image: Pixels, least: float, preprocessing: Preprocessing, rando
 
 
 def recoloured(picture: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
-    """The picture `[S, S, 3]` with so many times its brightness, contrast (about its mean grey) and saturation."""
+    """The picture `[S, S, 3]` with brightness, contrast (around its mean grey) and saturation scaled so."""
     # All three are linear in a pixel's colour, so they are one matrix and one clipping to 0..255.
     saturated = saturation * np.eye(3) + (1 - saturation) * GREY
     image = Image.fromarray(picture)

@@ -1,4 +1,4 @@
-"""Which images and captions make a batch, in which order, and how they are laid out.
+"""Which images and captions form a batch, in which order, and in which layout.
 
 A batch's captions are sorted longest first within each image, and images are grouped so that the k-th longest captions
 of a batch are about equally long: only then is teacher forcing over `[B, K, T]` nearly free of padding (8 % on Flickr8k
@@ -26,11 +26,11 @@ class Batch:
     """B images with K captions each.
 
     `rows` are the images' places in the data set, `[B]`. `tokens` are `<start>` and the words, `[B, K, T]`; `targets`
-    what follows each of them, on the packed axis `[B, P]`; `real` marks where that is a word or `<end>` and no padding.
+    are the next words on the packed axis `[B, P]`; `real` marks targets that are a word or `<end>` and not padding.
 
-    Losses are means over words in which a photo with one caption counts as much as one with five: a word weighs
-    `weight`, `[B, 1]`, one over the number of its photo's captions. `step_weight` is the sum of these over the words of
-    the whole step that the batch is a share of: what weighted sums over words are divided by.
+    Losses are means over words in which a photo with one caption counts as much as one with five: each word has the
+    weight `weight`, `[B, 1]`, one over the number of its photo's captions. `step_weight` is the sum of the weights of
+    all words in the step to which the batch belongs: the divisor of weighted sums over words.
     """
 
     rows: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def captions(self) -> int:
-        """How many captions, all images together (an image may have fewer than K)."""
+        """The number of captions of all images (an image may have fewer than K)."""
         return int((self.tokens[:, :, 0] != Tokenizer.pad).sum())
 
     @property
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def share(self) -> float:
-        """Of the step, 0..1: how much the batch adds to its losses."""
+        """The batch's share of the step's losses, 0..1."""
         return float((self.real * self.weight).sum()) / self.step_weight
 
     def to(self, device: torch.device) -> "Batch":
@@ -66,19 +66,19 @@ class Batch:
 
 
 def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_weight: float | None = None) -> Batch:
-    """Lay out the captions of the images `rows`: captions[i] are those of the i-th, at least one, any number.
+    """Lay out the captions of the images `rows`: captions[i] are those of the i-th image, at least one.
 
-    Images with fewer captions than the others get empty ones, of no steps, last. There may be no images, where a step
-    has fewer than there are processes.
+    Images with fewer captions than the others get empty ones, without steps, at the end. There may be no images, if a
+    step has fewer images than there are processes.
 
     Args:
         rows: `[B]`, see `Batch`.
-        captions: of each image.
-        step_weight: see `Batch`; the batch's own when it is the whole step.
+        captions: the captions of each image.
+        step_weight: see `Batch`; the batch's own if it is the whole step.
     """
     ordered = [sorted(of_image, key=len, reverse=True) for of_image in captions]
     most = max(map(len, ordered), default=1)
-    steps = np.zeros((len(ordered), most), np.int64)  # the last token is only ever a target
+    steps = np.zeros((len(ordered), most), np.int64)  # the last token is only a target
     for b, of_image in enumerate(ordered):
         steps[b, : len(of_image)] = [len(ids) - 1 for ids in of_image]
     packing = Packing.of_widths(steps.max(0, initial=1).tolist())
@@ -101,7 +101,7 @@ def batch_of(rows: NDArray[np.int64], captions: Sequence[Sequence[Ids]], step_we
 
 
 def weight_of(captions: Iterable[Sequence[Ids]]) -> float:
-    """The words that a photo's captions have on average, each `<end>` among them, summed over photos: see `Batch`."""
+    """The mean number of words, including `<end>`, in a photo's captions, summed over photos: see `Batch`."""
     return sum(sum(len(ids) - 1 for ids in of_image) / len(of_image) for of_image in captions if of_image)
 
 
@@ -113,15 +113,15 @@ def epoch_of_batches(
     own: slice = slice(None),
     times: Sequence[float] | None = None,
 ) -> Iterator[Batch]:
-    """One pass over all images, in an order and a grouping that only the generator decides.
+    """One pass over all images; only the generator decides their order and grouping.
 
     Args:
         captions: the captions of each image.
         images: B, images in a batch.
-        most_captions: K at most; of an image with more, a random choice is taken each epoch.
-        generator: decides everything that is random.
-        own: which images of each batch are wanted; the others are another process's.
-        times: how often passes show each image, 0..1; always when None. See `rows_of_epoch`.
+        most_captions: K at most; for an image with more, a random choice in each epoch.
+        generator: the source of all randomness.
+        own: which images of each batch are this process's.
+        times: how often passes show each image, 0..1; always if None. See `rows_of_epoch`.
     """
     rows = rows_of_epoch([1.0] * len(captions) if times is None else times, generator)
     chosen = [_choice(captions[row], most_captions, generator) for row in rows]
@@ -133,9 +133,9 @@ def epoch_of_batches(
 
 
 def rows_of_epoch(times: Sequence[float], generator: np.random.Generator) -> NDArray[np.int64]:
-    """The places of the images that a pass shows `[R]`: of those that are shown 0.3 times, a random three tenths.
+    """The places of the images that a pass shows `[R]`: of images that are shown 0.3 times, a random three tenths.
 
-    R, which `images_of_epoch` says too, follows from `times` alone: all passes have equally many steps.
+    R (see `images_of_epoch`) depends only on `times`: all passes have the same number of steps.
     """
     rows = []
     for value in sorted(set(times)):
@@ -155,7 +155,7 @@ def _choice(captions: Sequence[Ids], most: int, generator: np.random.Generator) 
 
 
 def _sorted_lengths(captions: Sequence[Sequence[Ids]]) -> NDArray[np.float64]:
-    """The lengths of each image's captions, longest first, 0 where there are fewer: `[images, K]`."""
+    """The lengths of each image's captions, longest first, then 0 if there are fewer: `[images, K]`."""
     lengths = np.zeros((len(captions), max(map(len, captions))))
     for i, of_image in enumerate(captions):
         lengths[i, : len(of_image)] = sorted(map(len, of_image), reverse=True)
@@ -163,10 +163,10 @@ def _sorted_lengths(captions: Sequence[Sequence[Ids]]) -> NDArray[np.float64]:
 
 
 def _groups(lengths: NDArray[np.float64], size: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Images in groups of `size` (the last may be smaller) whose lengths are alike.
+    """Images in groups of `size` (the last may be smaller) with similar lengths.
 
-    A k-d tree with leaves of one batch: halve the images at the caption whose lengths vary most, again and again.
-    Noise of up to a word on the lengths, and which images share a leaf with it, changes from epoch to epoch.
+    A k-d tree with leaves of one batch: repeatedly halve the images by the caption whose lengths vary most. Noise of up
+    to a word is added to the lengths, so that groups change from epoch to epoch.
     """
     lengths = lengths + generator.uniform(0, 1, lengths.shape)
     groups: list[NDArray[np.int64]] = []

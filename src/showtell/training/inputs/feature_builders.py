@@ -1,4 +1,4 @@
-"""One feature cache, built by several processes, each of them a part of its own."""
+"""One feature cache, built by several processes; each builds its own part."""
 
 import multiprocessing
 import os
@@ -27,21 +27,21 @@ def fill_in_processes(
     batch_size: int,
     watch: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Build the cache of the data set `spec` in `folder`; if one process dies, the others go on.
+    """Build the cache of the data set `spec` in `folder`; if one process dies, the others continue.
 
     Args:
-        spec: of the data set, which each process loads for itself.
-        encoder: config, as `build_encoder` takes it; its weights must not be random.
-        folder: of the cache.
-        processes: how many; each gets its share of the cores.
+        spec: the SPEC of the data set, which each process loads for itself.
+        encoder: the config for `build_encoder`; its weights must not be random.
+        folder: the folder of the cache.
+        processes: the number of processes; each gets its share of the cores.
         batch_size: images that a process encodes together.
-        watch: told how many images of the cache are done, from time to time.
+        watch: called from time to time with the number of images done.
 
     Raises:
-        DataError: a process did not end well; the same call goes on.
-        KeyboardInterrupt: after the processes have stopped.
+        DataError: a process failed; the same call continues.
+        KeyboardInterrupt: Ctrl-C, after the processes have stopped.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would share threads' locks
+    context = multiprocessing.get_context("spawn")  # a fork would inherit locks held by threads
     builders = [
         context.Process(
             name=f"builder {part}", target=_build, args=(spec, dict(encoder), folder, part, processes, batch_size)
@@ -54,7 +54,7 @@ def fill_in_processes(
         while any(builder.is_alive() for builder in builders):
             watch(images_done(folder))
             time.sleep(POLL_SECONDS)
-    finally:  # Ctrl-C reached them, too
+    finally:  # Ctrl-C has reached the processes, too
         for builder in builders:
             builder.join()
     watch(images_done(folder))

@@ -1,4 +1,4 @@
-"""Builds feature caches: images are read by threads while the encoder works on those before them."""
+"""Build feature caches: threads read images while the encoder works on earlier ones."""
 
 import hashlib
 import json
@@ -33,14 +33,14 @@ def cached_features(
     folder: Path | None = None,
     watch: Callable[[int, int, int], None] = lambda done, images, size: None,
 ) -> FeatureCache:
-    """The features of these images, computed now as far as they are not in the cache, each process its share of them.
+    """The features of these images; what the cache lacks is computed now, each process its share.
 
     Args:
-        name: of the data set; part of the folder's name.
+        name: the data set's name, part of the folder's name.
         examples: the images.
-        encoder: as it is now: its weights are part of the cache's fingerprint.
-        folder: of the cache; one for this encoder and these images in the user's cache folder when None.
-        watch: told how many of how many images are computed, and how many bytes they take: before the first and
+        encoder: the encoder, with weights: they are part of the cache's fingerprint.
+        folder: the folder of the cache; by default one in the user's cache folder for this encoder and these images.
+        watch: called with the number of images done, of all images, and of their bytes, before the first image and
             after each.
 
     Raises:
@@ -48,7 +48,7 @@ def cached_features(
         UsageError: not all processes can see the folder.
     """
     folder = folder or default_folder(name, examples, encoder)
-    for turn in (processes.is_main(), not processes.is_main()):  # the main process makes the files, all fill them
+    for turn in (processes.is_main(), not processes.is_main()):  # the main process makes the files, then all fill them
         with processes.agreed():
             if turn:
                 if not processes.is_main():
@@ -65,7 +65,7 @@ def cached_features(
                 encoder,
                 advance=lambda: watch(min(images, next(done) * processes.count()), images, writer.new_bytes),
                 own=processes.own_slice(),
-                # One file holds the reasons: the others tell theirs to the main process, which writes it.
+                # One file holds the reasons: the other processes send theirs to the main process, which writes it.
                 leave_out=writer.leave_out if processes.is_main() else unreadable.__setitem__,
             )
         for of_process in processes.everyones(unreadable):
@@ -76,23 +76,23 @@ def cached_features(
 
 
 def writer_for(examples: Sequence[Example], encoder: Encoder, folder: Path, part: str = "") -> CacheWriter:
-    """A writer that knows which images are to do; nothing is computed yet.
+    """A writer that knows which images are still to do; nothing is computed yet.
 
     Args:
         examples: the images.
-        encoder: as `cached_features`.
-        folder: of the cache.
-        part: of the cache, if several processes build it.
+        encoder: as in `cached_features`.
+        folder: the folder of the cache.
+        part: the part of the cache, if several processes build it.
 
     Raises:
-        DataError: as `cached_features`.
+        DataError: as in `cached_features`.
     """
     stamps = {example.image_id: example.stamp for example in examples}
     return CacheWriter(folder, fingerprint(encoder), encoder.cells, encoder.width, stamps, part)
 
 
 def examples_of_part(examples: Sequence[Example], part: int, parts: int) -> Sequence[Example]:
-    """The images of builder `part`, 1 to `parts`: neighbours, as they lie together on the disk."""
+    """The images of builder `part`, 1 to `parts`: neighbours, since they are close together on the disk."""
     return examples[(part - 1) * len(examples) // parts : part * len(examples) // parts]
 
 
@@ -109,13 +109,13 @@ def fill(
     """Compute what is to do, or some of it. Images that can't be read are recorded and left out.
 
     Args:
-        writer: of the cache.
+        writer: the writer of the cache.
         examples: all images.
-        encoder: what computes.
+        encoder: the encoder.
         batch_size: images that are encoded together.
         advance: called after each image.
-        own: which of the images that are to do are computed here.
-        leave_out: told of the images that can't be read, and why; the writer when None.
+        own: which of the remaining images are computed here.
+        leave_out: called with the images that can't be read, and why; by default the writer's method.
     """
     if not writer.to_do[own]:
         return
@@ -140,7 +140,7 @@ def fill(
 def batches_read(
     examples: Sequence[Example], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[list[tuple[str, Square | ImageError]]]:
-    """Image ids with their squares [S, S, 3], or with why they have none; a few batches are read ahead."""
+    """Image ids with their squares [S, S, 3], or with the error; a few batches are read ahead."""
 
     def square(example: Example) -> Square | ImageError:
         try:
@@ -153,9 +153,9 @@ def batches_read(
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """A name for what decides an image's features: the network, its weights, the preprocessing, the grid.
+    """A fingerprint of all that determines an image's features: network, weights, preprocessing, grid.
 
-    Where the weights came from does not count, nor which version of a library described the network.
+    The source of the weights does not count, nor the library version that described the network.
     """
     config = encoder.config.model_dump(mode="json", exclude={"name", "weights", "preprocessing", "stages"})
     for key in ("transformers_version", "_name_or_path"):
@@ -181,7 +181,7 @@ def default_folder(name: str, examples: Sequence[Example], encoder: Encoder) -> 
     """A folder in the user's cache folder for these images and this encoder."""
     images = hashlib.sha256()
     for example in examples:
-        if example.mirrored:  # they are added to the folder of their originals
+        if example.mirrored:  # mirror images are in the folder of their originals
             continue
         images.update(f"{example.image_id} {example.container} {example.stamp}\n".encode())
     return cache_folder() / "features" / f"{name}-{images.hexdigest()[:8]}-{fingerprint(encoder)}"

@@ -1,4 +1,4 @@
-"""Where a stage's images come from: grids in a feature cache, or live pictures that the encoder learns from."""
+"""A stage's images: grids in a feature cache, or live pictures from which the encoder learns."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +22,13 @@ from showtell.training.inputs.augmentation import Augmentation, mirror_image, ra
 from showtell.training.inputs.batches import Batch
 
 AHEAD = 1
-"""Batches whose photos are read while the model learns from the one before."""
+"""How many batches of photos are read ahead while the model learns."""
 
 
 def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
-    """Image ids of the examples that can't be read, with why; reads them all, as no cache has done so before.
+    """Image ids of the examples that can't be read, and why; it reads all images, as no cache has done so before.
 
-    Each process reads its share, and all know what all have found.
+    Each process reads its share, and all get the whole result.
     """
 
     def problem(example: Example) -> str | None:
@@ -45,7 +45,7 @@ def unreadable_of(examples: Sequence[Example]) -> dict[str, str]:
 
 
 def refuse_stream(examples: Sequence[Example]) -> None:
-    """Raise UsageError for images that live pictures would be read from in every epoch's own order, all anew."""
+    """Raise UsageError for streamed images: live pictures are read again in every epoch, in another order."""
     if any(example.stored is not None and example.stored.in_order_only for example in examples):
         raise UsageError(
             "An encoder can't learn from a stream: its images come in one order only.",
@@ -57,11 +57,11 @@ class Inputs(Protocol):
     """The images of a stage."""
 
     def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch with what the model's `forward` takes for its images: `[B, N, D]` or `[B, 3, S, S]`, float32.
+        """Each batch with the model's input for its images: `[B, N, D]` or `[B, 3, S, S]`, float32.
 
         Args:
-            batches: whose rows are places in the training examples.
-            seed: of the epoch: the recipe's seed, the number of the stage, the number of the epoch.
+            batches: batches whose rows are places in the training examples.
+            seed: the epoch's seed: the recipe's seed, the number of the stage, the number of the epoch.
         """
 
     def captions(
@@ -71,7 +71,7 @@ class Inputs(Protocol):
 
 
 class CachedGrids:
-    """Grids that a frozen encoder has computed before, read from the cache batch by batch."""
+    """Grids from a frozen encoder, read from the cache batch by batch."""
 
     def __init__(self, examples: Sequence[Example], cache: FeatureCache, augmentation: Augmentation) -> None:
         self.examples = examples
@@ -79,7 +79,7 @@ class CachedGrids:
         self.augmentation = augmentation
 
     def train(self, batches: Iterable[Batch], seed: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """Each batch with its grids `[B, N, D]`, float32: the photos', or of flipped ones their mirror images'."""
+        """Each batch with its grids `[B, N, D]`, float32: those of the photos, or of their mirror images if flipped."""
         for batch in batches:
             images = [
                 mirror_image(self.examples[row])
@@ -92,7 +92,7 @@ class CachedGrids:
     def captions(
         self, captioner: Captioner, examples: Sequence[Example], batch_size: int
     ) -> Iterator[tuple[Example, Caption]]:
-        """The best caption of each image, the encoder left out."""
+        """The best caption of each image, without using the encoder."""
         remaining = iter(examples)
         while batch := list(islice(remaining, batch_size)):
             memory = captioner.engine.memory_from_grid(self.cache.rows([example.image_id for example in batch]))
@@ -103,7 +103,7 @@ class CachedGrids:
 class LivePictures:
     """Pictures read from their files each time, for an encoder that learns.
 
-    `threads` read them, changed as `augmentation` says, `AHEAD` batches before they are needed.
+    `threads` read them and apply `augmentation`, `AHEAD` batches before they are needed.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class LivePictures:
             yield example, outcome[0]
 
     def _begin(self, batch: Batch, seed: Sequence[int]) -> tuple[Tensor, list[Future[None]]]:
-        """Room for a batch's pictures, and the reading of each into its place."""
+        """Allocate a batch's pictures, and start reading each into its place."""
         size = self.preprocessing.size
         pictures = np.empty((len(batch.rows), 3, size, size), np.float32)
         rows = batch.rows.tolist()
@@ -157,7 +157,7 @@ class LivePictures:
 def live_pictures(
     examples: Sequence[Example], preprocessing: Preprocessing, augmentation: Augmentation
 ) -> Iterator[LivePictures]:
-    """`LivePictures` with threads of their own, which end with the context, also at an error or Ctrl-C."""
+    """`LivePictures` with their own threads, which end with the context, also after an error or Ctrl-C."""
     threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="showtell-read")
     try:
         yield LivePictures(examples, preprocessing, augmentation, threads)
@@ -166,7 +166,7 @@ def live_pictures(
 
 
 def _read(batch: Batch, pictures: Tensor, reading: list[Future[None]]) -> tuple[Batch, Tensor]:
-    """The batch and its pictures, once all of them are there; raises what went wrong with the first bad one."""
+    """The batch and its pictures, once all of them have been read; raises the error of the first bad one."""
     for picture in reading:
         picture.result()
     return batch, pictures

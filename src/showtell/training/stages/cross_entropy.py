@@ -1,4 +1,4 @@
-"""The cross-entropy stage: the model learns to say each next word of people's captions, the words before it given."""
+"""The cross-entropy stage: the model learns to predict each next word of people's captions from the words before."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -17,7 +17,7 @@ from showtell.training.stages.teachers import Teachers
 
 
 class CrossEntropy(Stage):
-    """A stage that learns people's captions."""
+    """A stage that learns from people's captions."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over the vocabulary")
@@ -28,7 +28,7 @@ class CrossEntropy(Stage):
         0.0,
         ge=0,
         le=1,
-        description="share of the words that the model's own replace; it rises to this at the last epoch",
+        description="share of the words that the model's own words replace; it rises to this by the last epoch",
     )
     teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
     distillation: float = Field(
@@ -36,7 +36,7 @@ class CrossEntropy(Stage):
     )
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
-        """The loss of what people said, or nearly, and of what the teachers expect: see `terms`."""
+        """The loss on people's captions, and on the teachers' probabilities: see `terms`."""
         teachers = Teachers(self.teachers, tokenizer) if self.teachers else None
 
         def losses(model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
@@ -49,14 +49,14 @@ class CrossEntropy(Stage):
     def terms(
         self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float, teachers: Teachers | None = None
     ) -> dict[str, Tensor]:
-        """The loss terms of a batch, or the share of them of a part of one.
+        """The loss terms of a batch, or the share of a part of a batch.
 
         Args:
             model: in training mode.
             inputs: the images or their grids, as `CaptioningModel.forward` takes them.
             batch: the captions.
             done: how much of the stage has passed, 0..1.
-            teachers: whose probabilities are learnt too.
+            teachers: models whose probabilities are learned, too.
         """
         tokens = batch.tokens
         if self.scheduled_sampling:
@@ -80,15 +80,15 @@ class CrossEntropy(Stage):
 
 @torch.no_grad()
 def with_own_words(batch: Batch, logits: Tensor, probability: float) -> Tensor:
-    """Scheduled sampling (Bengio et al. 2015), for any decoder: the tokens with some words replaced by the model's own.
+    """Scheduled sampling (Bengio et al. 2015), for any decoder: the model's own words replace some tokens.
 
     The model's words are drawn from a first, teacher-forced pass and fed to a second one, as Mihaylova and Martins
-    (2019) do for Transformers: two parallel passes in place of one that stops at every word.
+    (2019) do for Transformers: two parallel passes instead of one that goes word by word.
 
     Args:
         batch: the batch.
-        logits: of the first pass, `[B, P, V]`.
-        probability: of each word to be replaced, 0..1.
+        logits: the logits of the first pass, `[B, P, V]`.
+        probability: the probability that a word is replaced, 0..1.
 
     Returns:
         Tokens `[B, K, T]`; `<start>` and padding stay.

@@ -1,4 +1,4 @@
-"""What is minimised, as named terms: the trainer adds them up, and the log shows each."""
+"""The losses, as named terms: the trainer adds them up, and the log shows each."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ from showtell.tokenizer import Tokenizer
 from showtell.training.inputs.batches import Batch
 
 IGNORED = -100
-"""A target that is none."""
+"""The target of padding, which is ignored."""
 
 
 def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Cross-entropy of the words to come, in nats: their mean over the step (see `Batch`); padding never counts.
+    """Cross-entropy of the next words, in nats: the mean over the step (see `Batch`), without padding.
 
     Args:
         logits: `[B, P, V]`.
-        batch: targets and which of them are real, `[B, P]`.
+        batch: the targets, and which of them are real, `[B, P]`.
         label_smoothing: the share of the target that is spread evenly over the vocabulary.
     """
-    # Padding is ignored rather than cut out: `logits[real]` would copy all logits, and all their gradients again.
+    # Padding is ignored, not cut out: `logits[real]` would copy all logits, and later all their gradients.
     targets = batch.targets.where(batch.real, IGNORED).flatten()
     losses = F.cross_entropy(
         logits.flatten(0, 1), targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="none"
@@ -32,11 +32,11 @@ def word_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
 def loss_terms(
     forced: Forced, batch: Batch, *, label_smoothing: float, doubly_stochastic: float = 0.0
 ) -> dict[str, Tensor]:
-    """The loss of one batch as weighted, named terms; their sum is minimised. Of a part of a step, its share of them.
+    """The loss of one batch as weighted, named terms, whose sum is minimised; for a part of a step, its share.
 
     Args:
         forced: what the model returned for the batch.
-        batch: what it should have said.
+        batch: the captions.
         label_smoothing: see `word_loss`.
         doubly_stochastic: lambda of Show, Attend and Tell's equation 14, whose sums over words and cells are both
             divided by the weight of the step's words here; 0 leaves the term out.
@@ -54,15 +54,15 @@ def choice_terms(
 ) -> dict[str, Tensor]:
     """Hard attention's part of the loss: Show, Attend and Tell's learning rule at the end of section 4.1.
 
-    A choice of a cell is rewarded by the log-probabilities of the words from its own on, each less the baseline: those
-    before it are none of its doing, and without them the gradient has the same mean and less noise.
+    A choice of a cell is rewarded by the log-probabilities of the words from its own on, each minus the baseline: the
+    choice has no influence on earlier words, and without them the gradient has the same mean and less noise.
 
     Args:
         forced: what the model returned for the batch.
-        choices: its choices; their baseline is the rule's b.
-        batch: what it should have said.
+        choices: the model's choices; their baseline is the rule's b.
+        batch: the captions.
         reinforce: lambda_r, the weight of the rewards.
-        entropy: lambda_e, the weight of the distributions' entropy, which is kept high.
+        entropy: lambda_e, the weight of the distributions' entropy, to keep it high.
     """
     counts = batch.real & choices.drawn  # [B, P]
     with torch.no_grad():

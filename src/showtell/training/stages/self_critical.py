@@ -1,4 +1,4 @@
-"""The self-critical stage: the model says K captions of an image, and learns from how much each beats the others.
+"""The self-critical stage: the model draws K captions of an image, and learns from how much each beats the others.
 
 REINFORCE with CIDEr-D as the reward (Rennie et al. 2017, "Self-critical sequence training for image captioning"). The
 baseline of a sample is the mean reward of the image's K - 1 other samples (Luo 2020, "A better variant of self-critical
@@ -7,13 +7,14 @@ sequence training"). What is minimised is, over all words of the samples,
     mean of -(reward - baseline) log p(word | words before it, image)
 
 Samples are drawn without gradients by the search that users run, then scored with one teacher-forced pass, packed like
-any other batch, in which people's captions may run along (`cross_entropy`).
+any other batch, which may include people's captions (`cross_entropy`).
 
-They are drawn in evaluation mode: what is rewarded is what the model says when it is used. Drawn with dropout they are
-worse captions, each word from other weights, and still no samples of the policy that the scoring pass computes, whose
-dropout is another. There dropout does what it does in cross-entropy, where people's captions come from elsewhere too.
+They are drawn in evaluation mode, so that the reward is for what the model says in use. With dropout, samples would be
+worse, as each word comes from different weights, and they would still not be samples of the policy in the scoring pass,
+whose dropout is different. In that pass, dropout does what it does in cross-entropy, where captions also come from
+elsewhere.
 
-`<end>` is a word of samples, of references and of document frequencies: a sample that breaks off lacks a word.
+`<end>` is a word in samples, references and document frequencies: a sample that breaks off lacks a word.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +39,12 @@ from showtell.training.inputs.batches import Batch, Ids, batch_of
 from showtell.training.stages.stage import Loss, Objective, Stage
 
 Floats = NDArray[np.float64]
-DESCRIBED = 3  # captions, by which an image's objects are known
+DESCRIBED = 3  # captions that an image needs for its objects to count as known
 NEVER_SAID = [Tokenizer.pad, Tokenizer.start, Tokenizer.unk]
 
 
 class SelfCritical(Stage):
-    """A stage that rewards the model's own captions; for a model that says sensible ones already."""
+    """A stage that rewards the model's own captions; for a model whose captions are already sensible."""
 
     kind: Literal["self_critical"] = "self_critical"
     epochs: int = Field(10, gt=0, description="passes over the training images, at most")
@@ -62,7 +63,7 @@ class SelfCritical(Stage):
     invented: float = Field(
         0.0,
         ge=0,
-        description="subtracted from the reward for each of COCO's 80 objects that a sample names and people do not",
+        description="subtracted from the reward for each of COCO's 80 objects that a sample names but people do not",
     )
     normalise: bool = Field(True, description="divide the batch's advantages by their standard deviation")
     cross_entropy: float = Field(
@@ -73,12 +74,12 @@ class SelfCritical(Stage):
         return PolicyGradient(self, captions, tokenizer)
 
     def captions_computed(self, captions: int) -> int:
-        """The samples, and people's captions if they run along."""
+        """The samples, and people's captions if they are included."""
         return self.samples + (super().captions_computed(captions) if self.cross_entropy else 0)
 
 
 class PolicyGradient:
-    """The loss of the stage, and the references that its rewards are measured against."""
+    """The loss of the stage, and the references for its rewards."""
 
     def __init__(self, stage: SelfCritical, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> None:
         self.stage = stage
@@ -88,9 +89,9 @@ class PolicyGradient:
         self.objects = Objects(captions, tokenizer) if stage.invented else None
 
     def __call__(self, model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
-        """The terms of a batch, part by part; of its captions those that `cross_entropy` weighs are used.
+        """The terms of a batch, part by part; its captions are used for `cross_entropy`.
 
-        The samples of the whole step, of all parts and processes, are drawn before the first of them is learnt from:
+        All samples of the step, in all parts and processes, are drawn before the first is used for learning:
         advantages are divided by the standard deviation over all.
 
         Args:
@@ -100,7 +101,7 @@ class PolicyGradient:
             done: how much of the stage has passed; it changes nothing here.
         """
         parts = self.stage.parts(batch)
-        with torch.set_grad_enabled(len(parts) == 1):  # in one part the grid is computed once, to draw and to learn
+        with torch.set_grad_enabled(len(parts) == 1):  # in one part, the grid is computed once, to draw and to learn
             grid = model.encoder(inputs) if inputs.ndim == 4 and parts else inputs
         samples = self.draw(model, grid.detach().float(), batch.rows)
         own_scores = self.rewards(batch.rows, samples) if samples else {}
@@ -118,7 +119,7 @@ class PolicyGradient:
             mixed, gain, drawn = mixed.to(inputs.device), gain.to(inputs.device), drawn.to(inputs.device)
             logits = model(grid if len(parts) == 1 else inputs[part], mixed.tokens, mixed.packing).logits
             said = logits[drawn].float() / self.stage.temperature  # [W, V], W words of the samples
-            said[:, NEVER_SAID] = -torch.inf  # as when they were drawn
+            said[:, NEVER_SAID] = -torch.inf  # as in sampling
             losses = gain[drawn] * F.cross_entropy(said, mixed.targets[drawn], reduction="none")
             terms = {"words": losses.sum() / sum(len(ids) - 1 for of_image in step_samples for ids in of_image)}
             if self.stage.cross_entropy:
@@ -131,7 +132,7 @@ class PolicyGradient:
     def draw(self, model: CaptioningModel, grid: Tensor, rows: NDArray[np.int64]) -> list[list[Ids]]:
         """K samples of each image `[B, N, D]`, each `<start>`, its words, and `<end>` unless it was cut.
 
-        They follow from the main process's random state, which a resumed run restores, and from the images' numbers:
+        They depend on the main process's random state, which a resumed run restores, and on the images' numbers, so
         they are the same for any number of processes.
         """
         seed = processes.everyones(int(torch.randint(2**62, ())))[0]
@@ -153,7 +154,7 @@ class PolicyGradient:
         return [[(self.tokenizer.start, *sample.tokens) for sample in of_image] for of_image in found]
 
     def rewards(self, rows: NDArray[np.int64], samples: Sequence[Sequence[Ids]]) -> dict[str, Floats]:
-        """What each metric says of the samples `[B, K]`, `<end>` being a word; and how many objects they invent."""
+        """The scores of the samples `[B, K]` by metric, with `<end>` as a word; and how many objects they invent."""
         longest = max(len(ids) for of_image in samples for ids in of_image)
         ids = np.full((len(samples), self.stage.samples, longest), self.tokenizer.pad)
         for b, of_image in enumerate(samples):
@@ -173,7 +174,7 @@ class PolicyGradient:
 class Objects:
     """Which objects people name on each image, and which samples name others (see `metrics/objects.py`).
 
-    People who describe an image once leave much of it out, so only what has three captions or more is counted.
+    A single caption leaves out much of an image, so only images with at least three captions are counted.
     """
 
     def __init__(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> None:
@@ -202,7 +203,7 @@ def advantages(rewards: Floats, *, normalise: bool) -> Floats:
 
     Args:
         rewards: of K >= 2 samples an image.
-        normalise: divide by the standard deviation over the batch.
+        normalise: whether to divide by the standard deviation over the batch.
     """
     samples = rewards.shape[1]
     above: Floats = (rewards - rewards.mean(1, keepdims=True)) * (samples / (samples - 1))
@@ -210,7 +211,7 @@ def advantages(rewards: Floats, *, normalise: bool) -> Floats:
 
 
 def measures_of(samples: Sequence[Sequence[Ids]], reward: Floats, scores: Mapping[str, Floats]) -> dict[str, float]:
-    """What the log tells of a batch's samples; the mean baseline is the mean reward."""
+    """The log's figures for a batch's samples; the mean baseline equals the mean reward."""
     unfinished = np.array([[ids[-1] != Tokenizer.end for ids in of_image] for of_image in samples])
     tokens = np.array([[len(ids) - 1 for ids in of_image] for of_image in samples])
     return {
@@ -223,7 +224,7 @@ def measures_of(samples: Sequence[Sequence[Ids]], reward: Floats, scores: Mappin
 
 
 def captions_of(batch: Batch) -> list[list[Ids]]:
-    """The captions that a batch holds, as ids from `<start>` to `<end>`."""
+    """The captions in a batch, as ids from `<start>` to `<end>`."""
     targets = batch.packing.unpack(batch.targets, fill=Tokenizer.pad)  # [B, K, T]
     return [
         [
@@ -242,13 +243,13 @@ def mixed_batch(
 
     Args:
         rows: the images' numbers, `[B]`.
-        samples: K captions an image.
-        gains: what each sample is worth, `[B, K]`.
-        references: of each image, any number.
+        samples: K captions per image.
+        gains: the advantage of each sample, `[B, K]`.
+        references: any number for each image.
 
     Returns:
-        The batch; float32 `[B, P]`, the gain of the sample that a position belongs to; and bool `[B, P]`, whether it
-        belongs to one and holds a word.
+        The batch; float32 `[B, P]`, the gain of each position's sample; and bool `[B, P]`, whether the position
+        belongs to a sample and holds a word.
     """
     captions, worth = [], []
     for of_image, worth_of, given in zip(samples, gains.tolist(), references, strict=True):
@@ -265,5 +266,5 @@ def mixed_batch(
 
 
 def _text(ids: Ids) -> str:
-    """A caption as the metrics over strings take it: a word an id, `<end>` among them."""
+    """A caption as a string for the metrics: one word per id, including `<end>`."""
     return " ".join(str(id) for id in ids if id not in (Tokenizer.pad, Tokenizer.start))

@@ -1,4 +1,4 @@
-"""What all stages of a recipe have in common: learning rates, averaging, and what they tell the trainer of a step."""
+"""What all stages of a recipe have in common: learning rates, averaging, and the losses of a step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,21 +18,21 @@ from showtell.training.inputs.batches import Batch, Ids
 
 
 class Loss(NamedTuple):
-    """What one step minimises, or its share in a part of a step, and what was seen on the way."""
+    """What one step minimises, or the share of a part of a step, and what was measured on the way."""
 
     terms: dict[str, Tensor]
     """Weighted and named; their sum over all parts is minimised. `words` is the one that the log calls the loss."""
     batch: Batch
-    """The captions that the model computed."""
+    """The captions that the model processed."""
     measures: Mapping[str, float] = MappingProxyType({})
     """For the log only: figures of the whole step, which are averaged over an epoch's captions."""
 
 
 Objective = Callable[[CaptioningModel, Tensor, Batch, float], Iterator[Loss]]
-"""The losses of a model in training mode, one a part of the batch, each to be differentiated before the next.
+"""The losses of a model in training mode, one for each part of the batch, to be differentiated before the next one.
 
 It takes a batch's images `[B, 3, S, S]` or grids `[B, N, D]`, its captions, and the share of the stage that has passed,
-0..1. The batch is this process's share of a step's images, which may be none."""
+0..1. The batch is this process's share of a step's images, and may be empty."""
 
 
 class Stage(BaseModel, ABC):
@@ -49,7 +49,7 @@ class Stage(BaseModel, ABC):
         1, gt=0, description="how many parts a batch is computed in, one after the other: the same step in less memory"
     )
     captions_per_image: int = Field(
-        5, gt=0, description="K, the most captions of an image; if it has more, a random choice"
+        5, gt=0, description="K, the most captions used of an image; if it has more, a random choice"
     )
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the decoder")
     words_learning_rate: float | None = Field(
@@ -60,20 +60,20 @@ class Stage(BaseModel, ABC):
     decoder_layers: int | None = Field(
         None,
         gt=0,
-        description="how many of a Transformer decoder's last layers learn, and nothing else of it; all of it if none",
+        description="how many of a Transformer decoder's last layers learn, and nothing else; by default all of it",
     )
     lora: int = Field(
         0,
         ge=0,
-        description="rank of the adapters (LoRA) that learn beside the weights of those layers, in their place; 0: "
-        "none, the weights themselves learn",
+        description="rank of the adapters (LoRA) that learn instead of the weights of those layers; 0: no adapters, "
+        "the weights themselves learn",
     )
     encoder_stages: int = Field(
         0, ge=0, description="how many of the encoder's last stages are trained; 0 uses cached features"
     )
     encoder_learning_rate: float = Field(1e-5, gt=0, description="highest learning rate of those stages")
     augmentation: Augmentation = Field(
-        Augmentation(), description="random changes of the photos; where the encoder does not learn, flip alone"
+        Augmentation(), description="random changes of the photos; where the encoder does not learn, only flip"
     )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on matrices; biases and gains have none")
@@ -93,7 +93,7 @@ class Stage(BaseModel, ABC):
         if self.augmentation != Augmentation(flip=self.augmentation.flip) and not self.encoder_stages:
             raise ValueError(
                 "augmentation changes live photos, and encoder_stages 0 uses cached features; set it over 0, "
-                "or flip alone, for which mirrored photos are cached too"
+                "or use only flip, for which mirrored photos are cached too"
             )
         return self
 
@@ -125,11 +125,11 @@ class Stage(BaseModel, ABC):
         return [slice(part, None, self.accumulate) for part in range(min(self.accumulate, len(batch.rows)))]
 
     def captions_computed(self, captions: int) -> int:
-        """How many captions are computed for an image that has so many."""
+        """How many captions are computed for an image that has `captions` captions."""
         return min(captions, self.captions_per_image)
 
     def learning_rate_factor(self, done: float) -> float:
-        """Which part of the highest learning rate holds when `done` (0..1) of the stage has passed."""
+        """The factor on the highest learning rate when `done` (0..1) of the stage has passed."""
         if done < self.warmup:
             return (done + 1e-3) / (self.warmup + 1e-3)  # the very first step counts too
         return 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
@@ -140,7 +140,7 @@ class Stage(BaseModel, ABC):
         weights: tuple[Tensor, ...] | list[Tensor],
         count: Tensor | int,
     ) -> None:
-        """The moving averages after `count` steps; young ones forget faster, so they hold no untrained weights."""
+        """The moving averages after `count` steps; they forget faster at first, so they hold no untrained weights."""
         decay = min(self.average, (1 + float(count)) / (10 + float(count)))
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
@@ -148,14 +148,14 @@ class Stage(BaseModel, ABC):
 def parameter_groups(model: CaptioningModel, stage: Stage, vocabulary: int) -> list[dict[str, object]]:
     """AdamW's groups: word tables, the rest of the decoder, and the encoder, each with a learning rate of its own.
 
-    Matrices have weight decay, biases and gains none. Tables with a row for each word have none either: what a model
-    knew of words that its new captions don't use would fade.
+    Matrices have weight decay; biases and gains have none. Tables with a row for each word have none either: otherwise
+    what a model knows about words that its new captions don't use would fade.
 
-    Sets which of the model's parameters learn; the others are in no group. With `lora`, the model is an adapted one
-    (`adapters.py`), of whose decoder the adapters alone learn.
+    It also sets which of the model's parameters learn; the others are in no group. With `lora`, the model is an adapted
+    one (`adapters.py`), and in its decoder only the adapters learn.
 
     Raises:
-        UsageError: the encoder or the decoder has fewer parts than are to learn.
+        UsageError: the encoder or the decoder has fewer parts than should learn.
     """
     model.encoder.train_last(stage.encoder_stages)
     if not stage.lora:

@@ -1,7 +1,7 @@
-"""Distillation (Hinton et al. 2015): beside people's words, a student learns what trained models together expect there.
+"""Distillation (Hinton et al. 2015): besides people's words, a student learns the mean prediction of trained models.
 
-Several models are wrong about different things, so the mean of their probabilities is better than any of them; it is
-also a target that says which other words would do, which matters where photos are few and each has five captions.
+Different models make different errors, so the mean of their probabilities is better than any of them. It is also a
+target that says which other words would do, which matters if there are few photos with five captions each.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from showtell.training.inputs.features import fingerprint
 
 
 class Teachers:
-    """Trained models that say one thing together. Those with the same encoder share its work.
+    """Trained models whose predictions are averaged. Teachers with the same encoder share its work.
 
     Args:
-        folders: of models or training runs.
-        tokenizer: the student's, whose words they must have.
+        folders: folders of models or training runs.
+        tokenizer: the student's; the teachers must have the same words.
 
     Raises:
-        BundleError: there is no model, or it is an exported one.
-        UsageError: a teacher has other words.
+        BundleError: there is no model, or it is exported.
+        UsageError: a teacher has different words.
     """
 
     def __init__(self, folders: Sequence[str], tokenizer: Tokenizer) -> None:
@@ -38,7 +38,7 @@ class Teachers:
         for folder in folders:
             bundle = load_bundle(folder)
             if bundle.tokenizer.to_json() != tokenizer.to_json():
-                raise UsageError(f"The teacher {folder} has other words.", "Train it on the same captions.")
+                raise UsageError(f"The teacher {folder} has a different vocabulary.", "Train it on the same captions.")
             model = model_of(bundle)
             looks = fingerprint(model.encoder)
             self._encoders.setdefault(looks, folded(model.encoder))
@@ -46,15 +46,15 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, student: CaptioningModel, inputs: Tensor, batch: Batch) -> Tensor:
-        """The teachers' mean probabilities of the words to come, `[W, V]`, at the batch's W real positions.
+        """The teachers' mean probabilities of the next words, `[W, V]`, at the batch's W real positions.
 
         Args:
             student: the model that learns.
-            inputs: images `[B, 3, S, S]`, which each teacher's encoder sees, or grids `[B, N, D]` of the student's.
+            inputs: images `[B, 3, S, S]`, for each teacher's encoder, or grids `[B, N, D]` of the student's encoder.
             batch: people's captions.
 
         Raises:
-            UsageError: there are grids only, and a teacher sees with another encoder than the student.
+            UsageError: there are only grids, and a teacher has a different encoder from the student's.
         """
         if inputs.ndim == 3 and not self._see_alike:
             self._refuse_unless_alike(student)
@@ -74,7 +74,7 @@ class Teachers:
     def _refuse_unless_alike(self, student: CaptioningModel) -> None:
         if set(self._encoders) != {fingerprint(student.encoder)}:
             raise UsageError(
-                "A teacher has another encoder than the student, whose cached features it can't use.",
+                "A teacher has a different encoder, so it can't use the student's cached features.",
                 "Train on live photos (encoder_stages over 0), or leave it out of teachers.",
             )
         self._see_alike = True
