@@ -179,7 +179,7 @@ def refuse_too_large(parameters: int, bytes: int) -> None:
     if bytes > MAX_BYTES:
         raise UsageError(
             f"The model takes {bytes / 1e6:.1f} MB; a shipped one takes up to {MAX_BYTES / 1e6:.0f}.",
-            "Say --weights float16 or --weights int8.",
+            "Use --weights float16 or --weights int8.",
         )
 
 

@@ -3,7 +3,7 @@
 #
 #   sh shipping/train.sh flickr8k:DIR
 #
-# Run it again to go on after an interruption. docs/flickr8k.md says what each step brought.
+# After an interruption, run it again: it continues. docs/flickr8k.md says what each step brought.
 set -eu
 data=$1
 

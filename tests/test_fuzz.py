@@ -127,7 +127,7 @@ def check(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> None:
         code = main([str(argument) for argument in arguments])
     said = capfd.readouterr()
     assert code in (0, 1, 2), said.err
-    assert "defect of showtell" not in said.err
+    assert "bug in showtell" not in said.err
     assert "Traceback" not in said.err
     assert code == 0 or said.err.strip() or said.out.strip(), "it fails without a word"
 

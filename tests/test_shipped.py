@@ -244,7 +244,7 @@ def test_too_large_a_model_is_not_shipped(data, stand_in, tmp_path, monkeypatch)
     run = str(save_tiny_model(tmp_path / "run"))
     for limit, message in {
         "MAX_PARAMETERS": r"The model has \d\d\d,\d\d\d parameters; a shipped one has up to 1,000\.",
-        "MAX_BYTES": r"takes \d\.\d MB; a shipped one takes up to 0\. Say --weights float16 or --weights int8",
+        "MAX_BYTES": r"takes \d\.\d MB; a shipped one takes up to 0\. Use --weights float16 or --weights int8",
     }.items():
         with monkeypatch.context() as patch:
             patch.setattr(shipping, limit, 1000)

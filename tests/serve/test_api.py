@@ -124,7 +124,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(api):
         ({"require": ["red"] * 4}, ["require", "3"]),
         ({"prefix": "a unicorn"}, ["unicorn"]),
         ({"beem": 2}, ["beem", "not permitted"]),
-        ({"model": "other"}, ["'other'", "There are: fake"]),
+        ({"model": "other"}, ["'other'", "Choose from: fake"]),
         ({"images": []}, ["images", "at least 1"]),
         ({"images": [{"data": "%%"}]}, ["images.0.data", "base64"]),
         ({"images": [{}]}, ["images.0", "either data or url"]),

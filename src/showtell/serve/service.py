@@ -132,7 +132,7 @@ class Service:
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise ProblemError(422, f"There is no model '{name}'. There are: {', '.join(self.models)}.")
+            raise ProblemError(422, f"There is no model '{name}'. Choose from: {', '.join(self.models)}.")
         return self.models[name]
 
     async def _caption(self, model: Model, sent: list[Sent], options: SearchOptions, asked: Asked) -> list[ImageOut]:
