@@ -70,6 +70,13 @@ def test_a_folder_as_text(place, capsys):
     )
 
 
+def test_a_hyphen_is_stdout(place, capsys):
+    code, written, _ = run(capsys, "photos", "-o", "-", "--format", "jsonl")
+    assert code == 0
+    assert len(written.splitlines()) == len(WRITTEN)
+    assert not (place / "-").exists()
+
+
 def test_each_image_once_in_the_order_of_the_inputs(place, capsys):
     _, out, _ = run(capsys, "photos/trip/c.webp", "photos", "photos/a.png")
     assert [line.split("\t")[0] for line in out.splitlines()] == [

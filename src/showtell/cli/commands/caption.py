@@ -56,7 +56,7 @@ def caption(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write here instead of stdout; .gz compresses."),
+        typer.Option("--output", "-o", metavar="FILE", help="Write here; .gz compresses. Without it, or with -, write to stdout."),
     ] = None,
     resume: Annotated[
         bool,
@@ -121,6 +121,8 @@ def caption(
             engine=worker_engine,
         )
         return
+    if str(output) == "-":
+        output = None
     if out or workers:
         raise UsageError(f"{'--out' if out else '--workers'} is for a cluster.", "Add --engine ray, or use -o FILE.")
     format = format_for(format, output)
