@@ -1,9 +1,8 @@
-"""What the examples of README and docs talk about, small and made on the spot: photos, tables, data sets, runs, a Hub."""
+"""What the examples of README and docs talk about, small and made here: photos, tables, data sets, runs, a Hub."""
 
 import csv
 import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -27,8 +26,14 @@ decoder: {name: show_attend_and_tell, embedding_width: 16, hidden_width: 16, att
 stages: [{kind: cross_entropy, epochs: 1, batch_images: 8}]
 search: {beam: 2, max_words: 8}
 """
-RUNS = {"captioning": ("model", "own"), "data": ("sat",), "serve": ("sat",)}
-"""The runs that a document uses and does not make."""
+RUN = "small-run"
+SHIPPED = ROOT / "src" / "showtell" / "shipped" / "flickr8k"
+GIVEN = {
+    "captioning": {"runs/model": RUN, "runs/own": RUN},
+    "data": {"runs/sat": RUN},
+    "serve": {"runs/sat": RUN, "exported/a": SHIPPED, "exported/b": SHIPPED},
+}
+"""Models that a document uses and does not make, and what they are copies of."""
 CAPTIONERS = {
     "Salesforce/blip-image-captioning-base": "blip",
     "microsoft/git-base-coco": "git",
@@ -65,7 +70,7 @@ def build(folder: Path) -> None:
     write_photos("DIR/Images", names)  # Flickr8k, as Kaggle has it
     write_csv(Path("DIR/captions.txt"), [(n, text) for n, texts in zip(names, captions, strict=True) for text in texts])
     write_coco(Path("coco"), images, captions)
-    os.makedirs("shards")
+    Path("shards").mkdir()
     for number in range(60):  # a photo and its captions in each
         write_tar(Path(f"coco/{number:05}.tar"), images[number % 20], captions[number % 20])
     shutil.copy("coco/00000.tar", "shards/0.tar")
@@ -74,11 +79,8 @@ def build(folder: Path) -> None:
     write_parquet(Path("org/name/train.parquet"), images, captions)
 
     shutil.copytree(ROOT / "recipes", "recipes")
-    Path("exported").mkdir()
-    for name in "ab":
-        (folder / "exported" / name).symlink_to(ROOT / "src/showtell/shipped/flickr8k")
     Path("small.yaml").write_text(RECIPE, encoding="utf-8")
-    assert main(["train", "small.yaml", "--data", "shapes:20", "--out", "small-run"]) == 0
+    assert main(["train", "small.yaml", "--data", "shapes:20", "--out", RUN]) == 0
 
 
 def write_csv(file: Path, rows: list[tuple[str, str]]) -> None:
@@ -99,7 +101,9 @@ def write_coco(folder: Path, images: list[Image.Image], captions: list[list[str]
         named = [{"id": n, "file_name": f"COCO_{split}2014_{n:012}.jpg"} for n in numbers]
         for entry in named:
             images[entry["id"]].save(folder / f"{split}2014" / entry["file_name"])
-        said = [{"image_id": n, "id": 9 * n + k, "caption": text} for n in numbers for k, text in enumerate(captions[n])]
+        said = [
+            {"image_id": n, "id": 9 * n + k, "caption": text} for n in numbers for k, text in enumerate(captions[n])
+        ]
         content = json.dumps({"images": named, "annotations": said})
         (folder / f"annotations/captions_{split}2014.json").write_text(content, encoding="utf-8")
 

@@ -4,18 +4,19 @@ A file's Python blocks run from its top to its bottom, in one process and one na
 order. Both begin in a folder with what the examples talk about (`docs_sandbox.py`). Comments that readers don't see,
 right above a fence, say what is special about it:
 
-    <!-- needs: network -->             it is not run, for one of the REASONS; its commands are only parsed
-    <!-- needs: network (PART) -->      the same, but only of the commands that hold PART
+    <!-- needs: network -->             it does not run, for one of the REASONS; its commands are only parsed
+    <!-- needs: network (PART) -->      only the commands that contain PART don't run
+    <!-- needs: server -->              it runs while `showtell serve` does
     <!-- file: NAME -->                 it is written to that file instead
 
-What runs is what stands there, but for this:
+All else runs as it stands, except for this:
 
 - Each stage of a training has one epoch.
 - `hf:` and `hub:` models come from a Hub on this machine. Its captioners are small, with random weights.
 - A server takes any free port. It answers `curl`, and stops before the next one starts.
-- Words in capitals that mean the reader's own choice are replaced (STAND_INS).
+- Words that the reader replaces (RECIPE, SPEC) are replaced by STAND_INS.
 
-Other programs (pip, make, docker, torchrun, benchmarks) are not run.
+Other programs (pip, make, docker, torchrun, benchmarks) do not run.
 """
 
 import os
@@ -49,7 +50,6 @@ REASONS = {
     "data": "photos or captions that don't come with showtell",
     "network": "somebody else's server",
     "minutes": "more than a test should take",
-    "server": "a running `showtell serve`",
 }
 STAND_INS = {
     "INPUT...": "photos/",
@@ -58,6 +58,7 @@ STAND_INS = {
     "SPEC": "shapes:20",
     "/shared": "shared",
 }
+ADDRESS = "http://127.0.0.1:8000"  # of the server
 LAUNCHED = ("torchrun ", "accelerate launch ", "LD_PRELOAD=")  # other programs that run showtell
 
 
@@ -137,14 +138,15 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(sandbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(sandbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy to work in: the current folder, home, and where Python looks for modules."""
-    folder = shutil.copytree(sandbox, tmp_path / "place", symlinks=True)
+    folder = shutil.copytree(sandbox, tmp_path / "place")
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for name, value in (("HOME", folder), ("USERPROFILE", folder), ("SHOWTELL_CACHE", folder / "cache")):
         monkeypatch.setenv(name, str(value))
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)  # all models together have 3 GB
 
 
 def write_files(document: Path) -> list[str]:
@@ -161,21 +163,25 @@ RUN = [document for document in DOCUMENTS if any(block.language == "python" for 
 def test_its_python_runs(document: Path, place: Path) -> None:
     write_files(document)
     blocks = [block for block in blocks_of(document) if block.language == "python" and not block.file]
-    program = []
-    for block in blocks:
-        if not block.needs:
-            # With empty lines before it an error's line number is that in the document.
-            code = "\n" * (block.line - 1) + block.text
-            program.append(f"exec(compile({code!r}, {name_of(document)!r}, 'exec'), names)")
-    if not program:
-        pytest.skip(f"all its examples need {' or '.join(sorted({block.needs for block in blocks if block.needs}))}")
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(["names = {'__name__': 'example'}", *program])],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    reasons = [REASONS[block.needs] for block in blocks if block.needs in REASONS]
+    if len(reasons) == len(blocks):
+        pytest.skip(f"all its examples need {' or '.join(reasons)}")
+    with Server() as server:
+        if any(block.needs == "server" for block in blocks):
+            server.start(["serve"])
+        program = ["names = {'__name__': 'example'}"]
+        for block in blocks:
+            if block.needs not in REASONS:
+                # With empty lines before it an error's line number is that in the document.
+                code = "\n" * (block.line - 1) + block.text.replace(ADDRESS, server.url)
+                program.append(f"exec(compile({code!r}, {name_of(document)!r}, 'exec'), names)")
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(program)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
 
 
@@ -187,15 +193,15 @@ def test_its_commands_run(
     document: Path, sandbox: Path, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules = {Path(name).stem for name in write_files(document)}
-    for run in docs_sandbox.RUNS.get(document.stem, ()):
-        shutil.copytree("small-run", f"runs/{run}")
+    for name, source in docs_sandbox.GIVEN.get(document.stem, {}).items():
+        shutil.copytree(source, name)
     commands = list(commands_of(document))
     with ExitStack() as stack:
         stack.callback(lambda: [sys.modules.pop(name, None) for name in modules])
         if any(re.search(r"\b(hf|hub):", command.text) for command in commands):
             written = request.getfixturevalue("captioners")
             shutil.copytree(written / "blip", "FOLDER")
-            stack.enter_context(docs_sandbox.hub(written, Path("small-run"), place / "hub", monkeypatch))
+            stack.enter_context(docs_sandbox.hub(written, Path(docs_sandbox.RUN), place / "hub", monkeypatch))
         server = stack.enter_context(Server())
         for command in commands:
             if not command.needs:
@@ -210,7 +216,7 @@ def run_command(words: list[str], server: "Server") -> int:
         return server.ask(words)
     for text, instead in STAND_INS.items():
         words = [re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", instead, word) for word in words]
-    words = [os.path.expanduser(word) for word in words[1:]]
+    words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in words[1:]]
     if words[0] == "serve":
         return server.start(words)
     return main([*words, *one_epoch(words)] if words[0] == "train" else words)
@@ -251,7 +257,7 @@ class Server:
     def ask(self, words: list[str]) -> int:
         if shutil.which("curl") is None:
             pytest.skip("curl is not installed")
-        asked = [word.replace("http://127.0.0.1:8000", self.url) for word in words[1:]]
+        asked = [word.replace(ADDRESS, self.url) for word in words[1:]]
         done = subprocess.run(["curl", "--fail", "--silent", *asked], capture_output=True, text=True, check=False)
         assert '"captions"' in done.stdout
         return done.returncode
@@ -310,7 +316,7 @@ def test_no_command_is_overlooked(document: Path) -> None:
         for line in lines:
             for part in re.findall(rf"\bshowtell (?:--\S+ \S+ )?(?:{'|'.join(COMMANDS)})\b(?! *:)", line):
                 assert line.strip().startswith(LAUNCHED) or any(part in text for text in found), line
-        assert block.needs in (None, *REASONS)
+        assert block.needs in (None, "server", *REASONS)
         assert not block.part or any(block.part in line for line in lines)
 
 
