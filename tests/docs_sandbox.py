@@ -1,14 +1,19 @@
-"""What the examples of README and docs talk about, small and made here: photos, tables, data sets, runs, a Hub."""
+"""What the examples of README and docs talk about, small and made here: photos, data sets, runs, a Hub, a server."""
 
 import csv
 import io
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from PIL import Image
@@ -26,6 +31,7 @@ decoder: {name: show_attend_and_tell, embedding_width: 16, hidden_width: 16, att
 stages: [{kind: cross_entropy, epochs: 1, batch_images: 8}]
 search: {beam: 2, max_words: 8}
 """
+ADDRESS = "http://127.0.0.1:8000"  # where the documents have their server
 RUN = "small-run"
 SHIPPED = ROOT / "src" / "showtell" / "shipped" / "flickr8k"
 GIVEN = {
@@ -147,3 +153,47 @@ def write_captioners(folder: Path) -> None:
 
     for kind in CAPTIONERS.values():
         write(kind, folder / kind, steps=20)
+
+
+class Server:
+    """A `showtell serve` that runs, or none yet."""
+
+    process: subprocess.Popen[str] | None = None
+    url = ""
+
+    def start(self, words: list[str]) -> int:
+        self.stop()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-m", "showtell", *words, "--port", "0"]
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr
+        said = ""
+        while not (found := re.search(r" at (http://\S+)", said)):
+            line = self.process.stderr.readline()
+            assert line, said
+            said += line
+        self.url = found[1]
+        with urlopen(f"{self.url}/readyz", timeout=60) as answer:
+            assert answer.status == 200
+        return 0
+
+    def ask(self, words: list[str]) -> int:
+        if shutil.which("curl") is None:
+            pytest.skip("curl is not installed")
+        asked = [word.replace(ADDRESS, self.url) for word in words[1:]]
+        done = subprocess.run(["curl", "--fail", "--silent", *asked], capture_output=True, text=True, check=False)
+        assert '"captions"' in done.stdout
+        return done.returncode
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            assert self.process.wait(60) == 0 or os.name == "nt"  # where it can't be asked to stop
+            assert self.process.stderr
+            self.process.stderr.close()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -25,18 +25,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import urlopen
 
 import pytest
 from typer.main import get_command
 
 from showtell.cli import COMMANDS, main
 from tests import docs_sandbox
+from tests.docs_sandbox import ADDRESS, Server
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +60,10 @@ STAND_INS = {
     "SPEC": "shapes:20",
     "/shared": "shared",
 }
-ADDRESS = "http://127.0.0.1:8000"  # of the server
+MENTIONED = re.compile(rf"\bshowtell (?:--\S+ \S+ )?(?:{'|'.join(COMMANDS)})\b")
+NEEDED = (
+    "torch", "transformers", "peft", "pyarrow", "huggingface_hub", "braceexpand", "datasets", "fastapi", "onnx",
+)  # fmt: skip
 LAUNCHED = ("torchrun ", "accelerate launch ", "LD_PRELOAD=")  # other programs that run showtell
 
 
@@ -107,19 +112,23 @@ def name_of(document: Path) -> str:
 def commands_of(document: Path) -> Iterator[Command]:
     """What begins with `showtell` or `curl`: alone, after a prompt, or after `&&`."""
     for block in blocks_of(document):
-        for found in LINE.finditer(block.text) if block.language in SHELL else ():
-            number = block.line + block.text[: found.start()].count("\n")
-            line = found[0].replace("\\\n", " ").strip().removeprefix("$ ")
+        for number, line in lines_of(block):
             needs = block.needs if block.part in line else None
-            parts = re.split(r"\s*&&\s*", line)
+            parts = re.split(r"\s*&&\s*", line.strip().removeprefix("$ "))
             yield from (Command(part, number, needs) for part in parts if part.startswith(("showtell ", "curl ")))
+
+
+def lines_of(block: Block) -> Iterator[tuple[int, str]]:
+    """Of a block for a shell: the number of each line, and the line with those that it continues on."""
+    for found in LINE.finditer(block.text) if block.language in SHELL else ():
+        yield block.line + block.text[: found.start()].count("\n"), found[0].replace("\\\n", " ")
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory, small_meteor: Path) -> Path:
     """Is built once, and copied for each document."""
-    for module in ("torch", "pyarrow"):
-        pytest.importorskip(module, reason="the examples need [train,tables]")
+    if missing := [module for module in NEEDED if find_spec(module) is None]:
+        pytest.skip(f"the examples need {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("sandbox")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -131,7 +140,6 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, small_meteor: Path) -> Pat
 
 @pytest.fixture(scope="session")
 def captioners(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("transformers", reason="the examples need [encoders]")
     folder = tmp_path_factory.mktemp("captioners")
     docs_sandbox.write_captioners(folder)
     return folder
@@ -190,7 +198,7 @@ WITH_COMMANDS = [document for document in DOCUMENTS if any(not command.needs for
 
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=name_of)
 def test_its_commands_run(
-    document: Path, sandbox: Path, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    document: Path, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules = {Path(name).stem for name in write_files(document)}
     for name, source in docs_sandbox.GIVEN.get(document.stem, {}).items():
@@ -210,7 +218,7 @@ def test_its_commands_run(
                 assert run_command(command.words, server) == 0, where
 
 
-def run_command(words: list[str], server: "Server") -> int:
+def run_command(words: list[str], server: Server) -> int:
     """The exit code."""
     if words[0] == "curl":
         return server.ask(words)
@@ -230,50 +238,6 @@ def one_epoch(words: list[str]) -> list[str]:
     recipe = recipes().get(words[1], Path(words[1]))
     stages = len(load_recipe(recipe, []).stages) if recipe.suffix == ".yaml" else 1
     return [word for number in range(stages) for word in ("--set", f"stages.{number}.epochs=1")]
-
-
-class Server:
-    """The one that runs, if any."""
-
-    process: subprocess.Popen[str] | None = None
-    url = ""
-
-    def start(self, words: list[str]) -> int:
-        self.stop()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        command = [sys.executable, "-m", "showtell", *words, "--port", "0"]
-        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr
-        said = ""
-        while not (found := re.search(r" at (http://\S+)", said)):
-            line = self.process.stderr.readline()
-            assert line, said
-            said += line
-        self.url = found[1]
-        with urlopen(f"{self.url}/readyz", timeout=60) as answer:
-            assert answer.status == 200
-        return 0
-
-    def ask(self, words: list[str]) -> int:
-        if shutil.which("curl") is None:
-            pytest.skip("curl is not installed")
-        asked = [word.replace(ADDRESS, self.url) for word in words[1:]]
-        done = subprocess.run(["curl", "--fail", "--silent", *asked], capture_output=True, text=True, check=False)
-        assert '"captions"' in done.stdout
-        return done.returncode
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.terminate()
-            assert self.process.wait(60) == 0
-            assert self.process.stderr
-            self.process.stderr.close()
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 MARKED = [
@@ -309,15 +273,15 @@ def test_a_wrong_command_would_be_found() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_no_command_is_overlooked(document: Path) -> None:
-    """Guards the patterns above against a new way of writing; and reasons and parts against slips."""
-    found = [command.text for command in commands_of(document)]
+    """Each one runs or is marked. Guards the patterns above against a new way of writing, and marks against slips."""
+    found = Counter(command.line for command in commands_of(document) if command.text.startswith("showtell "))
     for block in blocks_of(document):
-        lines = [line for line in LINE.findall(block.text) if block.language in SHELL]
-        for line in lines:
-            for part in re.findall(rf"\bshowtell (?:--\S+ \S+ )?(?:{'|'.join(COMMANDS)})\b(?! *:)", line):
-                assert line.strip().startswith(LAUNCHED) or any(part in text for text in found), line
-        assert block.needs in (None, "server", *REASONS)
-        assert not block.part or any(block.part in line for line in lines)
+        lines = dict(lines_of(block))
+        for number, line in lines.items():
+            there = MENTIONED.findall(line.split(" #")[0])
+            assert len(there) == found[number] or line.strip().startswith(LAUNCHED), line
+        assert block.needs in (None, *REASONS) or (block.language, block.needs) == ("python", "server")
+        assert not block.part or any(block.part in line for line in lines.values())
 
 
 def test_examples_and_commands_are_found() -> None:
