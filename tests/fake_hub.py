@@ -34,7 +34,7 @@ class FakeHub(ThreadingHTTPServer):
 
     def files(self, repo: str, revision: str) -> dict[str, bytes] | None:
         names = {self.sha(repo, number): number for number in range(len(self.commits[repo]))}
-        number = names.get(revision, -1 if revision == "main" else None)
+        number = names.get(revision, -1 if revision in ("main", "refs/pr/4") else None)
         return None if number is None else self.commits[repo][number]
 
 
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         if repo not in self.server.commits:
             self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
             return
-        kind, revision = [*rest, "main"][:2] if rest else ("revision", "main")
+        kind, revision = (rest[0], "/".join(rest[1:]) or "main") if rest else ("revision", "main")
         files = self.server.files(repo, revision)
         if files is None:
             self.answer({"error": "Invalid rev"}, 404, X_Error_Code="RevisionNotFound")
