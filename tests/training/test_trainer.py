@@ -334,7 +334,7 @@ def test_a_start_learns_new_words_and_keeps_its_own(recipe: Path, tmp_path: Path
     train(plan, captioned("a red ball"), tmp_path / "start")
     further = load_recipe(recipe, ["stages.0.epochs=1", f"start_from={tmp_path / 'start'}"])
     told = notes(further, captioned("a red ball", "ein blauer ball"), tmp_path / "run")
-    assert any(note.endswith("start knows 7 words, and learns 2 new ones.") for note in told), told
+    assert any(note.endswith("start knows 7 words, and learns 2 more.") for note in told), told
     before, after = (load_bundle(tmp_path / folder).tokenizer for folder in ("start", "run"))
     assert [after.word_of(n) for n in range(len(after))][: len(before)] == [
         before.word_of(n) for n in range(len(before))
@@ -342,7 +342,7 @@ def test_a_start_learns_new_words_and_keeps_its_own(recipe: Path, tmp_path: Path
     assert after.words("ein blauer") == [after.word_of(n) for n in after.encode("ein blauer")[1:-1]]
     few = further.model_copy(update={"tokenizer": TokenizerConfig(min_count=99)})
     told = notes(few, captioned("a red ball", "ein blauer ball"), tmp_path / "few")
-    assert any("learns 0 new ones. 33.3% of the words in the training captions are too rare" in n for n in told), told
+    assert any("learns 0 more. 33.3% of the words in the training captions are too rare" in n for n in told), told
 
 
 def test_new_words_begin_near_the_mean_of_the_known() -> None:

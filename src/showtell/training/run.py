@@ -239,7 +239,7 @@ def words_note(captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer, known: i
         return (
             f"{note} It can't spell {unknown:.1%} of the training captions, and leaves them out." if unknown else note
         )
-    note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} new ones."
+    note = f"{start_from} knows {known:,} words, and learns {len(tokenizer) - known:,} more."
     if unknown:
         note += f" {unknown:.1%} of the words in the training captions are too rare, and are left out."
     if unknown >= MANY_UNKNOWN:
