@@ -127,8 +127,8 @@ def test_a_data_set_of_ones_own_is_split_as_train_splits_it(place, capsys):
     Path("own.csv").write_text("image,caption\n" + "".join(f"photos/{n}.png,a wall\n" for n in range(20)))
     code, _, error = run(capsys, "--data", "own.csv")
     assert code == 0
-    assert "images are split 85/15/0" in error
-    assert len(Page().all("article")) == 3
+    assert "images are split 80/20/0" in error
+    assert len(Page().all("article")) == 4
 
 
 def test_scenes_without_files(place, capsys):

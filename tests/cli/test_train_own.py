@@ -1,6 +1,7 @@
 """`showtell train PHOTOS`: what is found, what is planned, and that it is never worse than what it starts from."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from showtell.cli import main
 from showtell.cli.commands.train import planned, recipes
 from showtell.confidence import FEWEST
 from showtell.data import load
-from showtell.data.dataset import OWN_SHARES, without_test
+from showtell.data.dataset import OWN_SHARES, SHARES, without_test
 from showtell.errors import UsageError
 from showtell.metrics.tokens import _tokenizer
 from showtell.training.own import FEWEST_FOR_ENCODER, plan_for
@@ -49,6 +50,10 @@ def test_one_command_trains_and_says_what_it_does(capsys: pytest.CaptureFixture[
     assert "20 photos with 20 captions to train on, 4 for validation. It starts from start" in error
     assert f"images are split {OWN_SHARES}, the same way every time." in error
     assert out.splitlines()[1].startswith("    0 what training starts from")
+    log = [json.loads(line) for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
+    kept = re.search(r"The model of epoch (\d) is kept: it has the best scores\.", error)
+    assert kept is None or log[int(kept[1])]["scores"] == load_bundle("runs/mine").config.scores
+    assert (kept is None) == ("No epoch was better" in error)
     assert load_bundle("runs/mine").config.confidence is None
     assert (
         "showtell: Captions of this model have no `confidence`: validation had 4 captioned dev photos, and fitting it "
@@ -71,6 +76,17 @@ def test_what_training_starts_from_is_kept_where_nothing_is_better(capsys: pytes
     assert "No epoch was better than the model that training started from, which is kept." in capsys.readouterr().err
     log = [json.loads(line) for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
     assert load_bundle("runs/mine").config.scores == log[0]["scores"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 80, 101])
+def test_evaluate_never_tests_on_photos_that_training_learnt_from(count: int) -> None:
+    """`train` has no test photos and `evaluate` has; yet both train on the same ones."""
+    evaluated = load(f"table:{photos(count)}")
+    learnt = without_test(evaluated)
+    assert any(SHARES in note for note in evaluated.notes)
+    assert any(OWN_SHARES in note for note in learnt.notes)
+    assert learnt.split("train") == evaluated.split("train")
+    assert "test" not in learnt.splits
 
 
 def test_a_split_of_ones_own_stays(tmp_path: Path) -> None:

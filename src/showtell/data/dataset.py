@@ -24,8 +24,8 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = "80/10/10"
 """The shares of train, dev and test by default."""
-OWN_SHARES = "85/15/0"
-"""The shares for one's own photos without a given split: none are kept for a test."""
+OWN_SHARES = "80/20/0"
+"""The same for `without_test`."""
 
 STAMPED_BYTES = 16_384  # at the beginning and the end of a file
 
@@ -251,14 +251,15 @@ def automatic_split(image_ids: Iterable[str], why: str, settings: Mapping[str, s
 
 
 def without_test(dataset: Dataset) -> Dataset:
-    """The data set; if showtell itself has split its photos, they are split into train and dev only."""
+    """The data set; if showtell itself has split its photos, those for a test become dev photos, too.
+
+    Then no split of the same file, by whatever command, tests on photos that this one trains on.
+    """
     if not any(f"images are split {SHARES}," in note for note in dataset.notes):
         return dataset
-    splits = split_by_image((example.image_id for example in dataset.examples), shares=OWN_SHARES)
+    examples = (replace(each, split="dev") if each.split == "test" else each for each in dataset.examples)
     notes = tuple(note.replace(SHARES, OWN_SHARES) for note in dataset.notes)
-    return replace(
-        dataset, examples=tuple(replace(each, split=splits[each.image_id]) for each in dataset.examples), notes=notes
-    )
+    return replace(dataset, examples=tuple(examples), notes=notes)
 
 
 def named_splits(*said: Mapping[str, Split | None]) -> tuple[dict[str, Split], list[str]]:

@@ -93,8 +93,11 @@ def train(
         processes.wait()  # for what the main process has written
         fit(run, restore=restore)
         restore = False
-    if recipe.start_counts and max(run.state.log, key=lambda line: rank_of(line["scores"])).get("start"):
+    best = max(run.state.log, key=lambda line: rank_of(line["scores"]))
+    if recipe.start_counts and best.get("start"):
         run.tell(Note("No epoch was better than the model that training started from, which is kept."))
+    else:
+        run.tell(Note(f"The model of epoch {best['epoch']} is kept: it has the best scores."))
     if processes.is_main():
         captioner = load(folder / "model")
         if captioner.config.confidence is None:
