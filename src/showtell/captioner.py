@@ -263,7 +263,7 @@ class Captioner:
         if self.config.confidence is None:
             raise UsageError(
                 f"{self.config.name} has no calibrated confidence.",
-                "Calibrate it on photos with captions: showtell calibrate MODEL --data SPEC. Or leave the option out.",
+                "Leave the option out. Or fit it to 50 photos with captions or more: showtell calibrate MODEL --data SPEC.",
             )
 
     def _as_vocabulary_writes(self, option: str, word: str) -> str:

@@ -52,7 +52,7 @@ class Metric:
     signature: str
     """Its name in signatures, with its version."""
     statistics: Callable[..., Floats]
-    """Tokenised captions of B images and the references of each -> what is summed over images, `[B, F]`."""
+    """The captions of B images, tokens with spaces between, and the references of each -> what is summed, `[B, F]`."""
     as_written: bool = False
     """Whether `statistics` takes captions as people write them, followed by their language, instead of tokens."""
     from_sums: Callable[[Floats, int], Floats] = mean
