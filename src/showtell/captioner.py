@@ -263,7 +263,7 @@ class Captioner:
         if self.config.confidence is None:
             raise UsageError(
                 f"{self.config.name} has no calibrated confidence.",
-                "Leave the option out. Or fit it to 50 photos with captions or more: showtell calibrate MODEL --data SPEC.",
+                "Leave the option out, or fit it to 50 captioned photos: showtell calibrate MODEL --data SPEC.",
             )
 
     def _as_vocabulary_writes(self, option: str, word: str) -> str:

@@ -61,6 +61,19 @@ def test_the_mean_of_what_each_says_of_the_photos(alike: bool, batch: Batch, tmp
     torch.testing.assert_close(found, mean, atol=1e-5, rtol=1e-4)
 
 
+def test_each_specialist_counts_for_the_photos_whose_captions_it_finds_likely(batch: Batch, tmp_path: Path) -> None:
+    first, second = model_of(1), model_of(2)
+    teachers = Teachers([saved(first, tmp_path / "a"), saved(second, tmp_path / "b")], WORDS, specialists=True)
+    found = teachers.probabilities(model_of(3), IMAGES, batch)
+    both = [expected_of(first, IMAGES, batch), expected_of(second, IMAGES, batch)]
+    image_of = batch.real.nonzero()[:, 0]
+    for image in range(2):
+        own = image_of == image
+        likelihoods = [p[own].gather(1, batch.targets[batch.real][own][:, None]).prod() for p in both]
+        share = likelihoods[0] / sum(likelihoods)
+        torch.testing.assert_close(found[own], share * both[0][own] + (1 - share) * both[1][own], atol=1e-5, rtol=1e-3)
+
+
 def test_cached_features_serve_teachers_with_the_students_encoder_only(batch: Batch, tmp_path: Path) -> None:
     student = model_of(1)
     like, unlike = model_of(2, student), model_of(3)

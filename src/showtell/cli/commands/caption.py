@@ -56,7 +56,9 @@ def caption(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write here; .gz compresses. Without it, or with -, write to stdout."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write here; .gz compresses. Without it, or with -, write to stdout."
+        ),
     ] = None,
     resume: Annotated[
         bool,

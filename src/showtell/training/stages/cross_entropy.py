@@ -31,13 +31,17 @@ class CrossEntropy(Stage):
         description="share of the words that the model's own words replace; it rises to this by the last epoch",
     )
     teachers: tuple[str, ...] = Field((), description="model or run folders to learn from, with the same words")
+    specialists: bool = Field(
+        False,
+        description="each teacher counts for an image by how likely it finds its captions; else all count the same",
+    )
     distillation: float = Field(
         0.5, gt=0, le=1, description="share of the teachers' mean in the target, if there are teachers"
     )
 
     def objective(self, captions: Sequence[Sequence[Ids]], tokenizer: Tokenizer) -> Objective:
         """The loss on people's captions, and on the teachers' probabilities: see `terms`."""
-        teachers = Teachers(self.teachers, tokenizer) if self.teachers else None
+        teachers = Teachers(self.teachers, tokenizer, specialists=self.specialists) if self.teachers else None
 
         def losses(model: CaptioningModel, inputs: Tensor, batch: Batch, done: float) -> Iterator[Loss]:
             for images in self.parts(batch):

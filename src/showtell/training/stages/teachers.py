@@ -25,13 +25,16 @@ class Teachers:
     Args:
         folders: folders of models or training runs.
         tokenizer: the student's; the teachers must have the same words.
+        specialists: for each image, a teacher's weight in the mean is the chance that it, and no other teacher, wrote
+            the image's captions (Bayes' rule; all are equally likely before). Otherwise all weigh the same.
 
     Raises:
         BundleError: there is no model, or it is exported.
         UsageError: a teacher has different words.
     """
 
-    def __init__(self, folders: Sequence[str], tokenizer: Tokenizer) -> None:
+    def __init__(self, folders: Sequence[str], tokenizer: Tokenizer, *, specialists: bool = False) -> None:
+        self._specialists = specialists
         self._encoders: dict[str, Encoder] = {}
         self._models: list[tuple[str, CaptioningModel]] = []
         self._see_alike = False
@@ -59,11 +62,20 @@ class Teachers:
         if inputs.ndim == 3 and not self._see_alike:
             self._refuse_unless_alike(student)
         grids = {looks: self._grid(looks, inputs) for looks in self._encoders}
-        each = [
-            model.to(inputs.device)(grids[looks], batch.tokens, batch.packing).logits[batch.real].float().softmax(-1)
-            for looks, model in self._models
-        ]
-        return torch.stack(each).mean(0)
+        each = torch.stack(
+            [
+                model.to(inputs.device)(grids[looks], batch.tokens, batch.packing).logits[batch.real].float()
+                for looks, model in self._models
+            ]
+        ).log_softmax(-1)  # [teachers, W, V]
+        if not self._specialists:
+            return each.exp().mean(0)
+        said = batch.targets[batch.real].expand(len(each), -1)  # [teachers, W]
+        log_probs = each.gather(-1, said[..., None]).squeeze(-1)
+        images = torch.nonzero(batch.real)[:, 0]  # [W]: the image of each position
+        of_images = log_probs.new_zeros(len(each), len(batch.real)).index_add_(1, images, log_probs)
+        weights = of_images.softmax(0)  # [teachers, B]
+        return torch.einsum("tw,twv->wv", weights[:, images], each.exp())
 
     def _grid(self, looks: str, inputs: Tensor) -> Tensor:
         if inputs.ndim == 3:
