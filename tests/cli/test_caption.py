@@ -728,7 +728,7 @@ def test_a_model_that_cannot_tell_says_so(place, capsys):
     for flags in (["--min-confidence", 0.5], ["--confidence"]):
         code, _, error = run(capsys, "photos/a.png", *flags)
         assert code == 2
-        assert "fake has no calibrated confidence. Calibrate it on photos with captions: showtell calibrate" in error
+        assert "fake has no calibrated confidence. Leave the option out, or fit it to 50 captioned photos: " in error
     assert json.loads(run(capsys, "photos/a.png", "--format", "jsonl")[1])["confidence"] is None
 
 
