@@ -105,7 +105,7 @@ def test_changed_weights_are_refused(tmp_path: Path, encoder: Encoder) -> None:
     cached_features("photos", examples, encoder, tmp_path / "cache")
     with torch.no_grad():
         next(encoder.parameters()).zero_()
-    with pytest.raises(DataError, match=r"was built by efficientnet_lite0-64px.* and the encoder is efficientnet"):
+    with pytest.raises(DataError, match=r"was built by efficientnet_lite0-64px.* but the encoder is efficientnet"):
         cached_features("photos", examples, encoder, tmp_path / "cache")
 
 

@@ -87,7 +87,7 @@ def test_two_data_sets_in_one_run(recipe: Path, tmp_path: Path) -> None:
     assert f"{len(both.split('train'))} captioned images" in card
     assert "CIDEr, shapes-2" in (folder / "report.html").read_text()
     once = joined([load("shapes:60"), load("shapes:40,seed=7")])
-    with pytest.raises(UsageError, match="other times of data sets"):
+    with pytest.raises(UsageError, match="different times of data sets"):
         train(load_recipe(recipe, ["stages.0.epochs=1"]), once, folder, resume=True)
 
 
