@@ -193,7 +193,7 @@ class Flaky:
 
 
 def test_what_a_network_breaks_is_read_again(place, monkeypatch):
-    """A hiccup of a store must not set images aside; and a shard continues where it broke, instead of beginning again."""
+    """A hiccup of a store must not set images aside; and a shard continues where it broke."""
     monkeypatch.setattr(storage, "PAUSE", 0.0)
     monkeypatch.setattr(storage, "BLOCK", 1000)
     parts = list(find_parts([f"file://{place}/photos/b.png", f"file://{place}/s.tar"], None, 9, Finder()))
