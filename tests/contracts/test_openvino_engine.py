@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import showtell
 from showtell import captioner as captioner_module
 from showtell.bundle import load_bundle
+from showtell.captioner import EngineName
 from showtell.cli import main
 from showtell.cli.commands.caption import what_captions_depend_on
 from showtell.engines import openvino as openvino_module
@@ -138,7 +140,7 @@ def test_a_run_goes_on_with_its_own_engine_only(model, engine, said):
         assert what_captions_depend_on(captioner, captioner.options())["engine"] == said
 
 
-@pytest.mark.parametrize("engine", ["onnx", "openvino", "local"])
+@pytest.mark.parametrize("engine", [*get_args(EngineName), "local"])
 def test_the_command_line(model, tmp_path, capsys, engine):
     picture("red", 64).save(tmp_path / "red.png")
     assert main(["caption", "-m", str(model), str(tmp_path / "red.png"), "--engine", engine]) == 0

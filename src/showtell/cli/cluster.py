@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # `caption` takes its options from here, and must not wait fo
 CLUSTER = "On a cluster"
 
 EngineOrCluster = Annotated[
-    Literal["auto", "onnx", "openvino", "openvino-float32", "ray", "local"],  # "local" is an older name for "auto"
+    Literal[EngineName, "ray", "local"],  # "local" is an older name for "auto"
     typer.Option(
         "--engine",
         metavar="ENGINE",
