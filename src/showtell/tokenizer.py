@@ -145,6 +145,12 @@ class Tokenizer:
         table["model"]["vocab"] |= {word: len(self) + place for place, word in enumerate(new)}
         return Tokenizer.from_json(json.dumps(table))
 
+    def begins(self, other: "Tokenizer") -> bool:
+        """Whether `other` is this table, or this table with new words after its own (see `grown`)."""
+        own, others = json.loads(self.to_json()), json.loads(other.to_json())
+        known, more = own["model"].pop("vocab"), others["model"].pop("vocab")
+        return bool(own == others and known.items() <= more.items())
+
     @property
     def in_pieces(self) -> bool:
         """Whether ids are pieces of words (BPE, WordPiece), so that a word may have several."""

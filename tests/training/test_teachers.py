@@ -87,6 +87,21 @@ def test_cached_features_serve_teachers_with_the_students_encoder_only(batch: Ba
             teachers.probabilities(student, grids, batch)
 
 
+def test_a_teacher_may_know_fewer_words_and_never_says_the_others(tmp_path: Path) -> None:
+    """As `flickr8k` for a student that started from it and learnt more."""
+    more = WORDS.grown(["a zebra", "a giraffe"], TokenizerConfig(min_count=1))
+    ids = [[more.encode("a zebra runs")], [more.encode("a red ball")]]
+    batch, first = batch_of(np.arange(2), ids), model_of(1)
+    folder = saved(first, tmp_path / "first")
+    found = Teachers([folder], more).probabilities(model_of(2), IMAGES, batch)
+    without = batch_of(np.arange(2), [[[i if i < len(WORDS) else WORDS.unk for i in of[0]]] for of in ids])
+    torch.testing.assert_close(found[:, : len(WORDS)], expected_of(first, IMAGES, without))
+    assert found.shape[1] == len(more) == len(WORDS) + 2
+    assert not found[:, len(WORDS) :].any()
+    both = Teachers([folder, folder], more, specialists=True).probabilities(model_of(2), IMAGES, batch)
+    torch.testing.assert_close(both, found)  # neither knows a zebra, and both are as likely to have said the rest
+
+
 def test_other_words_are_refused(tmp_path: Path) -> None:
     other = Tokenizer.train(["a cat runs", "a red ball on grass"], TokenizerConfig(min_count=1))
     folder = saved(model_of(1), tmp_path / "teacher", other)

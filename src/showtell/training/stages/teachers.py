@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from showtell.bundle import load_bundle
 from showtell.engines.torch import model_of
@@ -18,34 +19,39 @@ from showtell.tokenizer import Tokenizer
 from showtell.training.inputs.batches import Batch
 from showtell.training.inputs.features import fingerprint
 
+NEVER = -1e4
+"""The logit of a word that a teacher does not know. Not -inf: its captions' log-probabilities must stay numbers."""
+
 
 class Teachers:
     """Trained models whose predictions are averaged. Teachers with the same encoder share its work.
 
     Args:
         folders: folders of models or training runs.
-        tokenizer: the student's; the teachers must have the same words.
+        tokenizer: the student's. A teacher has the same words, or only the first of them, like the model from which
+            the student started; it never says the others.
         specialists: for each image, a teacher's weight in the mean is the chance that it, and no other teacher, wrote
             the image's captions (Bayes' rule; all are equally likely before). Otherwise all weigh the same.
 
     Raises:
         BundleError: there is no model, or it is exported.
-        UsageError: a teacher has different words.
+        UsageError: a teacher has other words.
     """
 
     def __init__(self, folders: Sequence[str], tokenizer: Tokenizer, *, specialists: bool = False) -> None:
         self._specialists = specialists
+        self._unknown, self._words = tokenizer.unk, len(tokenizer)
         self._encoders: dict[str, Encoder] = {}
-        self._models: list[tuple[str, CaptioningModel]] = []
+        self._models: list[tuple[str, CaptioningModel, int]] = []
         self._see_alike = False
         for folder in folders:
             bundle = load_bundle(folder)
-            if bundle.tokenizer.to_json() != tokenizer.to_json():
+            if not bundle.tokenizer.begins(tokenizer):
                 raise UsageError(f"The teacher {folder} has a different vocabulary.", "Train it on the same captions.")
             model = model_of(bundle)
             looks = fingerprint(model.encoder)
             self._encoders.setdefault(looks, folded(model.encoder))
-            self._models.append((looks, model.eval().requires_grad_(False)))
+            self._models.append((looks, model.eval().requires_grad_(False), len(bundle.tokenizer)))
 
     @torch.no_grad()
     def probabilities(self, student: CaptioningModel, inputs: Tensor, batch: Batch) -> Tensor:
@@ -63,10 +69,7 @@ class Teachers:
             self._refuse_unless_alike(student)
         grids = {looks: self._grid(looks, inputs) for looks in self._encoders}
         each = torch.stack(
-            [
-                model.to(inputs.device)(grids[looks], batch.tokens, batch.packing).logits[batch.real].float()
-                for looks, model in self._models
-            ]
+            [self._logits(model.to(inputs.device), words, grids[looks], batch) for looks, model, words in self._models]
         ).log_softmax(-1)  # [teachers, W, V]
         if not self._specialists:
             return each.exp().mean(0)
@@ -76,6 +79,12 @@ class Teachers:
         of_images = log_probs.new_zeros(len(each), len(batch.real)).index_add_(1, images, log_probs)
         weights = of_images.softmax(0)  # [teachers, B]
         return torch.einsum("tw,twv->wv", weights[:, images], each.exp())
+
+    def _logits(self, model: CaptioningModel, words: int, grid: Tensor, batch: Batch) -> Tensor:
+        """The logits, at the real positions, of a teacher that knows so many words: `[W, V]`."""
+        tokens = batch.tokens.where(batch.tokens < words, self._unknown)
+        logits = model(grid, tokens, batch.packing).logits[batch.real].float()
+        return F.pad(logits, (0, self._words - words), value=NEVER)
 
     def _grid(self, looks: str, inputs: Tensor) -> Tensor:
         if inputs.ndim == 3:
