@@ -110,10 +110,11 @@ def test_a_tied_table_is_stored_once(tmp_path, weights):
     stored = onnx.load(path).graph
     values = sum(np.prod(tensor.dims) for tensor in stored.initializer if ".scales" not in tensor.name)
     assert values == sum(array.size for name, array in WEIGHTS.items() if name != "output")
-    large = 90 * 48 + 48 * 48 + 32 * 4 * 9
+    large = 90 * 48 + 48 * 48
+    kernel = 32 * 4 * 9 * max(2, SIZES[weights])  # small kernels stay in float16
     content = (tmp_path / "weights.bin").read_bytes()
     pages = 8 * 4096  # each weight begins a page, and scales, the bias and the depthwise kernel take one each
-    assert SIZES[weights] * large <= len(content) <= SIZES[weights] * large + pages
+    assert SIZES[weights] * large + kernel <= len(content) <= SIZES[weights] * large + kernel + pages
 
 
 def test_square_matrices_that_are_not_twins_stay(tmp_path):
@@ -147,9 +148,11 @@ def test_int8_is_off_by_half_a_step_at_most(rows, columns, seed):
 
 
 def test_which_axis_may_be_the_output_channels():
-    """A depthwise kernel has none: nine values a channel, and scales by row of the kernel ruin EfficientNet."""
+    """None in a kernel that is small: rounding it costs more than it saves. One for each row would ruin EfficientNet."""
     for shape, axes in {
-        (96, 16, 3, 3): [0],
+        (512, 352, 3, 3): [0],
+        (1280, 352, 1, 1): [0],
+        (96, 16, 3, 3): [],
         (96, 1, 5, 5): [],
         (512, 2553): [0, 1],
         (512, 8): [1],

@@ -1,7 +1,7 @@
 #!/bin/sh
 # All trainings behind the shipped model, one after the other, into runs/: about ten hours on two CPU cores.
 #
-#   sh shipping/train.sh flickr8k:DIR
+#   sh shipping/flickr8k.sh flickr8k:DIR
 #
 # After an interruption, run it again: it continues. docs/flickr8k.md says what each step brought.
 set -eu
