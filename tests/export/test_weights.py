@@ -148,7 +148,7 @@ def test_int8_is_off_by_half_a_step_at_most(rows, columns, seed):
 
 
 def test_which_axis_may_be_the_output_channels():
-    """None in a kernel that is small: rounding it costs more than it saves. One for each row would ruin EfficientNet."""
+    """None in a small kernel: rounding it costs more than it saves. One for each row would ruin EfficientNet."""
     for shape, axes in {
         (512, 352, 3, 3): [0],
         (1280, 352, 1, 1): [0],

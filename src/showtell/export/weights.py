@@ -27,7 +27,7 @@ Weights = Literal["float32", "float16", "int8"]
 SMALL = 1024  # bytes; smaller constants (shapes, axes) stay in the graph, whose optimiser reads them
 PAGE = 4096
 SHARED = 32  # values that share a scale; with fewer, a scale costs more than it saves
-SENSITIVE = 300_000  # values; with all kernels in int8, the model everyday lost two points of CIDEr, with this half a one
+SENSITIVE = 300_000  # values; the model everyday lost two points of CIDEr with all kernels in int8, and half a one so
 
 
 def files_of(graphs: Mapping[str, Any], weights: Weights = "float32") -> dict[str, bytes]:
