@@ -5,7 +5,7 @@ that depends only on constants when it loads a graph: from then on the graph has
 
     float32     as trained
     float16     half the size: kernels, matrices and tables rounded to 11 significant bits
-    int8        a quarter to a half: integers from -127 to 127 and a float32 scale for each output channel; in float16
+    int8        a quarter to a third: integers from -127 to 127 and a float32 scale for each output channel; in float16
                 depthwise kernels, whose channels have too few values to share a scale, and convolutions' kernels up to
                 SENSITIVE values: they hold a small share of the weights, and most of what rounding costs
 

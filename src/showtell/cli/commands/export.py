@@ -50,7 +50,7 @@ def export(
         typer.Option(
             "--weights",
             metavar="TYPE",
-            help="How weights are stored: float32, float16 (half the size) or int8 (a quarter). "
+            help="How weights are stored: float32, float16 (half the size) or int8 (a quarter to a third). "
             "All compute in float32, equally fast.",
         ),
     ] = "float32",
